@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything a developer runs. Needs Python 3.11 or newer, make, and a package index that pip knows.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+# The release of Airflow that constraints.txt is resolved for.
+AIRFLOW_VERSION := 3.3.2
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input -c constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: check-python
+check-python:
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "error: no '$(PYTHON)' on the PATH; name a Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: Python 3.11 or newer is needed, '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1)." \
+	    "Name another one: make PYTHON=python3.11" >&2; \
+	  exit 1; }
+
+.PHONY: venv
+venv: $(STAMP) ## Make .venv with the package, editable, and all that tests and linters need
+
+# The package's __init__ is among the prerequisites because it holds the version.
+$(STAMP): pyproject.toml constraints.txt airflow_provider_capillary/__init__.py | check-python
+	@echo "Installing Airflow and the development tools into $(VENV); this takes about a minute."
+	@"$(PYTHON)" -m venv $(VENV)
+	@$(PIP_INSTALL) pip
+	@$(PIP_INSTALL) --build-constraint constraints.txt -e '.[s3]' --group test --group lint
+	@touch $@
+
+$(DOCS_STAMP): $(STAMP)
+	@$(PIP_INSTALL) --group docs
+	@touch $@
+
+.PHONY: test
+test: $(STAMP) ## Run all tests; PYTEST_ARGS are handed on
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(STAMP) ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+.PHONY: format
+format: $(STAMP) ## Repair what ruff can repair
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: demo
+demo: $(STAMP) ## Run the example DAGs against a local Capillary
+	@$(BIN)/python scripts/demo.py
+
+.PHONY: screenshot
+screenshot: $(DOCS_STAMP) ## Take docs/images/connection-form.png; needs Chromium and its driver
+	@$(BIN)/python scripts/screenshot_connection_form.py
+
+.PHONY: bench-import
+bench-import: $(STAMP) ## Measure what importing the package adds to a DAG file
+	@$(BIN)/python benchmarks/import_time.py --budget 50
+
+.PHONY: constraints
+constraints: $(STAMP) ## Resolve constraints.txt anew
+	@echo 'apache-airflow==$(AIRFLOW_VERSION)' > $(VENV)/airflow.txt
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --group bootstrap --group test --group lint --group docs \
+	  --python-version 3.11 --upgrade -c $(VENV)/airflow.txt --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --quiet --output-file constraints.txt
+
+.PHONY: clean
+clean: ## Remove .venv, caches and everything built
+	@rm -rf $(VENV) build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

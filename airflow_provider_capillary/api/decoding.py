@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Undoing of ``Content-Encoding``, which belongs to the transfer and not to the file."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Protocol
+
+from airflow_provider_capillary.api.errors import CapillaryErrorFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Largest piece that one call gives back, so that a small body cannot fill the memory.
+_PIECE = 1 << 20
+
+
+class Decoder(Protocol):
+    """Turns the bytes that come in into those of the file."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what ``data`` stands for, in pieces of bounded size."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether what came in may end here."""
+
+
+def make_decoder(encoding: str) -> Decoder:
+    """Return the decoder for a ``Content-Encoding``.
+
+    :param encoding: Lower case; empty for none.
+    :raises CapillaryErrorFileError: It is one that was not asked for and is not known.
+    """
+    if not encoding:
+        return _Plain()
+    if encoding in ("gzip", "x-gzip"):
+        return _Gzip()
+    raise CapillaryErrorFileError(
+        f"the error file came with the Content-Encoding {encoding[:40]!r}, although none was asked for"
+    )
+
+
+class _Plain:
+    is_whole = True
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        if data:
+            yield data
+
+
+class _Gzip:
+    """Gzip, possibly of several members one behind the other (RFC 1952, 2.2)."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(wbits=31)
+        self._is_fresh = True
+        self._has_member = False
+
+    @property
+    def is_whole(self) -> bool:
+        return self._is_fresh and self._has_member
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            self._is_fresh = False
+            try:
+                piece = self._member.decompress(data, _PIECE)
+            except zlib.error:
+                raise CapillaryErrorFileError("the error file came as gzip that cannot be decompressed") from None
+            if piece:
+                yield piece
+            if self._member.eof:
+                data = self._member.unused_data
+                self._member = zlib.decompressobj(wbits=31)
+                self._is_fresh, self._has_member = True, True
+            else:
+                data = self._member.unconsumed_tail

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading of answers: the five envelopes of the platform, turned into a payload or one typed error.
+
+The envelopes (capillary-api.md, 6): coupon service ``{success, status, result}``; v3 ``{data, errors, warnings}``;
+v2 ``{..., errors: [{status, code, message}]}``; v1.1 ``{response: {status: {success, code, message}}}``; auth
+``{status: {success, code, message}}``. Codes and flags come as strings or numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_capillary.api.errors import (
+    CapillaryAccessError,
+    CapillaryApiError,
+    CapillaryAuthError,
+    CapillaryError,
+    CapillaryRateLimitError,
+    CapillaryResponseError,
+)
+from airflow_provider_capillary.api.retry import RETRY_CODES, RETRY_STATUSES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from airflow_provider_capillary.api.messages import Answer
+
+BAD_CREDENTIALS_CODE = 320001
+_REFUSED_TOKEN_CODES = frozenset({401, 498})
+_NO_ACCESS_CODES = frozenset({403, 4000})
+_LONGEST_MESSAGE = 300
+
+
+class TokenRefusedError(CapillaryAuthError):
+    """Capillary does not accept the token of this request; a fresh one may do.
+
+    Never leaves this package: the exchange either recovers or raises :class:`CapillaryAuthError`.
+    """
+
+
+@dataclass(frozen=True)
+class _Failure:
+    code: int | None
+    message: str | None
+
+
+def read_payload(answer: Answer, *, secrets: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the JSON object of a successful answer.
+
+    :param answer: The answer, its body whole.
+    :param secrets: Values that must not come back in an error message, should the server echo them.
+    :return: The decoded JSON object, its envelope already known to report no failure.
+    :raises CapillaryError: The answer is an error, or not a JSON object.
+    """
+    payload = _decode(answer.body)
+    raise_for_failure(answer, payload, secrets=secrets)
+    if not isinstance(payload, dict):
+        raise CapillaryResponseError(
+            f"Capillary answered with {_describe_body(answer)} where a JSON object was expected",
+            http_status=answer.status,
+            request_id=answer.request_id,
+            is_transient=True,
+        )
+    return payload
+
+
+def raise_for_failure(answer: Answer, payload: Any, *, secrets: Iterable[str] = ()) -> None:
+    """Raise the typed error that an answer stands for; return where it reports no failure.
+
+    :param answer: The answer.
+    :param payload: Its decoded body, or None where that is not JSON.
+    :param secrets: Values that must not come back in the message.
+    :raises CapillaryError: What went wrong.
+    """
+    failure = _failure_in(payload) if isinstance(payload, dict) else None
+    if failure is None and 200 <= answer.status < 300:
+        return
+    # A body may say 401 under any HTTP status, and an HTTP 401 may come without any body.
+    codes = {answer.status} if failure is None or failure.code is None else {answer.status, failure.code}
+    says = failure.message if failure is not None and failure.message else None
+    facts: dict[str, Any] = {
+        "http_status": answer.status,
+        "api_code": None if failure is None or failure.code is None else str(failure.code),
+        "request_id": answer.request_id,
+    }
+    if 300 <= answer.status < 400:
+        raise CapillaryResponseError(
+            "Capillary's host answered with a redirect, which its API never does: check the host of the connection",
+            **facts,
+        )
+    error: CapillaryError
+    if BAD_CREDENTIALS_CODE in codes:
+        error = CapillaryAuthError(_sentence("Capillary does not accept the client key and secret", says), **facts)
+    elif codes & _REFUSED_TOKEN_CODES:
+        error = TokenRefusedError(_sentence("Capillary does not accept the token", says), **facts)
+    elif answer.status == 403 and payload is None:
+        error = CapillaryApiError(
+            f"the edge in front of Capillary refused the request with {_describe_body(answer)}; this is not about "
+            "the credentials: check that this machine's address may reach the host",
+            **facts,
+        )
+    elif codes & _NO_ACCESS_CODES:
+        error = CapillaryAccessError(
+            _sentence("the API client has no access to this resource", says)
+            + "; ask Capillary to give it access to the coupon resource",
+            **facts,
+        )
+    elif failure is None and answer.status in (404, 405):
+        error = CapillaryResponseError(
+            f"this host has no such endpoint, it answered with {_describe_body(answer)}; "
+            "check that it is an API host, such as eu.api.capillarytech.com",
+            **facts,
+        )
+    elif 429 in codes:
+        error = CapillaryRateLimitError(
+            _sentence("Capillary's rate limit is reached", says), is_transient=True, **facts
+        )
+    else:
+        is_transient = answer.status in RETRY_STATUSES or (
+            failure is not None and failure.code in RETRY_CODES and answer.status < 300
+        )
+        what = says or (_describe_body(answer) if answer.body.strip() not in (b"", b"{}") else None)
+        error = CapillaryApiError(
+            _sentence("Capillary answered with an error", what), is_transient=is_transient, **facts
+        )
+    raise _scrubbed(error, secrets)
+
+
+def as_int(value: Any) -> int | None:
+    """Read a number that may come as text; None where it is missing or is no whole number."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str):
+        text = value.strip()
+        # Longer digits would be refused by int() itself, and are no id, count or time.
+        if text.lstrip("-").isdigit() and text.isascii() and len(text) <= 20:
+            try:
+                return int(text)
+            except ValueError:
+                return None
+    return None
+
+
+def decode_object(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in ``body``, or None where it is something else."""
+    payload = _decode(body)
+    return payload if isinstance(payload, dict) else None
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _failure_in(payload: Mapping[str, Any]) -> _Failure | None:
+    """Find the failure in any of the five envelopes, or None."""
+    errors = payload.get("errors")
+    if isinstance(errors, list) and errors:  # v3, v2
+        first = next((item for item in errors if isinstance(item, dict)), {})
+        return _Failure(as_int(first.get("code")), _text(first.get("message")))
+    response = payload.get("response")
+    nested = response.get("status") if isinstance(response, dict) else payload.get("status")
+    if isinstance(nested, dict):  # v1.1, auth
+        code = as_int(nested.get("code"))
+        if _is_false(nested.get("success")) or (code is not None and code >= 400):
+            return _Failure(code, _text(nested.get("message")))
+        return None
+    status = as_int(nested)  # coupon service
+    if _is_false(payload.get("success")) or (status is not None and status >= 400):
+        code = as_int(payload.get("code"))
+        message = _text(payload.get("message")) or _text(errors) or _text(payload.get("error"))
+        return _Failure(status if status is not None and status >= 400 else code, message)
+    return None
+
+
+def _is_false(value: Any) -> bool:
+    return value is False or (isinstance(value, str) and value.strip().lower() == "false")
+
+
+def _text(value: Any) -> str | None:
+    """Return a message as one short printable line, or None."""
+    if isinstance(value, dict):
+        value = value.get("message")
+    if not isinstance(value, str):
+        return None
+    line = " ".join("".join(c if c.isprintable() else " " for c in value).split())
+    return line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
+
+
+def _describe_body(answer: Answer) -> str:
+    """Name what came back without quoting it: an unexpected body may hold anything."""
+    start = answer.body[:512].lstrip().lower()
+    if not start:
+        return "an empty body"
+    if start.startswith((b"<!doctype html", b"<html")) or "html" in answer.headers.get("content-type", ""):
+        return "an HTML page"
+    return "a body that is not JSON" if _decode(answer.body) is None else "JSON of another form"
+
+
+def _sentence(what: str, says: str | None) -> str:
+    return f"{what}: {says}" if says else what
+
+
+def _scrubbed(error: CapillaryError, secrets: Iterable[str]) -> CapillaryError:
+    for secret in secrets:
+        if secret:
+            error.message = error.message.replace(secret, "***")
+    error.args = (error.message,)
+    return error

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the error file of a job lies, and which places it must not be fetched from.
+
+``errorFileUrl`` has only ever been seen as a bare handle, is documented as a URL, and comes from outside in any case
+(capillary-api.md, 5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote, urljoin, urlsplit
+
+from airflow_provider_capillary.api.addresses import is_local, is_public, literal_address
+from airflow_provider_capillary.api.errors import CapillaryErrorFileError
+from airflow_provider_capillary.api.messages import without_query
+from airflow_provider_capillary.api.settings import HANDLE_FIELD, ConnectionSettings, is_loopback_host, split_url
+
+#: Object stores that an answer may point to. Narrow on purpose: file, ftp or http-like file systems would let an
+#: answer from outside read from inside.
+_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss"})
+_HTTP = ("http", "https")
+_LONGEST_REFERENCE = 4096
+
+
+@dataclass(frozen=True)
+class UrlSource:
+    """A file to be fetched by GET.
+
+    :param url: Checked URL. Not for logs as it stands: its query may be a signature.
+    """
+
+    url: str
+
+
+@dataclass(frozen=True)
+class DownloadSource:
+    """A file to be asked for by its handle at Capillary's own, undocumented, download endpoint."""
+
+    handle: str
+
+
+@dataclass(frozen=True)
+class ObjectSource:
+    """A file in object storage.
+
+    :param uri: URI without credentials.
+    :param conn_id: Airflow connection to read it with.
+    """
+
+    uri: str
+    conn_id: str | None
+
+
+ErrorFileSource = UrlSource | DownloadSource | ObjectSource
+
+
+def locate_error_file(reference: str, settings: ConnectionSettings) -> ErrorFileSource:
+    """Say where an error file is to be had, in the four steps that the README tells users.
+
+    :param reference: ``error_file_url`` of the job.
+    :param settings: The connection.
+    :raises CapillaryErrorFileError: The reference breaks a rule; the message says which.
+    """
+    if len(reference) > _LONGEST_REFERENCE:
+        raise _refused("it is longer than 4096 characters")
+    scheme = reference.partition("://")[0].lower() if "://" in reference else None
+    if scheme in _HTTP:
+        check_url(reference, settings)
+        return UrlSource(reference)
+    if scheme is not None:
+        return _object_source(reference, scheme, settings)
+    _check_handle(reference)
+    template = settings.error_file_url
+    if template is None:
+        return DownloadSource(reference)
+    if template.partition("://")[0].lower() in _HTTP:
+        url = template.replace(HANDLE_FIELD, quote(reference, safe="/"))
+        check_url(url, settings)
+        return UrlSource(url)
+    return ObjectSource(template.replace(HANDLE_FIELD, reference), settings.error_file_conn_id)
+
+
+def check_url(url: str, settings: ConnectionSettings) -> None:
+    """Refuse a file URL that must not be fetched. Every redirect goes through here too.
+
+    :param url: Absolute URL.
+    :param settings: The connection: its own hosts are trusted further than others.
+    :raises CapillaryErrorFileError: The URL breaks a rule; the message says which.
+    """
+    try:
+        parts = split_url(url)
+    except ValueError as reason:
+        raise _refused(str(reason), url) from None
+    scheme, host = parts.scheme.lower(), (parts.hostname or "").removesuffix(".")
+    configured = is_configured_host(host, settings)
+    if scheme == "http":
+        plain_allowed = settings.is_api_host(url) or (
+            configured and url_is_from_template(url, settings) and (settings.allow_http or is_loopback_host(host))
+        )
+        if not plain_allowed:
+            raise _refused("it is not https", url)
+    elif scheme != "https":
+        raise _refused("it is neither https nor an object-storage URI", url)
+    if configured:
+        return
+    address = literal_address(host)
+    if address is not None and not is_public(address):
+        raise _refused("its address is private, loopback or link-local", url)
+    if is_loopback_host(host):
+        raise _refused("its host is this machine", url)
+
+
+def check_peer(host: str, address: str, settings: ConnectionSettings) -> None:
+    """Refuse the address that a file URL's host turned out to have, before anything is sent to it.
+
+    :param host: Host of the URL.
+    :param address: Address of the other end of the connection.
+    :param settings: The connection.
+    :raises CapillaryErrorFileError: The name resolves to loopback or link-local.
+    """
+    if not is_configured_host(host.lower().removesuffix("."), settings) and is_local(address):
+        raise _refused("its host resolves to a loopback or link-local address")
+
+
+def is_configured_host(host: str, settings: ConnectionSettings) -> bool:
+    """Whether the user wrote this host into the connection, as API host or in the error file URL."""
+    return host == settings.host or host == _template_host(settings)
+
+
+def url_is_from_template(url: str, settings: ConnectionSettings) -> bool:
+    """Whether a URL has the scheme, host and port of the connection's error file URL."""
+    template = settings.error_file_url
+    if template is None:
+        return False
+    ours, theirs = urlsplit(template.replace(HANDLE_FIELD, "handle")), urlsplit(url)
+    return (ours.scheme.lower(), ours.hostname, ours.port) == (theirs.scheme.lower(), theirs.hostname, theirs.port)
+
+
+def follow_redirect(url: str, location: str | None, settings: ConnectionSettings) -> str:
+    """Return where a redirect of a file download leads.
+
+    :param url: The URL that was asked.
+    :param location: Its ``Location`` header.
+    :param settings: The connection.
+    :raises CapillaryErrorFileError: There is no usable target, or the target breaks a rule.
+    """
+    if not location:
+        raise _refused("it redirects to nowhere", url)
+    try:
+        target = urljoin(url, location)
+    except ValueError:
+        raise _refused("it redirects to a malformed URL", url) from None
+    check_url(target, settings)
+    return target
+
+
+def _template_host(settings: ConnectionSettings) -> str | None:
+    template = settings.error_file_url
+    if template is None or template.partition("://")[0].lower() not in _HTTP:
+        return None
+    return (urlsplit(template.replace(HANDLE_FIELD, "handle")).hostname or "").removesuffix(".")
+
+
+def _check_handle(handle: str) -> None:
+    if not handle.strip():
+        raise _refused("it is empty")
+    if any(ord(character) < 32 or ord(character) == 127 for character in handle):
+        raise _refused("the handle has a control character in it")
+    if "\\" in handle or "%" in handle:
+        raise _refused("the handle has a backslash or a percent sign in it")
+    if "::" in handle:
+        raise _refused("the handle has '::' in it, which chains file systems")
+    if handle.startswith("/"):
+        raise _refused("the handle begins with a slash")
+    if ".." in handle.split("/"):
+        raise _refused("the handle has a '..' segment")
+
+
+def _object_source(uri: str, scheme: str, settings: ConnectionSettings) -> ObjectSource:
+    if scheme not in _OBJECT_STORES:
+        raise _refused(f"its scheme is not one of https, {', '.join(sorted(_OBJECT_STORES))}", uri)
+    _check_handle(uri)
+    parts = urlsplit(uri)
+    if "@" in parts.netloc:
+        # Airflow would read what stands before the @ as the id of a connection to use.
+        raise _refused("it carries credentials", uri)
+    if not parts.netloc or not parts.path.strip("/"):
+        raise _refused("it names no object", uri)
+    return ObjectSource(uri, settings.error_file_conn_id)
+
+
+def _refused(rule: str, url: str | None = None) -> CapillaryErrorFileError:
+    where = f" {without_query(url)}" if url is not None else ""
+    printable = "".join(character if character.isprintable() else "?" for character in where)
+    return CapillaryErrorFileError(f"the error file{printable} is not fetched, because {rule}")

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that talking to Capillary can end in.
+
+``airflow_provider_capillary.exceptions`` hands these on to users; the one error that must also be an Airflow
+error lives there, because this package knows nothing of Airflow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class CapillaryError(Exception):
+    """Base class of all errors of this provider.
+
+    :param message: What went wrong, in plain words. Never holds a token, a secret, a URL's query or file content.
+    :param http_status: HTTP status of the answer, where there was one.
+    :param api_code: Code that Capillary gave in the body, as text (``"320001"``), where there was one.
+    :param request_id: Value of the ``X-CAP-REQUEST-ID`` response header, by which Capillary's support finds the
+        request (capillary-api.md, 6).
+    :param is_transient: Whether the same request may succeed later without anybody changing anything.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        http_status: int | None = None,
+        api_code: str | None = None,
+        request_id: str | None = None,
+        is_transient: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.http_status = http_status
+        self.api_code = api_code
+        self.request_id = request_id
+        self.is_transient = is_transient
+
+    def __str__(self) -> str:
+        facts = [
+            f"{name} {value}"
+            for name, value in (
+                ("HTTP", self.http_status),
+                ("code", self.api_code),
+                ("X-CAP-REQUEST-ID", self.request_id),
+            )
+            if value is not None
+        ]
+        return f"{self.message} ({', '.join(facts)})" if facts else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only arguments are lost by the default pickling of exceptions.
+        return _rebuild, (type(self), self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "message": self.message,
+            "http_status": self.http_status,
+            "api_code": self.api_code,
+            "request_id": self.request_id,
+            "is_transient": self.is_transient,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as JSON-ready values, as it travels from a trigger to its task.
+
+        :return: ``{"error", "message", "http_status", "api_code", "request_id", "is_transient"}``.
+        """
+        return {"error": type(self).__name__, **self._facts()}
+
+    @staticmethod
+    def from_dict(value: dict[str, Any]) -> CapillaryError:
+        """Build the error again that :meth:`to_dict` wrote down.
+
+        :param value: What :meth:`to_dict` returned. An unknown class becomes a plain :class:`CapillaryError`.
+        """
+        facts = dict(value)
+        cls = _BY_NAME.get(facts.pop("error", ""), CapillaryError)
+        return _rebuild(cls, facts)
+
+
+class CapillarySettingsError(CapillaryError, ValueError):
+    """A connection field or an argument has a value that cannot be used; the message names it and the remedy."""
+
+
+class CapillaryTransportError(CapillaryError):
+    """No whole answer came back: no connection, a timeout, or a body that broke off."""
+
+
+class CapillaryResponseError(CapillaryError):
+    """An answer came back that is not what the endpoint is documented to send."""
+
+
+class CapillaryApiError(CapillaryError):
+    """Capillary answered with an error of its own."""
+
+
+class CapillaryRateLimitError(CapillaryApiError):
+    """Capillary refused the request because too many were sent (HTTP 429)."""
+
+
+class CapillaryAuthError(CapillaryApiError):
+    """Capillary accepts neither the credentials nor a fresh token."""
+
+
+class CapillaryAccessError(CapillaryApiError):
+    """The credentials are good, but the API client may not use this resource (code 403 or 4000)."""
+
+
+class CapillaryJobNotFoundError(CapillaryError):
+    """The coupon series has no upload job with the id that was asked for."""
+
+
+class CapillaryErrorFileError(CapillaryError):
+    """The error file of a job cannot be had, or must not be fetched from where the answer points."""
+
+
+_BY_NAME: dict[str, type[CapillaryError]] = {
+    cls.__name__: cls
+    for cls in (
+        CapillaryError,
+        CapillarySettingsError,
+        CapillaryTransportError,
+        CapillaryResponseError,
+        CapillaryApiError,
+        CapillaryRateLimitError,
+        CapillaryAuthError,
+        CapillaryAccessError,
+        CapillaryJobNotFoundError,
+        CapillaryErrorFileError,
+    )
+}
+
+
+def _rebuild(cls: type[CapillaryError], facts: dict[str, Any]) -> CapillaryError:
+    message = facts.pop("message", "unknown error")
+    return cls(message, **facts)

@@ -1,0 +1,531 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The conversation with Capillary, as generators that yield what they want done and receive what happened.
+
+A driver carries the steps out, with ``requests`` on a worker and ``httpx`` in the triggerer; neither knows any rule.
+What is sent, how answers are read, when a token is fetched and when something is tried again is all in here.
+"""
+
+from __future__ import annotations
+
+import json
+import random as _random
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_capillary.api.decoding import make_decoder
+from airflow_provider_capillary.api.envelopes import (
+    TokenRefusedError,
+    as_int,
+    decode_object,
+    raise_for_failure,
+    read_payload,
+)
+from airflow_provider_capillary.api.error_files import DownloadSource, UrlSource, follow_redirect
+from airflow_provider_capillary.api.errors import (
+    CapillaryApiError,
+    CapillaryAuthError,
+    CapillaryError,
+    CapillaryErrorFileError,
+    CapillaryJobNotFoundError,
+    CapillaryRateLimitError,
+    CapillaryResponseError,
+    CapillaryTransportError,
+)
+from airflow_provider_capillary.api.jobs import read_id, read_jobs
+from airflow_provider_capillary.api.messages import Answer, ApiRequest, Fault, without_query
+from airflow_provider_capillary.api.retry import RetryPolicy, parse_retry_after
+from airflow_provider_capillary.api.tokens import Token, TokenKeeper, TokenRefresh, make_token
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from airflow_provider_capillary.api.jobs import UploadJob
+    from airflow_provider_capillary.api.limiter import RequestLimiter
+    from airflow_provider_capillary.api.settings import ConnectionSettings
+
+STATUS_PATH = "/coupon/api/v1/upload/getUploadRedeemedCouponStatus/{coupon_series_id}"
+DOWNLOAD_PATH = "/coupon/api/v1/download"
+_MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_JSON = {"Accept": "application/json"}
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send a request. Answered with an :class:`Answer`, or with a :class:`Fault` where none came back whole."""
+
+    request: ApiRequest
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Wait for ``seconds``. Answered with None."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Join:
+    """Wait for the token that another caller fetches. Answered with the future's result."""
+
+    future: Future[Token | CapillaryError | None]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Keep a fresh secret out of the logs from now on. Answered with None."""
+
+    secret: str
+
+    def __repr__(self) -> str:
+        return "Mask(***)"
+
+
+@dataclass(frozen=True)
+class Read:
+    """Read more of a streamed answer. Answered with bytes, none of them at the end, or with a :class:`Fault`."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Emit:
+    """Hand on a piece of the file. Answered with None."""
+
+    data: bytes = field(repr=False)
+
+
+Step = Send | Wait | Join | Mask | Read | Emit
+T = TypeVar("T")
+#: A conversation that ends in a ``T``, or raises :class:`CapillaryError`.
+Exchange = Generator[Step, Any, T]
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """An error file as it comes in, from ``start`` on.
+
+    :param answer: The answer; its body is the first bytes, the rest is still to be read.
+    :param start: Offset of the first byte in the encoded body.
+    """
+
+    answer: Answer
+    start: int
+
+    @property
+    def encoding(self) -> str:
+        """The ``Content-Encoding``, lower case; empty for none."""
+        encoding = self.answer.headers.get("content-encoding", "").strip().lower()
+        return "" if encoding == "identity" else encoding
+
+    @property
+    def length(self) -> int | None:
+        """Bytes that the answer announces; None where it comes in chunks, whose end is marked.
+
+        :raises CapillaryErrorFileError: The answer marks no end at all. One that broke off could not be told from a
+            whole one, so it is not taken.
+        """
+        headers = self.answer.headers
+        if "chunked" in headers.get("transfer-encoding", "").lower():
+            return None
+        length = as_int(headers.get("content-length"))
+        if length is None or length < 0:
+            raise CapillaryErrorFileError(
+                "the error file came without Content-Length and not in chunks, so that nobody can tell whether it is "
+                "whole; have the server or proxy that sends it mark its end"
+            )
+        return length
+
+    @property
+    def validator(self) -> str | None:
+        """What ``If-Range`` may be asked with: only where the server takes ranges, and only a strong validator."""
+        headers = self.answer.headers
+        if self.answer.status != 206 and headers.get("accept-ranges", "").strip().lower() != "bytes":
+            return None
+        etag = headers.get("etag")
+        if etag is not None:
+            return None if etag.startswith("W/") else etag
+        return headers.get("last-modified")
+
+
+class CapillaryApi:
+    """The questions that can be asked of Capillary over one connection.
+
+    :param settings: The connection.
+    :param tokens: Keeps the token; shared by all who use the connection in this process.
+    :param limiter: Spaces the requests; shared likewise.
+    :param retry: When and how often a safe request is tried again.
+    :param random: Source of numbers in [0, 1).
+    :param now: The wall clock, for ``Retry-After`` dates of servers that tell no ``Date``.
+    """
+
+    def __init__(
+        self,
+        settings: ConnectionSettings,
+        *,
+        tokens: TokenKeeper,
+        limiter: RequestLimiter,
+        retry: RetryPolicy | None = None,
+        random: Callable[[], float] = _random.random,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.settings = settings
+        self._tokens = tokens
+        self._limiter = limiter
+        self._retry = retry or RetryPolicy()
+        self._random = random
+        self._now = now
+
+    def get_redeem_upload_jobs(self, coupon_series_id: int | str) -> Exchange[list[UploadJob]]:
+        """Ask for all upload jobs of a series (capillary-api.md, 3: no pagination, no promised order).
+
+        :param coupon_series_id: The series.
+        :return: The jobs in the order of the answer; empty for a series without any.
+        :raises CapillarySettingsError: The id is no number.
+        """
+        series_id = read_id("coupon_series_id", coupon_series_id)
+        request = ApiRequest(
+            "GET",
+            self.settings.base_url + STATUS_PATH.format(coupon_series_id=series_id),
+            headers=_JSON,
+            needs_token=True,
+        )
+        return (yield from self._ask(request, self._read_jobs))
+
+    def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> Exchange[UploadJob]:
+        """Ask for one upload job.
+
+        :param coupon_series_id: The series.
+        :param job_id: The job.
+        :raises CapillaryJobNotFoundError: The series has no such job.
+        """
+        wanted = read_id("job_id", job_id)
+        for job in (yield from self.get_redeem_upload_jobs(coupon_series_id)):
+            if job.job_id == wanted:
+                return job
+        raise CapillaryJobNotFoundError(
+            f"coupon series {coupon_series_id} has no redeem upload job {wanted}; "
+            "check both ids, and that the connection is that of the series' organisation"
+        )
+
+    def get_token(self) -> Exchange[Token]:
+        """Return the token of the connection, fetching it where there is none that is fresh.
+
+        One fetch at a time, however many wait for it; those who wait share its result, an error too.
+
+        :raises CapillaryAuthError: Capillary does not accept the credentials.
+        """
+        while True:
+            claimed, is_ours = self._tokens.claim()
+            if isinstance(claimed, Token):
+                return claimed
+            if is_ours:
+                return (yield from self._fetch_token(claimed))
+            result = yield Join(claimed.future)
+            if isinstance(result, Token):
+                return result
+            if isinstance(result, CapillaryError):
+                # A copy: one exception object raised in many places would collect all their tracebacks.
+                raise CapillaryError.from_dict(result.to_dict())
+
+    def read_file(self, source: UrlSource | DownloadSource) -> Exchange[None]:
+        """Read an error file from one end to the other, yielding its bytes as :class:`Emit` steps.
+
+        An answer that breaks off is taken up again where it broke where the server allows ranges, and otherwise read
+        again from its beginning, skipping what is already here if that is still the same.
+
+        :param source: Where the file is.
+        :raises CapillaryErrorFileError: The file is not there, changed between two answers, or a redirect leads where
+            it must not.
+        :raises CapillaryTransportError: The file broke off again and again without any progress.
+        """
+        part = yield from self._open_part(source)
+        encoding, validator = part.encoding, part.validator
+        decoder = make_decoder(encoding)
+        position, digest = 0, blake2b()
+        failures = 0
+        while True:
+            progress = _Progress(part, position, digest)
+            while (data := (yield from progress.next_piece())) is not None:
+                for piece in decoder.feed(data):
+                    yield Emit(piece)
+            if progress.fault is None and not decoder.is_whole:
+                progress.fault = Fault("the compressed body broke off")
+            if progress.fault is None:
+                return
+            failures = 1 if progress.position > position else failures + 1
+            position = progress.position
+            if failures >= self._retry.max_attempts:
+                raise CapillaryTransportError(
+                    f"the error file broke off {failures} times in a row at byte {position}: {progress.fault.message}",
+                    is_transient=True,
+                )
+            yield Wait(self._retry.delay(failures, retry_after=None, random=self._random))
+            part = yield from self._open_part(source, start=position, validator=validator)
+            if part.encoding != encoding:
+                raise _changed()
+
+    def _open_part(
+        self, source: UrlSource | DownloadSource, *, start: int = 0, validator: str | None = None
+    ) -> Exchange[FilePart]:
+        """Begin to fetch a file, or go on where an earlier answer broke off.
+
+        :param source: Where it is.
+        :param start: Bytes that are already here; the answer may begin at 0 all the same.
+        :param validator: What the earlier answer said to recognise the file by; without it, the file is asked for
+            from its beginning.
+        """
+        request = self._file_request(source)
+        if start and validator is not None:
+            request = request.with_headers({"Range": f"bytes={start}-", "If-Range": validator})
+        for _ in range(_MAX_REDIRECTS + 1):
+            try:
+                answer = yield from self._ask(request, self._read_file_answer)
+            except CapillaryApiError as error:
+                if error.http_status != 416 or "Range" not in request.headers:
+                    raise
+                # It broke off behind its last byte. Reading it again proves that nothing is missing.
+                request = self._file_request(source)
+                continue
+            if answer.status not in _REDIRECTS:
+                return FilePart(answer, _start_of(answer, start))
+            request = self._redirected(request, answer)
+        raise CapillaryErrorFileError(
+            f"the error file is not fetched, because it redirects more than {_MAX_REDIRECTS} times"
+        )
+
+    def _fetch_token(self, refresh: TokenRefresh) -> Exchange[Token]:
+        result: Token | CapillaryError | None = None
+        try:
+            body = json.dumps({"key": self.settings.client_key, "secret": self.settings.client_secret})
+            request = ApiRequest(
+                "POST",
+                self.settings.auth_url,
+                headers={**_JSON, "Content-Type": "application/json"},
+                body=body.encode(),
+            )
+            asked_at = self._tokens.monotonic()
+            payload = yield from self._ask(request, self._read_token)
+            yield Mask(payload["accessToken"])
+            result = make_token(payload["accessToken"], as_int(payload.get("ttlSeconds")), asked_at=asked_at)
+            return result
+        except TokenRefusedError as error:
+            # The token endpoint takes no token: its 401 is about the credentials.
+            result = CapillaryAuthError(
+                "Capillary does not accept the client key and secret",
+                http_status=error.http_status,
+                api_code=error.api_code,
+                request_id=error.request_id,
+            )
+            raise result from None
+        except CapillaryError as error:
+            result = error
+            raise
+        finally:
+            # Also when the driver was cancelled or the generator thrown away: someone else takes over then.
+            self._tokens.settle(refresh, result)
+
+    def _ask(self, request: ApiRequest, read: Callable[[Answer], T]) -> Exchange[T]:
+        """Send a request until its answer can be read, within the rules for trying again."""
+        attempt = 0
+        had_fresh_token = False
+        while True:
+            attempt += 1
+            token = (yield from self.get_token()) if request.needs_token else None
+            pause = self._limiter.reserve()
+            if pause > 0:
+                yield Wait(pause)
+            got = yield Send(self._dressed(request, token))
+            retry_after: float | None = None
+            try:
+                if isinstance(got, Fault):
+                    raise CapillaryTransportError(
+                        f"{request.method} {without_query(request.url)}: {got.message}", is_transient=got.is_transient
+                    )
+                return read(got)
+            except TokenRefusedError as error:
+                if token is None:
+                    raise
+                self._tokens.drop(token)
+                if had_fresh_token:
+                    raise CapillaryAuthError(
+                        "Capillary refuses even a fresh token; check that the API host and the authentication URL "
+                        "belong to the same cluster",
+                        http_status=error.http_status,
+                        api_code=error.api_code,
+                        request_id=error.request_id,
+                    ) from None
+                had_fresh_token = True
+                attempt -= 1
+                continue
+            except CapillaryError as error:
+                if isinstance(got, Answer):
+                    retry_after = parse_retry_after(
+                        got.headers.get("retry-after"), date=got.headers.get("date"), now=self._now()
+                    )
+                is_last = not error.is_transient or not request.is_safe or attempt >= self._retry.max_attempts
+                delay = self._retry.delay(attempt, retry_after=retry_after, random=self._random)
+                if isinstance(error, CapillaryRateLimitError):
+                    # Whoever else uses the connection would only be refused as well.
+                    self._limiter.pause(delay)
+                if is_last:
+                    raise
+            yield Wait(delay)
+
+    def _dressed(self, request: ApiRequest, token: Token | None) -> ApiRequest:
+        """Add what goes to the API host only: extra headers, and the token."""
+        if not self.settings.is_api_host(request.url):
+            return request
+        request = request.with_headers(self.settings.headers)
+        return request if token is None else request.with_headers({self.settings.token_header_name: token.value})
+
+    def _file_request(self, source: UrlSource | DownloadSource) -> ApiRequest:
+        if isinstance(source, UrlSource):
+            return self._get_file(source.url)
+        # Not documented: what Capillary's own web page was seen to call (capillary-api.md, 5).
+        return ApiRequest(
+            "POST",
+            f"{self.settings.base_url}{DOWNLOAD_PATH}",
+            headers={"Accept": "*/*", "Accept-Encoding": "identity", "Content-Type": "application/json"},
+            body=json.dumps({"fileName": source.handle}).encode(),
+            needs_token=True,
+            stream=True,
+        )
+
+    def _get_file(self, url: str) -> ApiRequest:
+        return ApiRequest(
+            "GET",
+            url,
+            headers={"Accept": "*/*", "Accept-Encoding": "identity"},
+            needs_token=self.settings.is_api_host(url),
+            stream=True,
+        )
+
+    def _redirected(self, request: ApiRequest, answer: Answer) -> ApiRequest:
+        target = follow_redirect(request.url, answer.headers.get("location"), self.settings)
+        if request.method != "GET" and answer.status in (307, 308):
+            # These two mean "the same request again, over there"; the handle is for Capillary alone.
+            raise CapillaryErrorFileError(
+                f"the error file is not fetched, because {without_query(request.url)} redirects a POST"
+            )
+        onward = self._get_file(target)
+        kept = {name: value for name, value in request.headers.items() if name in ("Range", "If-Range")}
+        return onward.with_headers(kept)
+
+    def _read_jobs(self, answer: Answer) -> list[UploadJob]:
+        return read_jobs(read_payload(answer, secrets=self.settings.secrets), timezone=self.settings.cluster_timezone)
+
+    def _read_token(self, answer: Answer) -> dict[str, Any]:
+        payload = read_payload(answer, secrets=self.settings.secrets)
+        data = payload.get("data")
+        token = data.get("accessToken") if isinstance(data, dict) else None
+        if not isinstance(token, str) or not token.strip():
+            raise CapillaryAuthError(
+                f"{without_query(self.settings.auth_url)} answered without a token; check the client key and secret, "
+                "and that this is the authentication URL of your cluster",
+                http_status=answer.status,
+                request_id=answer.request_id,
+            )
+        if not token.isascii() or not token.isprintable():
+            raise CapillaryAuthError("Capillary's token has characters that no header can carry")
+        return dict(data) if isinstance(data, dict) else {}
+
+    def _read_file_answer(self, answer: Answer) -> Answer:
+        """Tell a file from an error that came in its place, going by the first bytes."""
+        if answer.status in _REDIRECTS:
+            return answer
+        is_whole = answer.rest is None
+        payload = decode_object(answer.body) if is_whole and answer.body.lstrip()[:1] == b"{" else None
+        if answer.status in (404, 410):
+            raise CapillaryErrorFileError(
+                "the error file is not there (any more)", http_status=answer.status, request_id=answer.request_id
+            )
+        raise_for_failure(answer, payload, secrets=self.settings.secrets)
+        if "html" in answer.headers.get("content-type", "").lower():
+            raise CapillaryResponseError(
+                "an HTML page came where the error file was expected",
+                http_status=answer.status,
+                request_id=answer.request_id,
+                is_transient=True,
+            )
+        return answer
+
+
+def _start_of(answer: Answer, asked_from: int) -> int:
+    """Return the offset at which an answer begins, from its ``Content-Range``."""
+    if answer.status != 206:
+        return 0
+    unit, _, span = answer.headers.get("content-range", "").strip().partition(" ")
+    start = as_int(span.partition("-")[0])
+    if unit.lower() != "bytes" or start != asked_from:
+        raise CapillaryResponseError(
+            "the server sent another range of the error file than was asked for", http_status=answer.status
+        )
+    return start
+
+
+def _changed() -> CapillaryErrorFileError:
+    return CapillaryErrorFileError("the error file changed while it was being read; try again")
+
+
+class _Progress:
+    """Reads one answer of a file, skipping what earlier answers brought already.
+
+    :param part: The answer.
+    :param position: Bytes that are already here.
+    :param digest: Digest of these bytes; kept up to date.
+    """
+
+    def __init__(self, part: FilePart, position: int, digest: blake2b) -> None:
+        self.position = position
+        self.fault: Fault | None = None
+        self._part = part
+        self._offset = part.start
+        self._digest = digest
+        self._again = blake2b()
+        self._expected = part.length
+        self._received = 0
+        self._is_first = True
+
+    def next_piece(self) -> Exchange[bytes | None]:
+        """Return the next bytes that are new; None at the end, or where :attr:`fault` says what broke."""
+        while True:
+            data = yield from self._next()
+            if data is None:
+                return None
+            overlap = min(len(data), self.position - self._offset)
+            self._offset += len(data)
+            if overlap > 0:
+                self._again.update(data[:overlap])
+                if self._offset >= self.position and self._again.digest() != self._digest.digest():
+                    raise _changed()
+                data = data[overlap:]
+            if data:
+                self._digest.update(data)
+                self.position += len(data)
+                return data
+
+    def _next(self) -> Exchange[bytes | None]:
+        answer = self._part.answer
+        if self._is_first and answer.body:
+            self._is_first = False
+            data: bytes | Fault = answer.body
+        elif answer.rest is None:
+            data = b""
+        else:
+            self._is_first = False
+            data = yield Read(answer)
+        if isinstance(data, Fault):
+            self.fault = data
+            return None
+        self._received += len(data)
+        if data:
+            return data
+        if self._expected is not None and self._received != self._expected:
+            self.fault = Fault(f"{self._received} bytes came where {self._expected} were announced")
+        elif self._offset < self.position:
+            raise _changed()
+        return None

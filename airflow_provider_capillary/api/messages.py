@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is sent to Capillary and what comes back, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class ApiRequest:
+    """One HTTP request.
+
+    :param method: HTTP method.
+    :param url: Absolute URL.
+    :param headers: Request headers. Not in the repr: they carry the token.
+    :param body: Request body. Not in the repr: the token request carries the client secret.
+    :param is_safe: Whether sending the request twice does no harm.
+    :param needs_token: Whether the request carries the OAuth token.
+    :param stream: Whether the answer's body may be large and is to be read piece by piece.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    is_safe: bool = True
+    needs_token: bool = False
+    stream: bool = False
+
+    def with_headers(self, headers: Mapping[str, str]) -> ApiRequest:
+        """Return the same request with more headers."""
+        return replace(self, headers={**self.headers, **headers})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer.
+
+    :param status: HTTP status.
+    :param headers: Response headers, names in lower case.
+    :param body: The whole body; of a streamed request its first bytes (at most 64 KiB).
+    :param rest: Of a streamed request, what the driver reads the bytes after ``body`` from; None where ``body`` is
+        already all.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+    rest: Any = field(default=None, repr=False)
+
+    @property
+    def request_id(self) -> str | None:
+        """Id by which Capillary's support finds the request; both spellings of the header occur."""
+        return self.headers.get("x-cap-request-id") or self.headers.get("x-cap-requestid")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a driver reports instead of an answer when none came back whole.
+
+    :param message: What happened, in plain words, without URL, headers or body.
+    :param is_transient: False where trying again cannot help, such as a certificate that is not trusted.
+    """
+
+    message: str
+    is_transient: bool = True
+
+
+def without_query(url: str) -> str:
+    """Return a URL fit for a log: no credentials, query or fragment (a signed URL's signature is in its query)."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else parts.path
+    except ValueError:
+        return "(malformed URL)"

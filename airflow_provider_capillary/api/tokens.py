@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of an OAuth token: how long it is used, and who gets the next one.
+
+Facts (capillary-api.md, 1): the lifetime is set per API client, 300 to 3600 s in samples; there is no refresh token;
+every token call makes another token and several live side by side.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_capillary.api.errors import CapillaryError
+
+#: Assumed where an answer does not tell a usable lifetime.
+DEFAULT_TTL_SECONDS = 300.0
+_MAX_LEAD_SECONDS = 60.0
+_LEAD_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class Token:
+    """An access token.
+
+    :param value: What goes into the token header. Never in a repr.
+    :param use_until: Monotonic time, in seconds, from which on a new token is fetched instead.
+    """
+
+    value: str = field(repr=False)
+    use_until: float
+
+
+def make_token(value: str, ttl_seconds: float | None, *, asked_at: float) -> Token:
+    """Return a token that is given up before Capillary lets it expire.
+
+    :param value: The access token.
+    :param ttl_seconds: Lifetime that Capillary told; missing or not positive counts as 300.
+    :param asked_at: Monotonic time at which the request for it was sent, which is before its life began.
+    :return: The token, used until ``ttl - min(60 s, 20 % of ttl)`` after ``asked_at``.
+    """
+    ttl = float(ttl_seconds) if ttl_seconds is not None and ttl_seconds > 0 else DEFAULT_TTL_SECONDS
+    return Token(value, asked_at + ttl - min(_MAX_LEAD_SECONDS, _LEAD_FRACTION * ttl))
+
+
+class TokenRefresh:
+    """One fetch of a token, shared by all who wait for it.
+
+    :param future: Resolves to the token, to the error that the fetch ended in, or to None where whoever fetched it
+        was cancelled and somebody else has to.
+    """
+
+    def __init__(self, future: Future[Token | CapillaryError | None]) -> None:
+        self.future = future
+
+
+class TokenKeeper:
+    """Keeps the token of one connection and lets one caller at a time fetch the next one.
+
+    Safe to use from several threads and event loops: nothing in it waits.
+
+    :param monotonic: The clock, in seconds.
+    """
+
+    def __init__(self, *, monotonic: Callable[[], float]) -> None:
+        self.monotonic = monotonic
+        self._lock = threading.Lock()
+        self._token: Token | None = None
+        self._refresh: TokenRefresh | None = None
+
+    def claim(self) -> tuple[Token | TokenRefresh, bool]:
+        """Return a usable token, or the fetch of one.
+
+        :return: The token and False; or a fetch, and whether the caller is the one who has to carry it out and to
+            call :meth:`settle`.
+        """
+        with self._lock:
+            if self._token is not None and self.monotonic() < self._token.use_until:
+                return self._token, False
+            if self._refresh is not None:
+                return self._refresh, False
+            future: Future[Token | CapillaryError | None] = Future()
+            # A running future cannot be cancelled, so a waiter that is cancelled takes nobody else along.
+            future.set_running_or_notify_cancel()
+            self._refresh = TokenRefresh(future)
+            return self._refresh, True
+
+    def settle(self, refresh: TokenRefresh, result: Token | CapillaryError | None) -> None:
+        """End a fetch that :meth:`claim` gave to the caller.
+
+        :param refresh: The fetch.
+        :param result: The token; or the error, which all who wait get; or None where the caller was cancelled.
+        """
+        with self._lock:
+            if isinstance(result, Token):
+                self._token = result
+            self._refresh = None
+        refresh.future.set_result(result)
+
+    def drop(self, token: Token) -> None:
+        """Forget a token that Capillary refused, unless a newer one is already here."""
+        with self._lock:
+            if self._token is token:
+                self._token = None

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wait for one job: what each look at the series means for it.
+
+Poke, reschedule and deferrable mode differ in who sleeps; what they decide is decided here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError
+from airflow_provider_capillary.api.jobs import JobChoice, UploadJob, read_id
+
+if TYPE_CHECKING:
+    from pendulum import DateTime
+
+OutcomeKind = Literal["completed", "job_failed", "too_many_errors", "timeout", "error"]
+_KINDS: tuple[OutcomeKind, ...] = ("completed", "job_failed", "too_many_errors", "timeout", "error")
+
+
+class Log(Protocol):
+    """What a wait tells its progress to: Airflow's loggers, and those of the standard library."""
+
+    def info(self, message: Any, /, *args: Any) -> Any:
+        """Tell progress."""
+
+    def warning(self, message: Any, /, *args: Any) -> Any:
+        """Tell what may need a look."""
+
+    def error(self, message: Any, /, *args: Any) -> Any:
+        """Tell what went wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitOptions:
+    """What to wait for, and when to give up. Sensor and trigger take these under the same names.
+
+    :param coupon_series_id: The series, a number or text.
+    :param job_id: See :class:`JobChoice`.
+    :param uploaded_file_name: See :class:`JobChoice`.
+    :param after_job_id: See :class:`JobChoice`.
+    :param max_error_count: Most refused rows that a completed job may have; None for any.
+    :param max_error_rate: The same as a fraction of the uploaded rows, 0.0 to 1.0; None for any.
+    :param max_consecutive_failures: How many looks in a row may end in a passing fault before the wait does.
+    :param silent_fail: Airflow's option: no fault ever ends the wait.
+    """
+
+    coupon_series_id: int | str
+    job_id: int | str | None = None
+    uploaded_file_name: str | None = None
+    after_job_id: int | str | None = None
+    max_error_count: int | None = None
+    max_error_rate: float | None = None
+    max_consecutive_failures: int = 10
+    silent_fail: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as JSON-ready keyword arguments."""
+        return asdict(self)
+
+    @property
+    def series_id(self) -> int:
+        """The coupon series as a number.
+
+        :raises CapillarySettingsError: It is none.
+        """
+        return read_id("coupon_series_id", self.coupon_series_id)
+
+    def choice(self) -> JobChoice:
+        """Return the choice of the job.
+
+        :raises CapillarySettingsError: An id is no number, a name is empty, or ``job_id`` comes with another choice.
+        """
+        check_choice(self.job_id, self.uploaded_file_name, self.after_job_id)
+        if self.uploaded_file_name is not None and not self.uploaded_file_name.strip():
+            raise CapillarySettingsError(
+                "uploaded_file_name is empty; if it comes from a template, check what the template renders to"
+            )
+        return JobChoice(
+            job_id=None if self.job_id is None else read_id("job_id", self.job_id),
+            uploaded_file_name=self.uploaded_file_name,
+            after_job_id=None if self.after_job_id is None else read_id("after_job_id", self.after_job_id),
+        )
+
+
+def check_choice(job_id: Any, uploaded_file_name: Any, after_job_id: Any) -> None:
+    """Refuse a choice of job that contradicts itself.
+
+    :raises CapillarySettingsError: ``job_id`` comes with ``uploaded_file_name`` or ``after_job_id``.
+    """
+    if job_id is not None and (uploaded_file_name is not None or after_job_id is not None):
+        raise CapillarySettingsError(
+            "job_id already picks one job; leave out uploaded_file_name and after_job_id, or leave out job_id"
+        )
+
+
+def check_limits(max_error_count: Any, max_error_rate: Any, max_consecutive_failures: Any) -> None:
+    """Refuse limits that cannot be meant.
+
+    :raises CapillarySettingsError: A limit is out of its range.
+    """
+    if max_error_count is not None and not (_is_number(max_error_count) and max_error_count >= 0):
+        raise CapillarySettingsError(f"max_error_count must be 0 or more, but is {max_error_count!r}")
+    if max_error_rate is not None and not (_is_number(max_error_rate) and 0 <= max_error_rate <= 1):
+        raise CapillarySettingsError(
+            f"max_error_rate is a fraction of the uploaded rows, 0.0 to 1.0, but is {max_error_rate!r}"
+        )
+    if not (_is_number(max_consecutive_failures) and max_consecutive_failures >= 1):
+        raise CapillarySettingsError(f"max_consecutive_failures must be 1 or more, but is {max_consecutive_failures!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitOutcome:
+    """How a wait ended.
+
+    :param kind: What happened.
+    :param message: The same in plain words.
+    :param job: The job, where it was seen.
+    :param error: The last error, for kind ``error``.
+    """
+
+    kind: OutcomeKind
+    message: str
+    job: UploadJob | None = None
+    error: CapillaryError | None = None
+
+    def to_event(self) -> dict[str, Any]:
+        """Return the outcome as the JSON-ready payload of a trigger event."""
+        return {
+            "kind": self.kind,
+            "message": self.message,
+            "job": None if self.job is None else self.job.to_dict(),
+            "error": None if self.error is None else self.error.to_dict(),
+        }
+
+    @classmethod
+    def from_event(cls, event: Any) -> WaitOutcome:
+        """Read the payload of a trigger event.
+
+        :param event: What :meth:`to_event` returned.
+        :raises CapillaryError: It is something else, such as the event of another version. Loud, because a silent
+            default would be taken for an end of the job.
+        """
+        if not isinstance(event, Mapping) or event.get("kind") not in _KINDS:
+            raise CapillaryError("the trigger ended with an event that this version does not know")
+        job, error = event.get("job"), event.get("error")
+        return cls(
+            kind=event["kind"],
+            message=str(event.get("message", "")),
+            job=None if job is None else UploadJob.from_dict(job),
+            error=None if error is None else CapillaryError.from_dict(error),
+        )
+
+
+class RedeemUploadWait:
+    """Takes what each look at the series brought, and says when the wait is over.
+
+    :param options: What to wait for.
+    :param log: Where the choice of the job, its progress and passing faults are told.
+    :param now: The clock, for the age of the job in the log.
+    :param failures: Failed looks in a row so far, where an earlier process counted them.
+    """
+
+    def __init__(self, options: WaitOptions, *, log: Log, now: Callable[[], DateTime], failures: int = 0) -> None:
+        self.options = options
+        self.failures = failures
+        self.last_seen = "nothing yet"
+        self._choice = options.choice()
+        self._log = log
+        self._now = now
+        self._told_job: int | None = None
+        self._told_status: str | None = None
+
+    def see_jobs(self, jobs: Iterable[UploadJob]) -> WaitOutcome | None:
+        """Take an answer of the status endpoint.
+
+        :param jobs: All jobs of the series.
+        :return: How the wait ended, or None where it goes on.
+        """
+        self.failures = 0
+        job = self._choice.pick(jobs)
+        if job is None:
+            self.last_seen = f"no {self._choice} in the series yet"
+            return None
+        self._tell(job)
+        self.last_seen = f"job {job.job_id} was {job.status.strip()}"
+        if job.is_failed:
+            return WaitOutcome(
+                kind="job_failed", message=f"upload job {job.job_id} ended as {job.status.strip()}", job=job
+            )
+        if job.is_completed:
+            excess = self._excess(job)
+            if excess is not None:
+                return WaitOutcome(kind="too_many_errors", message=excess, job=job)
+            return WaitOutcome(kind="completed", message=f"upload job {job.job_id} is complete", job=job)
+        return None
+
+    def see_error(self, error: CapillaryError) -> WaitOutcome | None:
+        """Take the error that a look ended in, its own attempts used up.
+
+        :param error: The error.
+        :return: How the wait ended, or None where it goes on.
+        """
+        self.failures += 1
+        budget = self.options.max_consecutive_failures
+        if self.options.silent_fail:
+            self._log.error("Look at the upload job failed, going on as silent_fail says: %s", error)
+            return None
+        if not error.is_transient:
+            return WaitOutcome(kind="error", message=str(error), error=error)
+        if self.failures >= budget:
+            self._log.error("Look at the upload job failed %d times in a row; giving up", self.failures)
+            return WaitOutcome(kind="error", message=str(error), error=error)
+        self._log.warning(
+            "Look at the upload job failed (%d in a row, giving up at %d): %s", self.failures, budget, error
+        )
+        return None
+
+    def time_out(self, timeout_seconds: float) -> WaitOutcome:
+        """Return the outcome of a wait whose time is over.
+
+        :param timeout_seconds: The sensor's timeout.
+        """
+        return WaitOutcome(
+            kind="timeout",
+            message=f"the upload job did not end within {timeout_seconds:g} seconds; last seen: {self.last_seen}",
+        )
+
+    def _excess(self, job: UploadJob) -> str | None:
+        """Say by how much a completed job exceeds the error limits, or None."""
+        most, rate = self.options.max_error_count, self.options.max_error_rate
+        if most is None and rate is None:
+            return None
+        if job.error_count is None or (rate is not None and job.error_rate is None):
+            return (
+                f"upload job {job.job_id} is complete, but Capillary did not tell its counts, "
+                "so the error limit cannot be checked"
+            )
+        counts = f"upload job {job.job_id} has {job.error_count} errors in {job.total_uploaded_count} rows"
+        if most is not None and job.error_count > most:
+            return f"{counts}, more than max_error_count={most}"
+        if rate is not None and job.error_rate is not None and job.error_rate > rate:
+            return f"{counts}, more than max_error_rate={rate:g}"
+        return None
+
+    def _tell(self, job: UploadJob) -> None:
+        if job.job_id != self._told_job:
+            self._told_job = job.job_id
+            self._log.info(
+                "Waiting for upload job %d of coupon series %s, file %s, %s",
+                job.job_id,
+                self.options.coupon_series_id,
+                job.uploaded_file_name or job.uploaded_file_url or "(no name)",
+                self._age(job),
+            )
+        if job.status != self._told_status:
+            self._told_status = job.status
+            if job.has_known_status:
+                self._log.info("Upload job %d is %s", job.job_id, job.status.strip())
+            else:
+                self._log.warning(
+                    "Upload job %d has the unknown status %r, taken as still running", job.job_id, job.status
+                )
+
+    def _age(self, job: UploadJob) -> str:
+        if (uploaded := job.uploaded_at) is not None:
+            return f"uploaded {uploaded.to_iso8601_string()} ({uploaded.diff_for_humans(self._now())} this look)"
+        if job.created_on is not None:
+            return f"of {job.created_on.to_date_string()}"
+        return "of unknown age"

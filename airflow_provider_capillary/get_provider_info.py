@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Airflow reads when it discovers this provider: its modules and its connection form.
+
+Every Airflow process calls :func:`get_provider_info` when it starts, and one that fails here takes the
+discovery of all other providers down with it. So this module imports nothing and only returns a literal.
+"""
+
+from __future__ import annotations
+
+
+# The field types all admit null, for two reasons: without it the form marks a field as required, and on save
+# it stores null for every field that was left empty. For the same reason no field has a "default": the form
+# would write it into each connection, and a better default in a later release would then reach nobody.
+def _connection_fields() -> dict[str, object]:
+    return {
+        "auth_url": {
+            "label": "Authentication URL",
+            "description": (
+                "Where access tokens come from. Default: https://{API host}/v3/oauth/token/generate. "
+                "The client key and secret are sent there."
+            ),
+            "schema": {"type": ["string", "null"]},
+        },
+        "error_file_url": {
+            "label": "Error file URL",
+            "description": (
+                "How the handle that Capillary reports for an error file becomes a download: a template with "
+                "{handle}, either http(s) or object storage, for example s3://bucket/{handle}. "
+                "Default: ask the API host."
+            ),
+            "schema": {"type": ["string", "null"]},
+        },
+        "error_file_conn_id": {
+            "label": "Error file connection",
+            "description": (
+                "Id of the Airflow connection to read an object-storage error file URL with, for example "
+                "aws_default. Default: none, that is the credentials of the worker's environment."
+            ),
+            "schema": {"type": ["string", "null"]},
+        },
+        "cluster_timezone": {
+            "label": "Cluster time zone",
+            "description": (
+                "Time zone in which the cluster begins its day, as an IANA name such as Asia/Kolkata. "
+                "Used for dates only. Default: UTC."
+            ),
+            "schema": {"type": ["string", "null"]},
+        },
+        "requests_per_minute": {
+            "label": "Requests per minute",
+            "description": (
+                "Upper limit of the requests that one process sends with this connection in a minute. "
+                "Default: 100, the documented limit of demo clusters."
+            ),
+            "schema": {"type": ["integer", "null"], "minimum": 1},
+        },
+        "timeout_seconds": {
+            "label": "Timeout",
+            "description": "Seconds that a single request may take before it is tried again. Default: 30.",
+            "schema": {"type": ["number", "null"]},
+        },
+        "verify": {
+            "label": "Verify TLS",
+            "description": (
+                "true, false, or the path of a CA bundle that workers and triggerers can read. Default: true."
+            ),
+            # A string, not a switch: a switch could not hold the path.
+            "schema": {"type": ["string", "null"]},
+        },
+        "allow_http": {
+            "label": "Allow plain http",
+            "description": (
+                "Accept an API host that is written with http:// and is not a loopback address, such as a "
+                "sandbox or a gateway inside a private network. Credentials then travel unencrypted. "
+                "Default: off."
+            ),
+            "schema": {"type": ["boolean", "null"]},
+        },
+        "headers": {
+            "label": "Extra headers",
+            "description": (
+                "JSON object of headers to add to every request to the API host, and to no other host, "
+                'such as {"X-CAP-API-AUTH-ORG-ID": "1234"}. Default: none.'
+            ),
+            "schema": {"type": ["object", "null"]},
+        },
+    }
+
+
+def get_provider_info() -> dict[str, object]:
+    """Describe this provider in the form of Airflow's ``provider_info.schema.json``."""
+    return {
+        "package-name": "airflow-provider-capillary",
+        "name": "Capillary",
+        "description": "`Capillary <https://www.capillarytech.com/>`__, a loyalty and coupon platform.\n",
+        "integrations": [
+            {
+                "integration-name": "Capillary",
+                "external-doc-url": "https://docs.capillarytech.com/",
+                "tags": ["service"],
+            },
+            {
+                "integration-name": "Object Storage",
+                "external-doc-url": (
+                    "https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/objectstorage.html"
+                ),
+                "tags": ["software"],
+            },
+        ],
+        "hooks": [
+            {
+                "integration-name": "Capillary",
+                "python-modules": ["airflow_provider_capillary.hooks.capillary"],
+            }
+        ],
+        "sensors": [
+            {
+                "integration-name": "Capillary",
+                "python-modules": ["airflow_provider_capillary.sensors.capillary"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": "Capillary",
+                "python-modules": ["airflow_provider_capillary.triggers.capillary"],
+            }
+        ],
+        "transfers": [
+            {
+                "source-integration-name": "Capillary",
+                "target-integration-name": "Object Storage",
+                "python-module": "airflow_provider_capillary.transfers.capillary_to_object_storage",
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "capillary",
+                "hook-class-name": "airflow_provider_capillary.hooks.capillary.CapillaryHook",
+                "hook-name": "Capillary",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema"],
+                    "relabeling": {
+                        "host": "API host",
+                        "login": "Client key",
+                        "password": "Client secret",
+                    },
+                    "placeholders": {
+                        "host": "eu.api.capillarytech.com",
+                        "port": "443",
+                        "login": "key of the API client",
+                        "password": "secret of the API client",
+                    },
+                },
+                "conn-fields": _connection_fields(),
+            }
+        ],
+    }

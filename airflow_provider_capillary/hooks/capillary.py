@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hooks: Capillary over one Airflow connection, blocking for workers and awaited for the triggerer.
+
+What only a running task needs is imported inside functions: a DAG file that names a sensor pays for its import each
+time it is parsed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+
+from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
+
+    import requests
+
+    from airflow_provider_capillary.api.exchange import CapillaryApi
+    from airflow_provider_capillary.api.jobs import UploadJob
+    from airflow_provider_capillary.api.retry import RetryPolicy
+    from airflow_provider_capillary.api.settings import ConnectionSettings
+    from airflow_provider_capillary.hooks.httpx_driver import HttpxDriver
+    from airflow_provider_capillary.hooks.requests_driver import RequestsDriver
+
+_TEST_DEADLINE_SECONDS = 14.0
+
+
+class _CapillaryConnection(BaseHook):
+    """What both hooks are: named after one connection, and doing nothing until asked.
+
+    :param capillary_conn_id: Airflow connection of type ``capillary``.
+    """
+
+    conn_name_attr = "capillary_conn_id"
+    default_conn_name = "capillary_default"
+    conn_type = "capillary"
+    hook_name = "Capillary"
+
+    def __init__(
+        self, capillary_conn_id: str = default_conn_name, *, retry_policy: RetryPolicy | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.capillary_conn_id = capillary_conn_id
+        self.retry_policy = retry_policy
+
+    def _api(self, settings: ConnectionSettings) -> CapillaryApi:
+        from airflow_provider_capillary.api.exchange import CapillaryApi
+        from airflow_provider_capillary.hooks.connection_state import connection_state
+
+        state = connection_state(settings)
+        return CapillaryApi(settings, tokens=state.tokens, limiter=state.limiter, retry=self.retry_policy)
+
+    def _warn_about(self, settings: ConnectionSettings) -> None:
+        if settings.is_plain_http:
+            self.log.warning(
+                "Connection %r sends the client secret and tokens over plain http to %s",
+                settings.conn_id,
+                settings.host,
+            )
+        if settings.verify is False:
+            self.log.warning("Connection %r does not check TLS certificates", settings.conn_id)
+        if settings.unknown_extras:
+            self.log.warning(
+                "Connection %r has extras that mean nothing here: %s",
+                settings.conn_id,
+                ", ".join(settings.unknown_extras),
+            )
+
+
+class CapillaryHook(_CapillaryConnection):
+    """Talk to Capillary from a worker, by ``requests``.
+
+    Nothing is read or sent before the first call. The OAuth token and the limit of requests per minute are shared by
+    all hooks of the connection in the process.
+
+    :param capillary_conn_id: Airflow connection of type ``capillary``.
+    :param retry_policy: How often and how patiently safe requests are tried again; by default five times with waits
+        of up to 1, 2, 4 and 8 seconds.
+    """
+
+    @cached_property
+    def settings(self) -> ConnectionSettings:
+        """The connection, read and checked once.
+
+        :raises CapillarySettingsError: A field of it cannot be used.
+        """
+        from airflow_provider_capillary.api.settings import ConnectionSettings
+
+        settings = ConnectionSettings.from_connection(
+            self.capillary_conn_id, self.get_connection(self.capillary_conn_id)
+        )
+        for secret in settings.secrets:
+            mask_secret(secret)
+        self._warn_about(settings)
+        return settings
+
+    @cached_property
+    def _driver(self) -> RequestsDriver:
+        from airflow_provider_capillary.hooks.requests_driver import RequestsDriver
+
+        return RequestsDriver(self.settings, mask=mask_secret)
+
+    @cached_property
+    def _capillary(self) -> CapillaryApi:
+        return self._api(self.settings)
+
+    def get_conn(self) -> requests.Session:
+        """Return a pooled session for requests of your own.
+
+        It carries the token and the connection's extra headers to the API host, and to no other host, redirects
+        included; it has the connection's timeout and TLS settings, and neither tries again nor counts against the
+        limit of requests per minute.
+
+        :return: The session. Close it, or use it as a context manager.
+        """
+        from airflow_provider_capillary.hooks.requests_driver import make_session
+
+        session = make_session(self.settings)
+
+        def authenticate(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            if self.settings.is_api_host(request.url or ""):
+                token = self._driver.run(self._capillary.get_token())
+                request.headers.update(self.settings.headers)
+                request.headers[self.settings.token_header_name] = token.value
+            return request
+
+        session.auth = authenticate
+        return session
+
+    def get_redeem_upload_jobs(self, coupon_series_id: int | str) -> list[UploadJob]:
+        """Return every redeem upload job that a coupon series ever had.
+
+        ``GET /coupon/api/v1/upload/getUploadRedeemedCouponStatus/{couponSeriesId}``, documented by Capillary.
+
+        :param coupon_series_id: The coupon series.
+        :return: The jobs in no particular order, the newest being the one with the largest id; an empty list for a
+            series without any.
+        :raises CapillaryError: Capillary could not be asked, see the subclasses in ``exceptions``.
+        """
+        return self._driver.run(self._capillary.get_redeem_upload_jobs(coupon_series_id))
+
+    def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
+        """Return one redeem upload job.
+
+        :param coupon_series_id: The coupon series.
+        :param job_id: The job.
+        :raises CapillaryJobNotFoundError: The series has no such job.
+        :raises CapillaryError: Capillary could not be asked.
+        """
+        return self._driver.run(self._capillary.get_redeem_upload_job(coupon_series_id, job_id))
+
+    @contextmanager
+    def open_error_file(self, job: UploadJob) -> Iterator[BinaryIO]:
+        """Open the error file of a job for reading, whatever its size, in constant memory.
+
+        Capillary documents no download for it. A URL is fetched, an object-storage URI read through Airflow, a bare
+        handle looked up by the connection's error file URL, or else asked for at ``/coupon/api/v1/download``, which
+        was seen in use but is not official (capillary-api.md, 5). What breaks off is read on from there.
+
+        :param job: A job with an ``error_file_url``.
+        :return: A context manager of a binary stream, read from front to end. The bytes are those of the file,
+            unchanged: their format is not documented either, and they hold personal data.
+        :raises CapillaryErrorFileError: The job has no error file, or its place breaks a rule of safety; the message
+            says which.
+        :raises CapillaryError: The file could not be fetched.
+        """
+        from airflow_provider_capillary.api.error_files import ObjectSource, locate_error_file
+        from airflow_provider_capillary.hooks.error_file_stream import open_object, open_pieces
+
+        if not job.error_file_url:
+            raise CapillaryErrorFileError(f"upload job {job.job_id} has no error file")
+        source = locate_error_file(job.error_file_url, self.settings)
+        if isinstance(source, ObjectSource):
+            with open_object(source) as stream:
+                yield stream
+            return
+        with open_pieces(self._driver.iterate(self._capillary.read_file(source))) as stream:
+            yield stream
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Get a token and make one cheap authenticated call, for the Test button and ``airflow connections test``.
+
+        :return: Whether it works, and in plain words what does not. Comes back within 15 seconds, whatever the
+            network does.
+        """
+        from airflow_provider_capillary.hooks.connection_check import try_out
+
+        try:
+            settings = self.settings
+        except CapillaryError as error:
+            return False, str(error)
+        result: list[tuple[bool, str]] = []
+        # A thread, because neither resolving a name nor a dripping answer can be given a time limit from outside.
+        worker = threading.Thread(target=lambda: result.append(try_out(settings)), daemon=True)
+        worker.start()
+        worker.join(_TEST_DEADLINE_SECONDS)
+        if not result:
+            return False, f"{settings.host} cannot be reached: no answer within {_TEST_DEADLINE_SECONDS:g} seconds"
+        return result[0]
+
+
+class CapillaryAsyncHook(_CapillaryConnection):
+    """Talk to Capillary from the triggerer, by ``httpx``. Use it as ``async with CapillaryAsyncHook(...) as hook``.
+
+    :param capillary_conn_id: Airflow connection of type ``capillary``.
+    :param retry_policy: How often and how patiently safe requests are tried again, as for :class:`CapillaryHook`.
+    """
+
+    def __init__(
+        self,
+        capillary_conn_id: str = _CapillaryConnection.default_conn_name,
+        *,
+        retry_policy: RetryPolicy | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(capillary_conn_id, retry_policy=retry_policy, **kwargs)
+        self._driver: HttpxDriver | None = None
+        self._capillary: CapillaryApi | None = None
+
+    async def __aenter__(self) -> Self:
+        """Read the connection.
+
+        :raises CapillarySettingsError: A field of it cannot be used.
+        """
+        from airflow.providers.common.compat.connection import get_async_connection
+
+        from airflow_provider_capillary.api.settings import ConnectionSettings
+        from airflow_provider_capillary.hooks.httpx_driver import HttpxDriver
+
+        connection = await get_async_connection(self.capillary_conn_id, hook=self)
+        settings = ConnectionSettings.from_connection(self.capillary_conn_id, connection)
+        for secret in settings.secrets:
+            await _amask_secret(secret)
+        self._warn_about(settings)
+        self._driver = await HttpxDriver.open(settings, mask=_amask_secret)
+        self._capillary = self._api(settings)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close all connections."""
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            await driver.close()
+
+    async def get_redeem_upload_jobs(self, coupon_series_id: int | str) -> list[UploadJob]:
+        """Return every redeem upload job that a coupon series ever had; see :class:`CapillaryHook`.
+
+        :param coupon_series_id: The coupon series.
+        :raises CapillaryError: Capillary could not be asked.
+        """
+        driver, capillary = self._opened()
+        return await driver.run(capillary.get_redeem_upload_jobs(coupon_series_id))
+
+    async def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
+        """Return one redeem upload job; see :class:`CapillaryHook`.
+
+        :param coupon_series_id: The coupon series.
+        :param job_id: The job.
+        :raises CapillaryJobNotFoundError: The series has no such job.
+        :raises CapillaryError: Capillary could not be asked.
+        """
+        driver, capillary = self._opened()
+        return await driver.run(capillary.get_redeem_upload_job(coupon_series_id, job_id))
+
+    def _opened(self) -> tuple[HttpxDriver, CapillaryApi]:
+        if self._driver is None or self._capillary is None:
+            raise RuntimeError("use the hook as: async with CapillaryAsyncHook(...) as hook")
+        return self._driver, self._capillary
+
+
+async def _amask_secret(secret: str) -> None:
+    """Mask a secret without a blocking call to the supervisor, which would deadlock on the loop."""
+    try:
+        from airflow.sdk.log import amask_secret
+    except ImportError:  # before Airflow 3.3
+        await asyncio.to_thread(mask_secret, secret)
+    else:
+        await amask_secret(secret)

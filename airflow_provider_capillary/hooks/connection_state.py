@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all hooks of one connection share within a process: the token and the request limit."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_capillary.api.limiter import RequestLimiter
+from airflow_provider_capillary.api.tokens import TokenKeeper
+
+if TYPE_CHECKING:
+    from airflow_provider_capillary.api.settings import ConnectionSettings
+
+
+@dataclass(frozen=True)
+class ConnectionState:
+    """The shared state of one connection.
+
+    :param tokens: Keeps its token.
+    :param limiter: Spaces its requests.
+    """
+
+    tokens: TokenKeeper
+    limiter: RequestLimiter
+
+    @classmethod
+    def fresh(cls, settings: ConnectionSettings) -> ConnectionState:
+        """Return a state that nobody else shares.
+
+        :param settings: The connection.
+        """
+        return cls(
+            tokens=TokenKeeper(monotonic=time.monotonic),
+            limiter=RequestLimiter(settings.requests_per_minute, monotonic=time.monotonic),
+        )
+
+
+_lock = threading.Lock()
+_states: dict[str, tuple[str, ConnectionState]] = {}
+
+
+def connection_state(settings: ConnectionSettings) -> ConnectionState:
+    """Return the state that all hooks of this connection share in this process.
+
+    :param settings: The connection. Once it was edited, its hooks begin with a new token and limit.
+    """
+    with _lock:
+        identity, state = _states.get(settings.conn_id, (None, None))
+        if state is None or identity != settings.identity:
+            state = ConnectionState.fresh(settings)
+            _states[settings.conn_id] = (settings.identity, state)
+        return state
+
+
+def forget_connection_states() -> None:
+    """Begin anew, as a process does after a fork: a fetch of a token that the parent had under way never ends here."""
+    global _lock  # noqa: PLW0603 - the parent may have held it while it forked
+    _lock = threading.Lock()
+    _states.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forget_connection_states)

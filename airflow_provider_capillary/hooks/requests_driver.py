@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carries the steps of an exchange out with ``requests``: the side that runs on a worker."""
+
+from __future__ import annotations
+
+import time
+from ssl import SSLCertVerificationError
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NameResolutionError
+
+from airflow_provider_capillary.api.error_files import check_peer
+from airflow_provider_capillary.api.exchange import Emit, Join, Mask, Read, Send, Wait
+from airflow_provider_capillary.api.messages import Answer, Fault
+from airflow_provider_capillary.hooks import driving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from socket import socket
+
+    from airflow_provider_capillary.api.exchange import Exchange
+    from airflow_provider_capillary.api.messages import ApiRequest
+    from airflow_provider_capillary.api.settings import ConnectionSettings
+
+T = TypeVar("T")
+
+#: How much of a streamed body the exchange gets to see before it decides that this is the file.
+_HEAD = 64 << 10
+_PIECE = 1 << 20
+
+
+class RequestsDriver:
+    """Runs exchanges over a pooled session.
+
+    :param settings: The connection.
+    :param mask: Keeps a secret out of the logs.
+    """
+
+    def __init__(self, settings: ConnectionSettings, *, mask: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._mask = mask
+        self.session = make_session(settings)
+
+    def run(self, exchange: Exchange[T]) -> T:
+        """Carry an exchange out and return what it ends in.
+
+        :param exchange: A conversation that hands on no file.
+        :raises CapillaryError: The conversation ended in this.
+        """
+        steps = self._steps(exchange)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+
+    def iterate(self, exchange: Exchange[None]) -> Iterator[bytes]:
+        """Carry an exchange out and yield the pieces of the file that it hands on.
+
+        :param exchange: The reading of a file.
+        :raises CapillaryError: The conversation ended in this.
+        """
+        yield from self._steps(exchange)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.session.close()
+
+    def _steps(self, exchange: Exchange[T]) -> Any:
+        got: Any = None
+        streamed: requests.Response | None = None
+        try:
+            while True:
+                try:
+                    step = exchange.send(got)
+                except StopIteration as stop:
+                    return stop.value
+                got = None
+                if isinstance(step, Send):
+                    if streamed is not None:
+                        streamed.close()
+                    got = self._send(step.request)
+                    streamed = got.rest if isinstance(got, Answer) else None
+                elif isinstance(step, Read):
+                    got = self._read(step.answer.rest)
+                elif isinstance(step, Wait):
+                    time.sleep(step.seconds)
+                elif isinstance(step, Join):
+                    got = step.future.result()
+                elif isinstance(step, Mask):
+                    self._mask(step.secret)
+                elif isinstance(step, Emit):
+                    yield step.data
+        finally:
+            exchange.close()
+            if streamed is not None:
+                streamed.close()
+
+    def _send(self, request: ApiRequest) -> Answer | Fault:
+        try:
+            response = self.session.request(
+                request.method,
+                request.url,
+                headers=dict(request.headers),
+                data=request.body,
+                auth=_leave_alone,
+                stream=True,
+                allow_redirects=False,
+                timeout=self._settings.timeout_seconds,
+            )
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            if not request.stream:
+                with response:
+                    return Answer(response.status_code, headers, self._whole_body(response))
+            head = bytearray()
+            while len(head) < _HEAD and (piece := response.raw.read1(_HEAD - len(head), decode_content=False)):
+                head += piece
+            if len(head) < _HEAD:
+                response.close()
+                return Answer(response.status_code, headers, bytes(head))
+            return Answer(response.status_code, headers, bytes(head), rest=response)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            return _fault(error, self._settings)
+
+    def _whole_body(self, response: requests.Response) -> bytes:
+        until = time.monotonic() + driving.OVERALL_TIMEOUTS * self._settings.timeout_seconds
+        body = bytearray()
+        while piece := response.raw.read1(_PIECE, decode_content=True):
+            body += piece
+            if time.monotonic() > until:
+                raise requests.Timeout
+        return bytes(body)
+
+    def _read(self, response: requests.Response) -> bytes | Fault:
+        try:
+            data: bytes = response.raw.read1(_PIECE, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            return _fault(error, self._settings)
+        return data
+
+
+class CapillarySession(requests.Session):
+    """A session that users may send requests of their own with: authenticated towards the API host, and only there.
+
+    :param settings: The connection.
+    """
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request, with the connection's timeout unless another one is given."""
+        kwargs.setdefault("timeout", self._settings.timeout_seconds)
+        return super().request(*args, **kwargs)
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Drop Capillary headers from a redirect that leaves the API host; requests itself drops its own only."""
+        super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
+        if not self._settings.is_api_host(prepared_request.url or ""):
+            for name in (self._settings.token_header_name, *self._settings.headers):
+                prepared_request.headers.pop(name, None)
+
+
+def make_session(settings: ConnectionSettings) -> CapillarySession:
+    """Return a pooled session for a connection; opens no connection yet.
+
+    :param settings: The connection.
+    :raises CapillarySettingsError: Its CA bundle is not there.
+    """
+    driving.check_ca_bundle(settings)
+    session = CapillarySession(settings)
+    session.verify = settings.verify
+    session.headers["User-Agent"] = driving.USER_AGENT
+    session.auth = _leave_alone
+    adapter = _GuardedAdapter(settings)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+def _leave_alone(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Add no credentials. Without any auth at all, requests would look for the host in ~/.netrc."""
+    return request
+
+
+class _GuardedAdapter(HTTPAdapter):
+    """Checks the address behind a host name as soon as it is connected, before anything is sent.
+
+    A check of the name beforehand would not do: it may resolve to something else the next time.
+    """
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self._settings = settings
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        # Not so for proxies, which get a pool manager of their own: there, the address is the proxy's.
+        self.poolmanager.pool_classes_by_scheme = _guarded_pools(self._settings)
+
+
+def _guarded_pools(settings: ConnectionSettings) -> dict[str, Any]:
+    class Guard(HTTPConnection):
+        def _new_conn(self) -> socket:
+            connection = super()._new_conn()
+            try:
+                check_peer(self.host, connection.getpeername()[0], settings)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+    class GuardedHTTPConnection(Guard):
+        pass
+
+    class GuardedHTTPSConnection(Guard, HTTPSConnection):
+        pass
+
+    class GuardedHTTPConnectionPool(HTTPConnectionPool):
+        ConnectionCls = GuardedHTTPConnection
+
+    class GuardedHTTPSConnectionPool(HTTPSConnectionPool):
+        ConnectionCls = GuardedHTTPSConnection
+
+    return {"http": GuardedHTTPConnectionPool, "https": GuardedHTTPSConnectionPool}
+
+
+def _fault(error: Exception, settings: ConnectionSettings) -> Fault:
+    """Say in plain words what happened. The text of the exception is left out: it quotes the URL."""
+    causes = list(_causes(error))
+
+    def wraps(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    if wraps(SSLCertVerificationError):
+        return driving.UNTRUSTED
+    if wraps(NameResolutionError):
+        return driving.UNRESOLVED
+    if wraps(requests.Timeout, urllib3.exceptions.TimeoutError):
+        return driving.timed_out(settings)
+    if wraps(requests.exceptions.ProxyError):
+        return driving.PROXY_REFUSED
+    if wraps(requests.exceptions.SSLError):
+        return driving.NO_HANDSHAKE
+    if wraps(urllib3.exceptions.ProtocolError):
+        return driving.BROKE_OFF
+    # A malformed request is a ValueError to requests, besides being one of its own errors.
+    return driving.not_sendable(error) if isinstance(error, ValueError) else driving.UNREACHABLE
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and what it wraps; requests and urllib3 put that into different places."""
+    waiting: list[Any] = [error]
+    seen: list[Any] = []
+    while waiting:
+        current = waiting.pop()
+        if not isinstance(current, BaseException) or any(current is each for each in seen):
+            continue
+        seen.append(current)
+        yield current
+        waiting += [*current.args, getattr(current, "reason", None), current.__cause__, current.__context__]

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A local Capillary, for trying DAGs without an account and for the tests of this package.
+
+From a shell::
+
+    python -m airflow_provider_capillary.sandbox
+
+From a test::
+
+    with Sandbox() as sandbox:
+        job = sandbox.add_job(535512, errors=2)
+        sandbox.inject(Fault("status", endpoint="status", status=503, times=2))
+        ...  # point a connection at sandbox.connection()
+
+It uses the standard library alone, so it starts in a few milliseconds and never imports Airflow.
+"""
+
+from __future__ import annotations
+
+from airflow_provider_capillary.sandbox.faults import Fault
+from airflow_provider_capillary.sandbox.jobs import SandboxJob
+from airflow_provider_capillary.sandbox.records import RecordedRequest
+from airflow_provider_capillary.sandbox.server import Sandbox
+
+__all__ = ["Fault", "RecordedRequest", "Sandbox", "SandboxJob"]

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sensor that waits for an upload of redeemed coupons."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+from airflow.providers.common.compat.sdk import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError
+from airflow_provider_capillary.api.waiting import (
+    RedeemUploadWait,
+    WaitOptions,
+    WaitOutcome,
+    check_choice,
+    check_limits,
+)
+from airflow_provider_capillary.exceptions import CapillaryJobFailedError
+from airflow_provider_capillary.hooks.capillary import CapillaryHook
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+#: The trigger ends on time by itself. Airflow's own deadline, which only says "Trigger timeout", is for the case that
+#: no triggerer is there to do so, and its checks are up to 15 s apart.
+_BACKSTOP_SECONDS = 300.0
+_FAILURES_KEY = "capillary_failures"
+
+
+class CapillaryRedeemUploadSensor(BaseSensorOperator):
+    """Wait until an upload job of redeemed coupons is done.
+
+    With none of ``job_id``, ``uploaded_file_name`` and ``after_job_id``, the newest job of the series is meant, which
+    is the one with the largest id. A job that is not there yet is waited for.
+
+    A job that failed, or has more errors than allowed, raises ``CapillaryJobFailedError``: the task fails without
+    retry, or is skipped with ``soft_fail``. A passing fault of Capillary or the network fails the task only when
+    ``max_consecutive_failures`` looks in a row ended in one; wrong credentials fail it at once. All of this is the
+    same in poke, reschedule and deferrable mode.
+
+    :param coupon_series_id: The coupon series, number or text. (templated)
+    :param job_id: Wait for exactly this job. (templated)
+    :param uploaded_file_name: Wait for the newest job whose uploaded file has this name or fits this glob, such as
+        ``redeemed_*_535512.csv``: Capillary stores uploads as ``{name}_{milliseconds}_{series}.csv``. (templated)
+    :param after_job_id: Wait for the newest job with a larger id than this. (templated)
+    :param max_error_count: Fail if the completed job has more refused rows than this; None, the default, for any.
+    :param max_error_rate: The same as a fraction of the uploaded rows, 0.0 to 1.0.
+    :param max_consecutive_failures: Fail when so many looks in a row ended in a passing fault, each after attempts of
+        its own; default 10.
+    :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``. (templated)
+    :param deferrable: Wait in the triggerer, holding no worker slot; default: Airflow's
+        ``[operators] default_deferrable``.
+    :param kwargs: ``poke_interval`` (seconds between two looks, default 60), ``timeout`` (seconds in all),
+        ``mode``, ``soft_fail`` and whatever else sensors take.
+    :return: XCom ``return_value``: the job, as the dictionary of ``UploadJob.to_dict()``.
+    """
+
+    template_fields: Sequence[str] = (
+        "coupon_series_id",
+        "job_id",
+        "uploaded_file_name",
+        "after_job_id",
+        "max_error_count",
+        "max_error_rate",
+        "capillary_conn_id",
+    )
+    ui_color = "#e4f3e2"
+
+    def __init__(
+        self,
+        *,
+        coupon_series_id: int | str,
+        job_id: int | str | None = None,
+        uploaded_file_name: str | None = None,
+        after_job_id: int | str | None = None,
+        max_error_count: int | str | None = None,
+        max_error_rate: float | str | None = None,
+        max_consecutive_failures: int = 10,
+        capillary_conn_id: str = CapillaryHook.default_conn_name,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_choice(job_id, uploaded_file_name, after_job_id)
+        self.coupon_series_id = coupon_series_id
+        self.job_id = job_id
+        self.uploaded_file_name = uploaded_file_name
+        self.after_job_id = after_job_id
+        self.max_error_count = max_error_count
+        self.max_error_rate = max_error_rate
+        self.max_consecutive_failures = max_consecutive_failures
+        self.capillary_conn_id = capillary_conn_id
+        self.deferrable = (
+            conf.getboolean("operators", "default_deferrable", fallback=False) if deferrable is None else deferrable
+        )
+
+    @cached_property
+    def hook(self) -> CapillaryHook:
+        """The hook of the connection."""
+        return CapillaryHook(self.capillary_conn_id)
+
+    def poke(self, context: Context) -> bool | PokeReturnValue:
+        """Look once.
+
+        :param context: Airflow's context.
+        :return: False while the job runs; the job when it is done.
+        :raises CapillaryJobFailedError: The job failed or has too many errors.
+        :raises CapillaryError: Capillary cannot be asked, and trying again is of no use or no longer allowed.
+        """
+        outcome = self._look(context)
+        return False if outcome is None else PokeReturnValue(is_done=True, xcom_value=self._conclude(outcome))
+
+    def execute(self, context: Context) -> Any:
+        """Wait for the job.
+
+        :param context: Airflow's context.
+        :return: The job, as the dictionary of ``UploadJob.to_dict()``.
+        """
+        if not self.deferrable:
+            try:
+                return super().execute(context)
+            except AirflowSensorTimeout:
+                raise AirflowSensorTimeout(self._wait.time_out(self.timeout).message) from None
+        deadline = time.time() + self.timeout
+        with self._failing_as_in_poke_mode():
+            outcome = self._look(context)
+            if outcome is None and time.time() >= deadline:
+                outcome = self._wait.time_out(self.timeout)
+            if outcome is not None:
+                return self._conclude(outcome)
+        self._defer(deadline)
+        return None
+
+    def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
+        """Go on where the trigger ended.
+
+        :param context: Airflow's context.
+        :param event: What the trigger fired.
+        :return: The job, as the dictionary of ``UploadJob.to_dict()``.
+        """
+        with self._failing_as_in_poke_mode():
+            return self._conclude(WaitOutcome.from_event(event))
+
+    @cached_property
+    def _wait(self) -> RedeemUploadWait:
+        return RedeemUploadWait(self._options(), log=self.log, now=pendulum.now)
+
+    def _look(self, context: Context) -> WaitOutcome | None:
+        wait = self._wait
+        # Every look in reschedule mode is a process of its own.
+        store: Any = context.get("task_state_store") if self.reschedule and not self.deferrable else None
+        if store is not None:
+            wait.failures = _stored_failures(store, context["ti"].try_number)
+        before = wait.failures
+        try:
+            jobs = self.hook.get_redeem_upload_jobs(wait.options.series_id)
+        except CapillaryError as error:
+            outcome = wait.see_error(error)
+        else:
+            outcome = wait.see_jobs(jobs)
+        if store is not None and wait.failures != before:
+            store.set(_FAILURES_KEY, [context["ti"].try_number, wait.failures])
+        return outcome
+
+    def _conclude(self, outcome: WaitOutcome) -> dict[str, Any]:
+        """Turn the end of a wait into the end of the task, the same way in every mode."""
+        if outcome.kind == "completed" and outcome.job is not None:
+            self.log.info(
+                "%s: %s rows, %s errors", outcome.message, outcome.job.total_uploaded_count, outcome.job.error_count
+            )
+            return outcome.job.to_dict()
+        if outcome.kind == "timeout":
+            raise AirflowSensorTimeout(outcome.message)
+        if outcome.kind == "error":
+            raise outcome.error or CapillaryError(outcome.message)
+        raise CapillaryJobFailedError(outcome.message)
+
+    @contextmanager
+    def _failing_as_in_poke_mode(self) -> Iterator[None]:
+        """Do with errors what Airflow does with those of a poke."""
+        try:
+            yield
+        except (CapillaryJobFailedError, AirflowSensorTimeout) as error:
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(str(error)) from error
+            raise
+        except CapillaryError as error:
+            if self.never_fail:
+                raise AirflowSkipException(str(error)) from error
+            raise
+
+    def _defer(self, deadline: float) -> None:
+        from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+
+        self.defer(
+            trigger=CapillaryRedeemUploadTrigger(
+                **self._options().to_dict(),
+                capillary_conn_id=self.capillary_conn_id,
+                poke_interval=self.poke_interval,
+                exponential_backoff=self.exponential_backoff,
+                max_wait=None if self.max_wait is None else self.max_wait.total_seconds(),
+                timeout=self.timeout,
+                deadline=deadline,
+                failures=self._wait.failures,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout + _BACKSTOP_SECONDS),
+        )
+
+    def _options(self) -> WaitOptions:
+        count, rate = _number("max_error_count", self.max_error_count), _number("max_error_rate", self.max_error_rate)
+        check_limits(count, rate, self.max_consecutive_failures)
+        return WaitOptions(
+            coupon_series_id=self.coupon_series_id,
+            job_id=self.job_id,
+            uploaded_file_name=self.uploaded_file_name,
+            after_job_id=self.after_job_id,
+            max_error_count=None if count is None else int(count),
+            max_error_rate=rate,
+            max_consecutive_failures=self.max_consecutive_failures,
+            silent_fail=self.silent_fail,
+        )
+
+
+def _stored_failures(store: Any, try_number: int) -> int:
+    """Return the failed looks in a row of this try; those of an earlier try do not count."""
+    stored = store.get(_FAILURES_KEY)
+    return stored[1] if isinstance(stored, list) and stored[0] == try_number else 0
+
+
+def _number(name: str, value: float | str | None) -> float | None:
+    """Read a limit, which a template renders as text."""
+    if value is None or isinstance(value, int | float):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        raise CapillarySettingsError(
+            f"{name} must be a number, but is {value!r}; if it comes from a template, check what it renders to"
+        ) from None

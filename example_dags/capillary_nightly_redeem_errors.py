@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every night: wait for the upload of redeemed coupons, pull its error file into the lake, and read it.
+
+Runs as it stands against a local Capillary (``python -m airflow_provider_capillary.sandbox``); for your own, set the
+parameters below, or trigger the DAG with others.
+"""
+
+from __future__ import annotations
+
+import pendulum
+from airflow.sdk import DAG, ObjectStoragePath, Param, task
+
+from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
+from airflow_provider_capillary.transfers.capillary_to_object_storage import (
+    CapillaryErrorFileToObjectStorageOperator,
+)
+
+with DAG(
+    dag_id="capillary_nightly_redeem_errors",
+    description="Pull the error file of the nightly upload of redeemed coupons",
+    # An hour after the upload is sent. The sensor waits for it however long it takes from there.
+    schedule="0 2 * * *",
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    params={
+        "coupon_series_id": Param(535512, type="integer", description="The coupon series that the upload is for"),
+        "destination": Param(
+            "/tmp/capillary/redeem-errors/",
+            type="string",
+            description="Folder of the error files: s3://bucket/folder/, file:///folder/ or an absolute path",
+        ),
+        "object_storage_conn_id": Param(None, type=["null", "string"], description="Airflow connection of the store"),
+    },
+    # Airflow's default renders templates to text. Natively, a number stays a number and none stays none.
+    render_template_as_native_obj=True,
+    tags=["capillary", "example"],
+) as dag:
+    # The newest job of the series, waited for without holding a worker.
+    wait = CapillaryRedeemUploadSensor(
+        task_id="wait",
+        coupon_series_id="{{ params.coupon_series_id }}",
+        deferrable=True,
+        poke_interval=30,
+        timeout=6 * 60 * 60,
+    )
+
+    # Skipped, with what follows, on a night without errors.
+    errors = CapillaryErrorFileToObjectStorageOperator(
+        task_id="errors",
+        coupon_series_id="{{ params.coupon_series_id }}",
+        job_id="{{ ti.xcom_pull('wait')['job_id'] }}",
+        destination="{{ params.destination }}",
+        object_storage_conn_id="{{ params.object_storage_conn_id }}",
+    )
+
+    @task
+    def load(uri: str, params: dict | None = None) -> dict[str, int | str]:
+        """Count the lines, where your own DAG would load them. Never log them: they are personal data."""
+        path = ObjectStoragePath(uri, conn_id=(params or {}).get("object_storage_conn_id"))
+        with path.open("rb") as file:
+            return {"uri": uri, "lines": sum(1 for _ in file)}
+
+    wait >> errors >> load(errors.output)

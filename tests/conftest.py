@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share: an Airflow that belongs to the test run alone, and a Capillary to talk to."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_capillary.sandbox import Sandbox
+
+
+def _isolate_airflow() -> None:
+    """Give Airflow a home of its own; it reads all of this once, when it is first imported."""
+    if "airflow" in sys.modules:
+        raise RuntimeError("airflow was imported before tests/conftest.py could give it a home of its own")
+    for name in list(os.environ):
+        if name.startswith(("AIRFLOW__", "AIRFLOW_CONN_", "AIRFLOW_VAR_", "AIRFLOW_CONFIG", "AIRFLOW_HOME")):
+            del os.environ[name]
+    # A developer's cloud credentials must not make an S3 test pass, nor be used by one.
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            del os.environ[name]
+    home = tempfile.mkdtemp(prefix="airflow-home-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    os.environ.update(
+        {
+            "AIRFLOW_HOME": home,
+            "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parents[1] / "example_dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            # The servers of the tests are on loopback, whatever proxy the machine has.
+            "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost,::1"])),
+        }
+    )
+    os.environ["no_proxy"] = os.environ["NO_PROXY"]
+
+
+_isolate_airflow()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """A local Capillary on a free port, whose jobs run through as soon as they are asked about."""
+    from airflow_provider_capillary.sandbox import Sandbox
+
+    with Sandbox(queued_seconds=0, started_seconds=0) as running:
+        yield running
+
+
+@pytest.fixture
+def capillary_connection(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of an Airflow connection to the sandbox, without a request limit that a test would have to sit out."""
+    monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", sandbox.connection_json(requests_per_minute=1_000_000))
+    return "capillary_default"

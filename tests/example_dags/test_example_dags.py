@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The example DAGs, run whole by Airflow itself against a local Capillary."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_capillary.sandbox import Sandbox, SandboxJob
+
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
+SERIES = 535512
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    """The metadata database of the test run's own Airflow."""
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextmanager
+def finishing_once_looked_at(sandbox: Sandbox, job: SandboxJob) -> Iterator[None]:
+    """End a job as soon as somebody was told that it still runs, so that there is something to wait for."""
+
+    def finish() -> None:
+        while sandbox.count("status") == 0 and not over.wait(0.05):
+            pass
+        over.wait(0.3)  # the answer to the look that was counted is still on its way
+        sandbox.finish(job)
+
+    over = threading.Event()
+    thread = threading.Thread(target=finish)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def run_dag(name: str, conf: dict[str, Any], *, poke_interval: float = 1.0) -> dict[str, Any]:
+    """Run an example DAG to its end; return the states of its tasks and their XComs."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(dag_folder=str(EXAMPLES / f"{name}.py"), bundle_path=EXAMPLES, bundle_name="dags-folder")
+    assert bag.import_errors == {}
+    dag = bag.dags[name]
+    # As shipped it is fit for a night, not for a test.
+    dag.task_dict["wait"].poke_interval = poke_interval
+    run = dag.test(run_conf=conf)
+    instances = {ti.task_id: ti for ti in run.get_task_instances()}
+    return {
+        "states": {task_id: str(ti.state) for task_id, ti in instances.items()},
+        "job": instances["wait"].xcom_pull("wait"),
+        "uri": instances["wait"].xcom_pull("errors"),
+        "error_file": instances["wait"].xcom_pull("errors", key="error_file"),
+        "loaded": instances["wait"].xcom_pull("load") if "load" in instances else None,
+    }
+
+
+@pytest.mark.usefixtures("airflow_database", "capillary_connection")
+class TestNightlyDag:
+    def test_it_waits_and_pulls_the_error_file_which_the_next_task_reads(
+        self, sandbox: Sandbox, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        job = sandbox.add_job(SERIES, rows=20, errors=4, queued_seconds=0, started_seconds=3600)
+
+        with finishing_once_looked_at(sandbox, job):
+            run = run_dag("capillary_nightly_redeem_errors", {"destination": f"{tmp_path}/"})
+
+        file = tmp_path / f"redeem_errors_{SERIES}_{job.job_id}.csv"
+        content = file.read_bytes()
+        assert run["states"] == {"wait": "success", "errors": "success", "load": "success"}
+        assert run["job"]["job_id"] == job.job_id
+        assert run["uri"] == f"file://{file}"
+        assert run["error_file"] == {
+            "uri": f"file://{file}",
+            "coupon_series_id": SERIES,
+            "job_id": job.job_id,
+            "error_count": 4,
+            "size_bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        assert run["loaded"] == {"uri": f"file://{file}", "lines": 5}
+        # The sensor was deferred: it looked once on the worker, and again from the trigger.
+        told = "".join(capfd.readouterr())
+        assert "Pausing task as DEFERRED" in told
+        assert sandbox.count("status") == 3  # the third is the operator's
+        rows = content.decode().splitlines()[1:]
+        assert len(rows) == 4
+        for secret in ("sandbox-secret", *sandbox.tokens_issued, *rows):
+            assert secret not in told
+
+    def test_a_night_without_errors_skips_the_file_and_what_follows(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        sandbox.add_job(SERIES, rows=20, errors=0)
+
+        run = run_dag("capillary_nightly_redeem_errors", {"destination": f"{tmp_path}/"})
+
+        assert run["states"] == {"wait": "success", "errors": "skipped", "load": "skipped"}
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_failed_job_fails_the_run_without_a_second_try(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        sandbox.add_job(SERIES, ends="ERRORED")
+
+        run = run_dag("capillary_nightly_redeem_errors", {"destination": f"{tmp_path}/"})
+
+        assert run["states"] == {"wait": "failed", "errors": "upstream_failed", "load": "upstream_failed"}
+
+
+@pytest.mark.usefixtures("airflow_database", "capillary_connection")
+class TestByFileNameDag:
+    def test_it_pokes_for_the_job_with_the_file_name(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        wanted = sandbox.add_job(SERIES, rows=9, errors=2, uploaded_file_name=f"night_1795400755483_{SERIES}.csv")
+        sandbox.add_job(SERIES, uploaded_file_name=f"other_1795400755999_{SERIES}.csv")
+
+        run = run_dag(
+            "capillary_redeem_upload_by_file_name",
+            {"file_name": "night", "destination": f"{tmp_path}/"},
+            poke_interval=0.2,
+        )
+
+        assert run["states"] == {"wait": "success", "errors": "success"}
+        assert run["job"]["job_id"] == wanted.job_id
+        assert (tmp_path / f"redeem_errors_{SERIES}_{wanted.job_id}.csv").read_bytes().count(b"\n") == 3
+
+    def test_too_many_refused_rows_fail_it(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        sandbox.add_job(SERIES, rows=9, errors=5, uploaded_file_name=f"night_1795400755483_{SERIES}.csv")
+
+        run = run_dag(
+            "capillary_redeem_upload_by_file_name",
+            {"file_name": "night", "destination": f"{tmp_path}/"},
+            poke_interval=0.2,
+        )
+
+        assert run["states"] == {"wait": "failed", "errors": "upstream_failed"}
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_no_example_asks_anything_while_it_is_parsed(sandbox: Sandbox) -> None:
+    code = (
+        "import socket\n"
+        "def refuse(*args): raise AssertionError('the network was used')\n"
+        "socket.socket.connect = refuse\n"
+        "import importlib.util, pathlib\n"
+        f"for file in pathlib.Path({str(EXAMPLES)!r}).glob('*.py'):\n"
+        "    spec = importlib.util.spec_from_file_location(file.stem, file)\n"
+        "    module = importlib.util.module_from_spec(spec)\n"
+        "    spec.loader.exec_module(module)\n"
+        "    print(module.dag.dag_id)\n"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_CONN_")}
+
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) >= {file.stem for file in EXAMPLES.glob("*.py")}
+    assert sandbox.requests == []

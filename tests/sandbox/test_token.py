@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The token endpoint, and how tokens are refused."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from tests.sandbox.client import DOWNLOAD_PATH, STATUS_PATH, TOKEN_PATH, UPLOAD_PATH
+
+
+def test_right_credentials_give_a_token_and_its_lifetime(client):
+    reply = client.ask_token()
+
+    assert reply.status == 200
+    assert reply.headers["Content-Type"] == "application/json"
+    answer = reply.json()
+    assert answer == {
+        "data": {"accessToken": answer["data"]["accessToken"], "ttlSeconds": 300},
+        "errors": None,
+        "warnings": None,
+    }
+
+
+def test_a_token_looks_like_a_real_one(client):
+    header, claims, signature = client.ask_token().json()["data"]["accessToken"].split(".")
+
+    assert "kid" in json.loads(base64.urlsafe_b64decode(header + "=="))
+    assert json.loads(base64.urlsafe_b64decode(claims + "=="))["org"] == 100458
+    assert len(base64.urlsafe_b64decode(signature + "==")) == 32
+
+
+def test_every_call_makes_another_token_and_all_of_them_hold(client, sandbox):
+    tokens = [client.ask_token().json()["data"]["accessToken"] for _ in range(3)]
+
+    assert len(set(tokens)) == 3
+    assert sandbox.tokens_issued == tokens
+    assert {client.ask_status(headers={"X-CAP-API-OAUTH-TOKEN": token}).status for token in tokens} == {200}
+
+
+@pytest.mark.parametrize(
+    ("key", "secret"), [("wrong", "sandbox-secret"), ("sandbox-key", "wrong"), ("", ""), (1, None)]
+)
+def test_wrong_credentials_are_answered_as_in_the_sample(client, sandbox, key, secret):
+    reply = client.ask_token(key, secret)
+
+    assert reply.status == 200
+    assert reply.json() == {
+        "data": None,
+        "errors": [{"code": 320001, "message": "Invalid client key and secret"}],
+    }
+    assert sandbox.tokens_issued == []
+
+
+def test_the_http_status_of_wrong_credentials_can_be_chosen(start):
+    reply = start(bad_credentials_status=401).ask_token(secret="wrong")
+
+    assert reply.status == 401
+    assert reply.json()["errors"][0]["code"] == 320001
+
+
+def test_key_and_secret_and_lifetime_can_be_chosen(start):
+    client = start(client_key="kéy", client_secret="s'cret", token_ttl_seconds=3600)
+
+    assert client.ask_token("kéy", "s'cret").json()["data"]["ttlSeconds"] == 3600
+    assert client.ask_token().json()["data"] is None
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]", '"text"', "[" * 100_000, "{}" + " " * (1024 * 1024)])
+def test_a_body_that_is_no_json_object_is_refused(client, body):
+    reply = client.send("POST", TOKEN_PATH, body, {"Content-Type": "application/json"})
+
+    assert reply.status == 400
+    assert reply.json()["errors"][0]["code"] == 400
+
+
+def test_a_form_as_in_rfc_6749_is_not_understood(client):
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+
+    assert client.send("POST", TOKEN_PATH, "grant_type=client_credentials", form).status == 415
+
+
+@pytest.mark.parametrize(
+    ("refusal", "http_status", "code"),
+    [
+        ("http_401", 401, "401"),
+        ("http_498", 498, "498"),
+        ("body_401", 200, "401"),
+        ("body_498", 200, "498"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", f"{STATUS_PATH}/1"), ("POST", f"{UPLOAD_PATH}/1"), ("POST", DOWNLOAD_PATH)],
+)
+def test_a_missing_or_unknown_token_is_refused_in_the_form_chosen(start, refusal, http_status, code, method, path):
+    client = start(refusal=refusal)
+
+    for headers in ({}, {"X-CAP-API-OAUTH-TOKEN": "made.up.token"}):
+        reply = client.send(method, path, headers=headers)
+
+        assert reply.status == http_status
+        status = reply.json()["response"]["status"]
+        assert (status["success"], status["code"]) == ("true", code)
+        assert status["message"].startswith("Unauthorized" if code == "401" else "Token expired at 20")
+
+
+def test_bearer_is_not_understood(client):
+    token = client.ask_token().json()["data"]["accessToken"]
+
+    assert client.ask_status(headers={"X-CAP-API-OAUTH-TOKEN": f"Bearer {token}"}).status == 401
+    assert client.ask_status(headers={"Authorization": f"Bearer {token}"}).status == 401
+
+
+def test_a_token_expires_after_its_lifetime(start, clock):
+    client = start(token_ttl_seconds=300, _monotonic=clock)
+    old = client.authorized()
+    clock.now += 299
+    assert client.ask_status(headers=old).status == 200
+
+    clock.now += 1
+    assert client.ask_status(headers=old).status == 401
+    assert client.ask_status(headers=client.authorized()).status == 200
+
+
+def test_all_tokens_issued_so_far_can_be_expired(client, sandbox):
+    old = client.authorized()
+
+    sandbox.expire_tokens()
+
+    assert client.ask_status(headers=old).status == 401
+    assert client.ask_status(headers=client.authorized()).status == 200
+    assert len(sandbox.tokens_issued) == 2

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sensor: which job it waits for, how the wait ends, and that it ends the same in every mode."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk.exceptions import TaskDeferred
+
+from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.sandbox import Fault, Sandbox
+from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
+from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+from tests.sensors.running import MODES, End, StateStore, TaskInstance, run_to_end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    MakeSensor = Callable[..., CapillaryRedeemUploadSensor]
+
+SERIES = 535512
+
+pytestmark = pytest.mark.usefixtures("capillary_connection", "quick_retries")
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two attempts, a few milliseconds apart: the waits themselves are tested where they are decided."""
+    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (2, 0.01, 0.02, 0.05))
+
+
+def sensor(**given: Any) -> MakeSensor:
+    """Return what makes a sensor of the series with short intervals."""
+
+    def make(**mode: Any) -> CapillaryRedeemUploadSensor:
+        arguments = {
+            "task_id": "wait",
+            "coupon_series_id": SERIES,
+            "poke_interval": 0.05,
+            "timeout": 20,
+            **given,
+            **mode,
+        }
+        return CapillaryRedeemUploadSensor(**arguments)
+
+    return make
+
+
+def outcome(name: str, sandbox: Sandbox) -> tuple[dict[str, Any], End]:
+    """Set the sandbox up for an outcome; return the sensor's arguments and how it has to end."""
+    if name == "completed":
+        job = sandbox.add_job(SERIES, rows=10, errors=1)
+        return {"job_id": job.job_id, "max_error_count": 1, "max_error_rate": 0.1}, End("success", value=job.job_id)
+    if name == "completed with too many errors":
+        job = sandbox.add_job(SERIES, rows=10, errors=3)
+        message = f"upload job {job.job_id} has 3 errors in 10 rows, more than max_error_count=2"
+        return {"max_error_count": 2}, End("failed", "CapillaryJobFailedError", message)
+    if name == "completed with too high an error rate":
+        job = sandbox.add_job(SERIES, rows=10, errors=3)
+        message = f"upload job {job.job_id} has 3 errors in 10 rows, more than max_error_rate=0.25"
+        return {"max_error_rate": 0.25}, End("failed", "CapillaryJobFailedError", message)
+    if name == "failed":
+        job = sandbox.add_job(SERIES, status=" Errored ")
+        message = f"upload job {job.job_id} ended as Errored"
+        return {}, End("failed", "CapillaryJobFailedError", message)
+    if name == "timeout":
+        job = sandbox.add_job(SERIES, status="STARTED")
+        message = f"the upload job did not end within 0.3 seconds; last seen: job {job.job_id} was STARTED"
+        return {"timeout": 0.3}, End("failed", "AirflowSensorTimeout", message)
+    if name == "empty list":
+        message = "the upload job did not end within 0.3 seconds; last seen: no newest job in the series yet"
+        return {"timeout": 0.3}, End("failed", "AirflowSensorTimeout", message)
+    if name == "unknown word":
+        job = sandbox.add_job(SERIES, status="PONDERING")
+        message = f"the upload job did not end within 0.3 seconds; last seen: job {job.job_id} was PONDERING"
+        return {"timeout": 0.3}, End("failed", "AirflowSensorTimeout", message)
+    if name == "fault budget used up":
+        sandbox.add_job(SERIES)
+        sandbox.inject(Fault("status", endpoint="status", status=503, times=None))
+        return {"max_consecutive_failures": 3}, End(
+            "up_for_retry", "CapillaryApiError", "Capillary answered with an error (HTTP 503, "
+        )
+    if name == "faults within the budget":
+        job = sandbox.add_job(SERIES)
+        sandbox.inject(Fault("status", endpoint="status", status=503, times=4))  # two looks of two attempts each
+        return {"max_consecutive_failures": 3}, End("success", value=job.job_id)
+    if name == "silent_fail":
+        job = sandbox.add_job(SERIES)
+        sandbox.inject(Fault("status", endpoint="status", status=503, times=4))
+        return {"max_consecutive_failures": 1, "silent_fail": True}, End("success", value=job.job_id)
+    if name == "wrong credentials":
+        sandbox.add_job(SERIES)
+        sandbox.inject(
+            Fault(
+                "body",
+                endpoint="token",
+                times=None,
+                status=200,
+                body={"data": None, "errors": [{"code": 320001, "message": "Invalid client key and secret"}]},
+            )
+        )
+        message = "Capillary does not accept the client key and secret: Invalid client key and secret (HTTP 200, "
+        return {}, End("up_for_retry", "CapillaryAuthError", message)
+    if name == "no access":
+        sandbox.inject(
+            Fault("body", endpoint="status", times=None, status=403, body={"errors": [{"code": 4000, "message": "No"}]})
+        )
+        return {}, End("up_for_retry", "CapillaryAccessError", "the API client has no access to this resource: No; ")
+    raise AssertionError(name)
+
+
+FAILURES = (
+    "completed with too many errors",
+    "completed with too high an error rate",
+    "failed",
+    "timeout",
+    "empty list",
+    "unknown word",
+    "fault budget used up",
+    "wrong credentials",
+    "no access",
+)
+OUTCOMES = ("completed", "faults within the budget", "silent_fail", *FAILURES)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_every_outcome_is_the_same_in_every_mode(name: str, mode: str, sandbox: Sandbox) -> None:
+    arguments, expected = outcome(name, sandbox)
+
+    end = run_to_end(mode, sensor(**arguments))
+
+    assert (end.state, end.error) == (expected.state, expected.error)
+    assert end.message.startswith(expected.message)
+    assert (end.value or {}).get("job_id") == expected.value
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", FAILURES)
+def test_soft_fail_skips_what_is_never_retried_and_nothing_else(name: str, mode: str, sandbox: Sandbox) -> None:
+    arguments, expected = outcome(name, sandbox)
+
+    end = run_to_end(mode, sensor(**arguments, soft_fail=True))
+
+    assert end.state == ("skipped" if expected.state == "failed" else expected.state)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", set(FAILURES) - {"timeout", "empty list", "unknown word"})
+def test_never_fail_skips_every_failure_but_a_timeout(name: str, mode: str, sandbox: Sandbox) -> None:
+    arguments, _ = outcome(name, sandbox)
+
+    assert run_to_end(mode, sensor(**arguments, never_fail=True)).state == "skipped"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_job_that_appears_late_is_waited_for(mode: str, sandbox: Sandbox) -> None:
+    appeared = []
+
+    def upload(step: int) -> None:
+        if step == 0:
+            appeared.append(sandbox.add_job(SERIES, queued_seconds=0.1, started_seconds=0.1))
+
+    if mode == "poke":
+        sandbox.add_job(SERIES, job_id=1)
+        make = sensor(after_job_id=1)
+        appeared.append(sandbox.add_job(SERIES, queued_seconds=0.1, started_seconds=0.1))
+        end = run_to_end(mode, make)
+    else:
+        end = run_to_end(mode, sensor(), between=upload)
+
+    assert end.state == "success"
+    assert end.value["job_id"] == appeared[0].job_id
+    assert end.value["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_failure_budget_counts_failures_in_a_row_only(mode: str, sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES, queued_seconds=1.0)
+    for skip in (0, 2, 4):  # a good look between two failed ones
+        sandbox.inject(Fault("status", endpoint="status", status=500, times=2, skip=skip // 2))
+
+    end = run_to_end(mode, sensor(max_consecutive_failures=4))
+
+    assert end.value["job_id"] == job.job_id
+
+
+def test_a_new_try_in_reschedule_mode_begins_with_a_new_failure_budget(sandbox: Sandbox) -> None:
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=None))
+    store = StateStore()
+    first = run_to_end("reschedule", sensor(max_consecutive_failures=3), store=store)
+    asked = sandbox.count("status")
+
+    second = run_to_end("reschedule", sensor(max_consecutive_failures=3), store=store, try_number=2)
+
+    assert (first.state, first.error) == (second.state, second.error) == ("up_for_retry", "CapillaryApiError")
+    assert sandbox.count("status") == 2 * asked == 12  # three looks of two attempts each
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_wrong_credentials_are_tried_once(mode: str, sandbox: Sandbox) -> None:
+    arguments, _ = outcome("wrong credentials", sandbox)
+
+    run_to_end(mode, sensor(**arguments))
+
+    assert sandbox.count("token") == 1
+
+
+def test_the_job_is_the_one_with_the_id(sandbox: Sandbox) -> None:
+    first, _ = sandbox.add_job(SERIES), sandbox.add_job(SERIES, status="STARTED")
+
+    end = run_to_end("poke", sensor(job_id=str(first.job_id)))
+
+    assert end.value["job_id"] == first.job_id
+
+
+def test_the_job_is_the_newest_with_the_file_name(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES, uploaded_file_name="night_1603183613031_535512.csv")
+    newest = sandbox.add_job(SERIES, uploaded_file_name="night_1603195385330_535512.csv")
+    sandbox.add_job(SERIES, uploaded_file_name="other_1603263533789_535512.csv")
+
+    end = run_to_end("poke", sensor(uploaded_file_name="night_*_535512.csv"))
+
+    assert end.value["job_id"] == newest.job_id
+
+
+def test_a_job_id_that_a_template_renders_to_nothing_is_refused(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES)
+
+    for rendered in ("", "None"):
+        end = run_to_end("poke", sensor(job_id=rendered))
+        assert end.error == "CapillarySettingsError"
+        assert "job_id must be a positive whole number" in end.message
+
+
+def test_a_job_id_next_to_another_choice_is_refused_when_the_dag_is_parsed() -> None:
+    with pytest.raises(CapillarySettingsError, match="job_id already picks one job"):
+        CapillaryRedeemUploadSensor(task_id="wait", coupon_series_id=SERIES, job_id=1, after_job_id=2)
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        ({"max_error_rate": 1.5}, "max_error_rate"),
+        ({"max_error_rate": "many"}, "max_error_rate"),
+        ({"max_error_count": -1}, "max_error_count"),
+        ({"max_consecutive_failures": 0}, "max_consecutive_failures"),
+    ],
+)
+def test_a_limit_out_of_its_range_is_named(limits: dict[str, Any], name: str) -> None:
+    end = run_to_end("poke", sensor(**limits))
+
+    assert end.error == "CapillarySettingsError"
+    assert end.message.startswith(f"{name} must be") or end.message.startswith(f"{name} is a fraction")
+
+
+def test_limits_may_come_from_templates_as_text(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES, rows=4, errors=2)
+
+    assert run_to_end("poke", sensor(max_error_count="1")).state == "failed"
+    assert run_to_end("poke", sensor(max_error_rate="0.5")).state == "success"
+
+
+def test_the_choice_of_the_job_is_logged_once_with_id_file_and_age(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = sandbox.add_job(SERIES, queued_seconds=0.2, started_seconds=0.2)
+
+    run_to_end("poke", sensor())
+
+    told = [line for line in capsys.readouterr().out.splitlines() if "Waiting for upload job" in line]
+    assert len(told) == 1
+    assert f"upload job {job.job_id} of coupon series {SERIES}, file {job.uploaded_file_name}, uploaded 20" in told[0]
+
+
+def test_an_unknown_status_is_warned_about_once(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    sandbox.add_job(SERIES, status="PONDERING")
+
+    run_to_end("poke", sensor(timeout=0.3))
+
+    assert capsys.readouterr().out.count("unknown status 'PONDERING'") == 1
+    assert sandbox.count("status") > 2
+
+
+def test_deferrable_looks_once_before_it_defers(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES, status="STARTED")
+    context: Any = {"ti": TaskInstance(1)}
+
+    with pytest.raises(TaskDeferred):
+        sensor()(deferrable=True).execute(context)
+    assert sandbox.count("status") == 1
+
+    sandbox.add_job(SERIES)
+    assert sensor()(deferrable=True).execute(context)["status"] == "COMPLETED"
+    assert sandbox.count("status") == 2
+
+
+def test_every_argument_of_the_sensor_reaches_the_trigger(sandbox: Sandbox) -> None:
+    given: dict[str, Any] = {
+        "coupon_series_id": "535512",
+        "uploaded_file_name": "night_*",
+        "after_job_id": 7,
+        "max_error_count": 3,
+        "max_error_rate": 0.25,
+        "max_consecutive_failures": 4,
+        "silent_fail": True,
+        "capillary_conn_id": "capillary_default",
+        "poke_interval": 12.0,
+        "exponential_backoff": True,
+        "max_wait": 90.0,
+        "timeout": 600.0,
+    }
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor()(**given, deferrable=True).execute({"ti": TaskInstance(1)})
+
+    path, arguments = deferred.value.trigger.serialize()
+    assert path == f"{CapillaryRedeemUploadTrigger.__module__}.CapillaryRedeemUploadTrigger"
+    assert arguments.items() >= given.items()
+    assert set(arguments) - set(given) == {"job_id", "deadline", "failures"}
+
+
+def test_no_secret_is_among_the_arguments_of_the_trigger(sandbox: Sandbox) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor()(deferrable=True).execute({"ti": TaskInstance(1)})
+
+    shown = repr(deferred.value.trigger) + repr(deferred.value.trigger.serialize())
+    assert len(sandbox.tokens_issued) == 1
+    for secret in ("sandbox-secret", "sandbox-key", *sandbox.tokens_issued):
+        assert secret not in shown
+
+
+def test_the_deferral_has_a_backstop_behind_the_sensors_own_timeout(sandbox: Sandbox) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(timeout=600, execution_timeout=None)(deferrable=True).execute({"ti": TaskInstance(1)})
+
+    assert deferred.value.timeout is not None
+    assert 600 < deferred.value.timeout.total_seconds() <= 1200
+
+
+def test_everything_worth_templating_is_templated() -> None:
+    assert set(CapillaryRedeemUploadSensor.template_fields) == {
+        "coupon_series_id",
+        "job_id",
+        "uploaded_file_name",
+        "after_job_id",
+        "max_error_count",
+        "max_error_rate",
+        "capillary_conn_id",
+    }
+
+
+def test_deferrable_follows_airflows_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+    assert CapillaryRedeemUploadSensor(task_id="wait", coupon_series_id=SERIES).deferrable is True
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "False")
+    assert CapillaryRedeemUploadSensor(task_id="wait", coupon_series_id=SERIES).deferrable is False
+
+
+def test_nothing_is_asked_while_the_dag_is_parsed(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_CAPILLARY_DEFAULT")
+
+    made = sensor()(deferrable=True)
+
+    assert made.coupon_series_id == SERIES
+    assert sandbox.requests == []
