@@ -16,6 +16,7 @@ from pendulum import DateTime
 
 from airflow_provider_capillary.api.envelopes import as_int
 from airflow_provider_capillary.api.errors import CapillaryResponseError, CapillarySettingsError
+from airflow_provider_capillary.api.messages import without_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,6 +28,7 @@ _RUNNING = frozenset({"QUEUED", "STARTED", "VALIDATED", "COMMITED", "COMMITTED"}
 # Stored uploads are named {name}_{milliseconds}_{series}.csv (capillary-api.md, 4).
 _STORED_NAME = re.compile(r"_(?P<millis>\d{13})_\d+(\.[A-Za-z0-9]+)?\Z", re.ASCII)
 _DATES = ("created_on", "updated_on")
+_FILES = ("error_file_url", "success_file_url", "uploaded_file_url")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +112,15 @@ class UploadJob:
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as JSON-ready values: numbers, text and None, dates in ISO 8601."""
+        """Return all fields as JSON-ready values: numbers, text and None, dates in ISO 8601.
+
+        This is what goes into XComs and events. So a file's URL comes without its query, which may be a signature that
+        opens the file to whoever reads it; a bare handle comes as it is. The hook gives the job anew, whole.
+        """
         value = asdict(self)
+        for name in _FILES:
+            if value[name] is not None and "://" in value[name]:
+                value[name] = without_query(value[name])
         for name in _DATES:
             if value[name] is not None:
                 value[name] = value[name].isoformat()

@@ -12,7 +12,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import NameResolutionError
+from urllib3.exceptions import NameResolutionError, NewConnectionError
 
 from airflow_provider_capillary.api.error_files import check_peer
 from airflow_provider_capillary.api.exchange import Emit, Join, Mask, Read, Send, Wait
@@ -243,6 +243,8 @@ def _fault(error: Exception, settings: ConnectionSettings) -> Fault:
         return driving.UNTRUSTED
     if wraps(NameResolutionError):
         return driving.UNRESOLVED
+    if wraps(NewConnectionError):  # a kind of timeout to urllib3, whatever the reason
+        return driving.UNREACHABLE
     if wraps(requests.Timeout, urllib3.exceptions.TimeoutError):
         return driving.timed_out(settings)
     if wraps(requests.exceptions.ProxyError):

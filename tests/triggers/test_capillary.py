@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wait in the triggerer, where it differs from a poke: deadline, cancellation, intervals, and never raising."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
+from airflow_provider_capillary.sandbox import Fault
+from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+
+if TYPE_CHECKING:
+    from airflow_provider_capillary.sandbox import Sandbox
+
+SERIES = 535512
+
+pytestmark = pytest.mark.usefixtures("capillary_connection", "quick_retries")
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two attempts, a few milliseconds apart: the waits themselves are tested where they are decided."""
+    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (2, 0.01, 0.02, 0.05))
+
+
+def trigger(**given: Any) -> CapillaryRedeemUploadTrigger:
+    arguments = {"coupon_series_id": SERIES, "poke_interval": 0.05, "timeout": 20.0, "deadline": time.time() + 20}
+    return CapillaryRedeemUploadTrigger(**{**arguments, **given})
+
+
+async def only_event(running: CapillaryRedeemUploadTrigger) -> dict[str, Any]:
+    events = [event.payload async for event in running.run()]
+    assert len(events) == 1
+    assert json.loads(json.dumps(events[0])) == events[0]
+    return events[0]
+
+
+async def test_it_fires_one_event_when_the_job_is_done(sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES, rows=5, errors=2, queued_seconds=0.1, started_seconds=0.1)
+
+    event = await only_event(trigger())
+
+    assert event["kind"] == "completed"
+    assert event["job"]["job_id"] == job.job_id
+    assert event["job"]["error_count"] == 2
+
+
+async def test_it_looks_until_the_deadline_and_tells_what_was_last_seen(sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES, status="STARTED")
+
+    event = await only_event(trigger(timeout=600.0, deadline=time.time() + 0.3))
+
+    assert event["kind"] == "timeout"
+    assert event["message"] == (
+        f"the upload job did not end within 600 seconds; last seen: job {job.job_id} was STARTED"
+    )
+    assert sandbox.count("status") >= 2
+
+
+async def test_a_restarted_triggerer_does_not_begin_the_time_again(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES, status="STARTED")
+    first = trigger(deadline=time.time() - 60, poke_interval=3600.0)
+    path, arguments = first.serialize()
+
+    event = await only_event(CapillaryRedeemUploadTrigger(**json.loads(json.dumps(arguments))))
+
+    assert path == "airflow_provider_capillary.triggers.capillary.CapillaryRedeemUploadTrigger"
+    assert event["kind"] == "timeout"
+    assert sandbox.count("status") == 1  # one last look, as the job may have ended meanwhile
+
+
+async def test_a_job_that_ended_while_no_triggerer_ran_is_still_a_success(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES)
+
+    event = await only_event(trigger(deadline=time.time() - 60, poke_interval=3600.0))
+
+    assert event["kind"] == "completed"
+
+
+async def test_failed_looks_before_the_deferral_count(sandbox: Sandbox) -> None:
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=None))
+
+    event = await only_event(trigger(max_consecutive_failures=3, failures=2))
+
+    assert event["kind"] == "error"
+    assert event["error"]["error"] == "CapillaryApiError"
+    assert event["error"]["http_status"] == 503
+    assert sandbox.count("status") == 2  # one look of two attempts
+
+
+async def test_errors_are_waited_out_and_never_looped_through(sandbox: Sandbox) -> None:
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=None))
+
+    event = await only_event(
+        trigger(max_consecutive_failures=1000, poke_interval=0.2, deadline=time.time() + 1.0, timeout=1.0)
+    )
+
+    assert event["kind"] == "timeout"
+    # Looks are 0.2 s apart and of two attempts each: a trigger that does not wait would send hundreds.
+    assert 4 <= sandbox.count("status") <= 14
+
+
+async def test_a_connection_that_is_not_defined_ends_in_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    event = await only_event(trigger(capillary_conn_id="nowhere"))
+
+    assert event["kind"] == "error"
+    assert "AirflowNotFoundException" in event["message"]
+
+
+async def test_a_connection_that_cannot_be_used_ends_in_an_event_that_names_the_field(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", sandbox.connection_json(timeout_seconds=-1))
+
+    event = await only_event(trigger())
+
+    assert event["kind"] == "error"
+    assert event["error"]["error"] == "CapillarySettingsError"
+    assert "field 'Timeout'" in event["message"]
+
+
+async def test_no_secret_and_no_row_is_in_the_event_or_the_log(
+    sandbox: Sandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = sandbox.add_job(SERIES, errors=2, error_file=b"message,code\nunknown,SAVE-9876543210\n")
+    sandbox.inject(Fault("expired_token", endpoint="status"))
+
+    event = await only_event(trigger())
+
+    assert event["job"]["job_id"] == job.job_id
+    assert len(sandbox.tokens_issued) == 2
+    shown = json.dumps(event) + "".join(capfd.readouterr())
+    for secret in ("sandbox-secret", "sandbox-key", "SAVE-9876543210", *sandbox.tokens_issued):
+        assert secret not in shown
+
+
+async def test_the_signature_of_a_signed_url_is_not_in_the_event(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES, errors=1, error_file_url="https://files.example.com/errors.csv?X-Amz-Signature=c0ffee")
+
+    event = await only_event(trigger())
+
+    assert event["job"]["error_file_url"] == "https://files.example.com/errors.csv"
+    assert "c0ffee" not in json.dumps(event)
+
+
+async def test_a_cancelled_wait_leaves_no_task_and_no_socket_behind(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES, status="STARTED")
+    sandbox.inject(Fault("slow", endpoint="status", seconds=30, times=None, skip=1))
+    before = asyncio.all_tasks()
+    waiting = [asyncio.create_task(only_event(trigger())) for _ in range(5)]
+    while sandbox.count("status") < 4:  # noqa: ASYNC110 - the sandbox runs in another thread; some of them are in the middle of a request
+        await asyncio.sleep(0.01)
+
+    for task in waiting:
+        task.cancel()
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert all(isinstance(each, asyncio.CancelledError) for each in ended)
+    assert asyncio.all_tasks() == before
+    gc.collect()  # an open transport would warn of itself, which is an error in these tests
+    async with CapillaryAsyncHook() as hook:
+        sandbox.clear_faults()
+        assert len(await hook.get_redeem_upload_jobs(SERIES)) == 1
+
+
+def test_the_interval_doubles_up_to_the_limit_where_the_sensor_says_so() -> None:
+    backing_off = trigger(poke_interval=10.0, exponential_backoff=True, max_wait=60.0)
+
+    pauses = [backing_off._pause(looks) for looks in range(1, 6)]
+
+    assert pauses == [20.0, 40.0, 60.0, 60.0, 60.0]
+
+
+def test_first_looks_of_waits_that_begin_together_are_spread() -> None:
+    pauses = [trigger(poke_interval=60.0)._pause(0) for _ in range(200)]
+
+    assert min(pauses) >= 30.0
+    assert max(pauses) <= 60.0
+    assert max(pauses) - min(pauses) > 20.0
+    assert trigger(poke_interval=60.0)._pause(1) == 60.0
