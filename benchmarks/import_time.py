@@ -17,14 +17,17 @@ import time
 
 CANDIDATES = {
     "airflow_provider_capillary": (
+        "import airflow_provider_capillary.exceptions\n"
         "from airflow_provider_capillary.hooks.capillary import CapillaryHook, CapillaryAsyncHook\n"
         "from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor\n"
+        "from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger\n"
         "from airflow_provider_capillary.transfers.capillary_to_object_storage import "
         "CapillaryErrorFileToObjectStorageOperator"
     ),
     "airflow.providers.http": (
         "from airflow.providers.http.hooks.http import HttpHook, HttpAsyncHook\n"
         "from airflow.providers.http.sensors.http import HttpSensor\n"
+        "from airflow.providers.http.triggers.http import HttpSensorTrigger\n"
         "from airflow.providers.http.operators.http import HttpOperator"
     ),
 }

@@ -18,12 +18,17 @@ from airflow_provider_capillary.transfers.capillary_to_object_storage import (
 with DAG(
     dag_id="capillary_nightly_redeem_errors",
     description="Pull the error file of the nightly upload of redeemed coupons",
-    # An hour after the upload is sent. The sensor waits for it however long it takes from there.
+    # Around the time at which the upload is sent. The sensor waits for it, and then for its end.
     schedule="0 2 * * *",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     params={
         "coupon_series_id": Param(535512, type="integer", description="The coupon series that the upload is for"),
+        "file_name": Param(
+            None,
+            type=["null", "string"],
+            description="Name under which the file was uploaded; by default redeemed_ and the day of the run",
+        ),
         "destination": Param(
             "/tmp/capillary/redeem-errors/",
             type="string",
@@ -35,10 +40,15 @@ with DAG(
     render_template_as_native_obj=True,
     tags=["capillary", "example"],
 ) as dag:
-    # The newest job of the series, waited for without holding a worker.
+    # Tonight's file by its name, and not just the newest job, which is yesterday's until tonight's file is uploaded.
+    # Capillary adds the moment and the series to the name. The wait holds no worker.
     wait = CapillaryRedeemUploadSensor(
         task_id="wait",
         coupon_series_id="{{ params.coupon_series_id }}",
+        uploaded_file_name=(
+            "{{ params.file_name or 'redeemed_' ~ (dag_run.run_after | ds_nodash) }}"
+            "_*_{{ params.coupon_series_id }}.csv"
+        ),
         deferrable=True,
         poke_interval=30,
         timeout=6 * 60 * 60,

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
 DAG_ID = "capillary_nightly_redeem_errors"
 SERIES = 535512
+FILE_NAME = "redeemed_tonight"
 ROWS, REFUSED = 40, 7
 
 
@@ -42,7 +43,7 @@ def main() -> int:
         say(f"Uploading {ROWS} redeemed coupons, {REFUSED} of which are none")
         upload(env)
         say(f"Running the DAG {DAG_ID}")
-        params = {"coupon_series_id": SERIES, "destination": f"{lake}/"}
+        params = {"coupon_series_id": SERIES, "file_name": FILE_NAME, "destination": f"{lake}/"}
         run(env, "airflow", "dags", "test", DAG_ID, "--conf", json.dumps(params), log=HOME / "dags-test.log")
     return report(xcom("errors", "error_file"), xcom("load", "return_value"))
 
@@ -107,7 +108,7 @@ def upload(env: dict[str, str]) -> None:
     with hook.get_conn() as session:
         answer = session.post(
             f"{hook.settings.base_url}/coupon/api/v1/upload/redeemFile/{SERIES}",
-            files={"file": ("redeemed.csv", "\n".join(lines) + "\n", "text/csv")},
+            files={"file": (f"{FILE_NAME}.csv", "\n".join(lines) + "\n", "text/csv")},
             data={
                 "customerIdentifier": "MOBILE",
                 "couponIdentifier": "COUPON_CODE",

@@ -12,6 +12,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 Address = IPv4Address | IPv6Address
 
 _NAT64 = ip_network("64:ff9b::/96")
+# For use within a network, and on its way out of the standard library's idea of "global" (RFC 8215).
+_LOCAL_NAT64 = ip_network("64:ff9b:1::/48")
 
 
 def literal_address(host: str) -> Address | None:
@@ -45,6 +47,8 @@ def embedded_addresses(address: Address) -> list[Address]:
 
 def is_public(address: Address) -> bool:
     """Whether an address is out on the internet: not private, loopback, link-local, multicast or reserved."""
+    if isinstance(address, IPv6Address) and (address.is_site_local or address in _LOCAL_NAT64):
+        return False
     return all(each.is_global and not each.is_multicast for each in _judged(address))
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading of answers: the five envelopes of the platform, turned into a payload or one typed error.
 
-The envelopes (capillary-api.md, 6): coupon service ``{success, status, result}``; v3 ``{data, errors, warnings}``;
+The envelopes (docs/capillary-api.md, 6): coupon service ``{success, status, result}``; v3 ``{data, errors, warnings}``;
 v2 ``{..., errors: [{status, code, message}]}``; v1.1 ``{response: {status: {success, code, message}}}``; auth
 ``{status: {success, code, message}}``. Codes and flags come as strings or numbers.
 """
@@ -9,6 +9,7 @@ v2 ``{..., errors: [{status, code, message}]}``; v1.1 ``{response: {status: {suc
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ BAD_CREDENTIALS_CODE = 320001
 _REFUSED_TOKEN_CODES = frozenset({401, 498})
 _NO_ACCESS_CODES = frozenset({403, 4000})
 _LONGEST_MESSAGE = 300
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,40}\Z", re.ASCII)
+_BEYOND_ANY_NUMBER = 10**19
 
 
 class TokenRefusedError(CapillaryAuthError):
@@ -74,7 +77,7 @@ def raise_for_failure(answer: Answer, payload: Any, *, secrets: Iterable[str] = 
     :param secrets: Values that must not come back in the message.
     :raises CapillaryError: What went wrong.
     """
-    failure = _failure_in(payload) if isinstance(payload, dict) else None
+    failure = _failure_in(payload, _by_length(secrets)) if isinstance(payload, dict) else None
     if failure is None and 200 <= answer.status < 300:
         return
     # A body may say 401 under any HTTP status, and an HTTP 401 may come without any body.
@@ -125,26 +128,22 @@ def raise_for_failure(answer: Answer, payload: Any, *, secrets: Iterable[str] = 
         error = CapillaryApiError(
             _sentence("Capillary answered with an error", what), is_transient=is_transient, **facts
         )
-    raise _scrubbed(error, secrets)
+    raise error
 
 
 def as_int(value: Any) -> int | None:
     """Read a number that may come as text; None where it is missing or is no whole number."""
     if isinstance(value, bool):
         return None
+    number: int | None = None
     if isinstance(value, int):
-        return value
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
-    if isinstance(value, str):
-        text = value.strip()
-        # Longer digits would be refused by int() itself, and are no id, count or time.
-        if text.lstrip("-").isdigit() and text.isascii() and len(text) <= 20:
-            try:
-                return int(text)
-            except ValueError:
-                return None
-    return None
+        number = value
+    elif isinstance(value, float) and value.is_integer():
+        number = int(value)
+    elif isinstance(value, str) and _WHOLE_NUMBER.match(value.strip()):
+        number = int(value.strip())
+    # Beyond that it is no id, count or time, but trouble for whoever calculates with it.
+    return number if number is not None and abs(number) < _BEYOND_ANY_NUMBER else None
 
 
 def decode_object(body: bytes) -> dict[str, Any] | None:
@@ -160,23 +159,29 @@ def _decode(body: bytes) -> Any:
         return None
 
 
-def _failure_in(payload: Mapping[str, Any]) -> _Failure | None:
+def _by_length(secrets: Iterable[str]) -> list[str]:
+    """Return the secrets, the longest first: one may be the beginning of another."""
+    return sorted((secret for secret in secrets if secret), key=len, reverse=True)
+
+
+def _failure_in(payload: Mapping[str, Any], secrets: list[str]) -> _Failure | None:
     """Find the failure in any of the five envelopes, or None."""
     errors = payload.get("errors")
     if isinstance(errors, list) and errors:  # v3, v2
-        first = next((item for item in errors if isinstance(item, dict)), {})
-        return _Failure(as_int(first.get("code")), _text(first.get("message")))
+        first = next((item for item in errors if isinstance(item, dict)), errors[0])
+        code = as_int(first.get("code")) if isinstance(first, dict) else None
+        return _Failure(code, _text(first, secrets))
     response = payload.get("response")
     nested = response.get("status") if isinstance(response, dict) else payload.get("status")
     if isinstance(nested, dict):  # v1.1, auth
         code = as_int(nested.get("code"))
         if _is_false(nested.get("success")) or (code is not None and code >= 400):
-            return _Failure(code, _text(nested.get("message")))
+            return _Failure(code, _text(nested, secrets))
         return None
     status = as_int(nested)  # coupon service
     if _is_false(payload.get("success")) or (status is not None and status >= 400):
         code = as_int(payload.get("code"))
-        message = _text(payload.get("message")) or _text(errors) or _text(payload.get("error"))
+        message = next(filter(None, (_text(payload.get(key), secrets) for key in ("message", "errors", "error"))), None)
         return _Failure(status if status is not None and status >= 400 else code, message)
     return None
 
@@ -185,12 +190,15 @@ def _is_false(value: Any) -> bool:
     return value is False or (isinstance(value, str) and value.strip().lower() == "false")
 
 
-def _text(value: Any) -> str | None:
-    """Return a message as one short printable line, or None."""
+def _text(value: Any, secrets: list[str]) -> str | None:
+    """Return a message as one short printable line without any secret that the server echoed, or None."""
     if isinstance(value, dict):
         value = value.get("message")
     if not isinstance(value, str):
         return None
+    # Before the line is cut, or the beginning of a secret would be left at its end.
+    for secret in secrets:
+        value = value.replace(secret, "***")
     line = " ".join("".join(c if c.isprintable() else " " for c in value).split())
     return line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
 
@@ -207,11 +215,3 @@ def _describe_body(answer: Answer) -> str:
 
 def _sentence(what: str, says: str | None) -> str:
     return f"{what}: {says}" if says else what
-
-
-def _scrubbed(error: CapillaryError, secrets: Iterable[str]) -> CapillaryError:
-    for secret in secrets:
-        if secret:
-            error.message = error.message.replace(secret, "***")
-    error.args = (error.message,)
-    return error

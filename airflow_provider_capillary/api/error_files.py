@@ -2,7 +2,7 @@
 """Where the error file of a job lies, and which places it must not be fetched from.
 
 ``errorFileUrl`` has only ever been seen as a bare handle, is documented as a URL, and comes from outside in any case
-(capillary-api.md, 5).
+(docs/capillary-api.md, 5).
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ def locate_error_file(reference: str, settings: ConnectionSettings) -> ErrorFile
         url = template.replace(HANDLE_FIELD, quote(reference, safe="/"))
         check_url(url, settings)
         return UrlSource(url)
+    _check_object_name(reference)
     return ObjectSource(template.replace(HANDLE_FIELD, reference), settings.error_file_conn_id)
 
 
@@ -164,7 +165,7 @@ def _template_host(settings: ConnectionSettings) -> str | None:
 def _check_handle(handle: str) -> None:
     if not handle.strip():
         raise _refused("it is empty")
-    if any(ord(character) < 32 or ord(character) == 127 for character in handle):
+    if not handle.isprintable():
         raise _refused("the handle has a control character in it")
     if "\\" in handle or "%" in handle:
         raise _refused("the handle has a backslash or a percent sign in it")
@@ -176,11 +177,21 @@ def _check_handle(handle: str) -> None:
         raise _refused("the handle has a '..' segment")
 
 
+def _check_object_name(name: str) -> None:
+    """Refuse a name that fsspec would cut short, and so take for that of another object."""
+    if "?" in name or name.endswith("#"):
+        raise _refused("the handle has a '?' in it or ends in '#', which object storage cuts off")
+
+
 def _object_source(uri: str, scheme: str, settings: ConnectionSettings) -> ObjectSource:
     if scheme not in _OBJECT_STORES:
         raise _refused(f"its scheme is not one of https, {', '.join(sorted(_OBJECT_STORES))}", uri)
     _check_handle(uri)
-    parts = urlsplit(uri)
+    _check_object_name(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        raise _refused("it is malformed", uri) from None
     if "@" in parts.netloc:
         # Airflow would read what stands before the @ as the id of a connection to use.
         raise _refused("it carries credentials", uri)

@@ -17,7 +17,7 @@ class CapillaryError(Exception):
     :param http_status: HTTP status of the answer, where there was one.
     :param api_code: Code that Capillary gave in the body, as text (``"320001"``), where there was one.
     :param request_id: Value of the ``X-CAP-REQUEST-ID`` response header, by which Capillary's support finds the
-        request (capillary-api.md, 6).
+        request (docs/capillary-api.md, 6).
     :param is_transient: Whether the same request may succeed later without anybody changing anything.
     """
 
@@ -75,9 +75,8 @@ class CapillaryError(Exception):
 
         :param value: What :meth:`to_dict` returned. An unknown class becomes a plain :class:`CapillaryError`.
         """
-        facts = dict(value)
-        cls = _BY_NAME.get(facts.pop("error", ""), CapillaryError)
-        return _rebuild(cls, facts)
+        cls = _BY_NAME.get(value.get("error") or "", CapillaryError)
+        return _rebuild(cls, value)
 
 
 class CapillarySettingsError(CapillaryError, ValueError):
@@ -134,5 +133,11 @@ _BY_NAME: dict[str, type[CapillaryError]] = {
 
 
 def _rebuild(cls: type[CapillaryError], facts: dict[str, Any]) -> CapillaryError:
-    message = facts.pop("message", "unknown error")
-    return cls(message, **facts)
+    # By name, so that facts of a later version do no harm: triggerer and worker are not upgraded in one moment.
+    return cls(
+        facts.get("message") or "unknown error",
+        http_status=facts.get("http_status"),
+        api_code=facts.get("api_code"),
+        request_id=facts.get("request_id"),
+        is_transient=bool(facts.get("is_transient")),
+    )

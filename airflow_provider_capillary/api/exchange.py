@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from airflow_provider_capillary.api.decoding import make_decoder
 from airflow_provider_capillary.api.envelopes import (
@@ -25,7 +26,6 @@ from airflow_provider_capillary.api.envelopes import (
 )
 from airflow_provider_capillary.api.error_files import DownloadSource, UrlSource, follow_redirect
 from airflow_provider_capillary.api.errors import (
-    CapillaryApiError,
     CapillaryAuthError,
     CapillaryError,
     CapillaryErrorFileError,
@@ -118,8 +118,7 @@ class FilePart:
     @property
     def encoding(self) -> str:
         """The ``Content-Encoding``, lower case; empty for none."""
-        encoding = self.answer.headers.get("content-encoding", "").strip().lower()
-        return "" if encoding == "identity" else encoding
+        return _encoding_of(self.answer)
 
     @property
     def length(self) -> int | None:
@@ -147,8 +146,21 @@ class FilePart:
             return None
         etag = headers.get("etag")
         if etag is not None:
-            return None if etag.startswith("W/") else etag
+            return etag if etag.startswith('"') else None
         return headers.get("last-modified")
+
+    @property
+    def total(self) -> int | None:
+        """Length of the whole encoded body, where the answer tells it."""
+        return self.length if self.answer.status != 206 else _content_range(self.answer)[3]
+
+    @property
+    def reaches_end(self) -> bool:
+        """Whether the file ends where this answer does; a server may send less than the range it was asked for."""
+        if self.answer.status != 206:
+            return True
+        _, _, end, total = _content_range(self.answer)
+        return end is not None and total is not None and end + 1 == total
 
 
 class CapillaryApi:
@@ -180,7 +192,7 @@ class CapillaryApi:
         self._now = now
 
     def get_redeem_upload_jobs(self, coupon_series_id: int | str) -> Exchange[list[UploadJob]]:
-        """Ask for all upload jobs of a series (capillary-api.md, 3: no pagination, no promised order).
+        """Ask for all upload jobs of a series (docs/capillary-api.md, 3: no pagination, no promised order).
 
         :param coupon_series_id: The series.
         :return: The jobs in the order of the answer; empty for a series without any.
@@ -243,10 +255,11 @@ class CapillaryApi:
         :raises CapillaryTransportError: The file broke off again and again without any progress.
         """
         part = yield from self._open_part(source)
-        encoding, validator = part.encoding, part.validator
+        encoding, validator, total = part.encoding, part.validator, part.total
         decoder = make_decoder(encoding)
         position, digest = 0, blake2b()
         failures = 0
+        is_doubtful = False
         while True:
             progress = _Progress(part, position, digest)
             while (data := (yield from progress.next_piece())) is not None:
@@ -254,6 +267,8 @@ class CapillaryApi:
                     yield Emit(piece)
             if progress.fault is None and not decoder.is_whole:
                 progress.fault = Fault("the compressed body broke off")
+            if progress.fault is None and is_doubtful:
+                progress.fault, is_doubtful = Fault("two answers told two lengths of it"), False
             if progress.fault is None:
                 return
             failures = 1 if progress.position > position else failures + 1
@@ -267,6 +282,10 @@ class CapillaryApi:
             part = yield from self._open_part(source, start=position, validator=validator)
             if part.encoding != encoding:
                 raise _changed()
+            if None not in (total, part.total) and part.total != total:
+                # Either may be wrong, and what is here a part only. The next answer has to agree with this one.
+                is_doubtful, validator = True, None
+            total = part.total
 
     def _open_part(
         self, source: UrlSource | DownloadSource, *, start: int = 0, validator: str | None = None
@@ -282,9 +301,13 @@ class CapillaryApi:
         if start and validator is not None:
             request = request.with_headers({"Range": f"bytes={start}-", "If-Range": validator})
         for _ in range(_MAX_REDIRECTS + 1):
+            if query := urlsplit(request.url).query:
+                # It may be a signature, and HTTP libraries log it at DEBUG.
+                yield Mask(query)
             try:
                 answer = yield from self._ask(request, self._read_file_answer)
-            except CapillaryApiError as error:
+                _refuse_unasked_part(request, answer)
+            except CapillaryError as error:
                 if error.http_status != 416 or "Range" not in request.headers:
                     raise
                 # It broke off behind its last byte. Reading it again proves that nothing is missing.
@@ -307,11 +330,10 @@ class CapillaryApi:
                 headers={**_JSON, "Content-Type": "application/json"},
                 body=body.encode(),
             )
-            asked_at = self._tokens.monotonic()
-            payload = yield from self._ask(request, self._read_token)
-            yield Mask(payload["accessToken"])
-            result = make_token(payload["accessToken"], as_int(payload.get("ttlSeconds")), asked_at=asked_at)
-            return result
+            token = yield from self._ask(request, self._read_token)
+            yield Mask(token.value)
+            result = token
+            return token
         except TokenRefusedError as error:
             # The token endpoint takes no token: its 401 is about the credentials.
             result = CapillaryAuthError(
@@ -328,16 +350,27 @@ class CapillaryApi:
             # Also when the driver was cancelled or the generator thrown away: someone else takes over then.
             self._tokens.settle(refresh, result)
 
-    def _ask(self, request: ApiRequest, read: Callable[[Answer], T]) -> Exchange[T]:
+    def _ask(self, request: ApiRequest, read: Callable[[Answer, _Sent], T]) -> Exchange[T]:
         """Send a request until its answer can be read, within the rules for trying again."""
+        is_capillary = self.settings.is_api_host(request.url) or request.url == self.settings.auth_url
         attempt = 0
         had_fresh_token = False
+        secrets = self.settings.secrets
         while True:
             attempt += 1
             token = (yield from self.get_token()) if request.needs_token else None
-            pause = self._limiter.reserve()
+            pause = self._limiter.reserve() if is_capillary else 0.0
             if pause > 0:
                 yield Wait(pause)
+                if token is not None:  # it may have become stale meanwhile
+                    token = yield from self.get_token()
+            if token is not None and token.value not in secrets:
+                secrets = (*secrets, token.value)
+            sent = _Sent(
+                secrets=secrets,
+                at=self._tokens.monotonic(),
+                is_capillary=is_capillary,
+            )
             got = yield Send(self._dressed(request, token))
             retry_after: float | None = None
             try:
@@ -345,7 +378,7 @@ class CapillaryApi:
                     raise CapillaryTransportError(
                         f"{request.method} {without_query(request.url)}: {got.message}", is_transient=got.is_transient
                     )
-                return read(got)
+                return read(got, sent)
             except TokenRefusedError as error:
                 if token is None:
                     raise
@@ -368,7 +401,7 @@ class CapillaryApi:
                     )
                 is_last = not error.is_transient or not request.is_safe or attempt >= self._retry.max_attempts
                 delay = self._retry.delay(attempt, retry_after=retry_after, random=self._random)
-                if isinstance(error, CapillaryRateLimitError):
+                if isinstance(error, CapillaryRateLimitError) and is_capillary:
                     # Whoever else uses the connection would only be refused as well.
                     self._limiter.pause(delay)
                 if is_last:
@@ -380,12 +413,12 @@ class CapillaryApi:
         if not self.settings.is_api_host(request.url):
             return request
         request = request.with_headers(self.settings.headers)
-        return request if token is None else request.with_headers({self.settings.token_header_name: token.value})
+        return request if token is None else request.with_headers({self.settings.auth_header_name: token.value})
 
     def _file_request(self, source: UrlSource | DownloadSource) -> ApiRequest:
         if isinstance(source, UrlSource):
             return self._get_file(source.url)
-        # Not documented: what Capillary's own web page was seen to call (capillary-api.md, 5).
+        # Not documented: what Capillary's own web page was seen to call (docs/capillary-api.md, 5).
         return ApiRequest(
             "POST",
             f"{self.settings.base_url}{DOWNLOAD_PATH}",
@@ -415,35 +448,47 @@ class CapillaryApi:
         kept = {name: value for name, value in request.headers.items() if name in ("Range", "If-Range")}
         return onward.with_headers(kept)
 
-    def _read_jobs(self, answer: Answer) -> list[UploadJob]:
-        return read_jobs(read_payload(answer, secrets=self.settings.secrets), timezone=self.settings.cluster_timezone)
+    def _read_jobs(self, answer: Answer, sent: _Sent) -> list[UploadJob]:
+        return read_jobs(read_payload(answer, secrets=sent.secrets), timezone=self.settings.cluster_timezone)
 
-    def _read_token(self, answer: Answer) -> dict[str, Any]:
-        payload = read_payload(answer, secrets=self.settings.secrets)
-        data = payload.get("data")
-        token = data.get("accessToken") if isinstance(data, dict) else None
-        if not isinstance(token, str) or not token.strip():
+    def _read_token(self, answer: Answer, sent: _Sent) -> Token:
+        data = read_payload(answer, secrets=sent.secrets).get("data")
+        value = data.get("accessToken") if isinstance(data, dict) else None
+        if not isinstance(data, dict) or not isinstance(value, str) or not value.strip():
             raise CapillaryAuthError(
                 f"{without_query(self.settings.auth_url)} answered without a token; check the client key and secret, "
                 "and that this is the authentication URL of your cluster",
                 http_status=answer.status,
                 request_id=answer.request_id,
             )
-        if not token.isascii() or not token.isprintable():
+        value = value.strip()
+        if not value.isascii() or not value.isprintable():
             raise CapillaryAuthError("Capillary's token has characters that no header can carry")
-        return dict(data) if isinstance(data, dict) else {}
+        return make_token(value, as_int(data.get("ttlSeconds")), asked_at=sent.at)
 
-    def _read_file_answer(self, answer: Answer) -> Answer:
+    def _read_file_answer(self, answer: Answer, sent: _Sent) -> Answer:
         """Tell a file from an error that came in its place, going by the first bytes."""
         if answer.status in _REDIRECTS:
             return answer
-        is_whole = answer.rest is None
-        payload = decode_object(answer.body) if is_whole and answer.body.lstrip()[:1] == b"{" else None
-        if answer.status in (404, 410):
-            raise CapillaryErrorFileError(
-                "the error file is not there (any more)", http_status=answer.status, request_id=answer.request_id
+        if isinstance(answer.rest, Fault) and (_encoding_of(answer) or answer.body.lstrip()[:1] in (b"", b"{")):
+            # It broke off before one could tell whether this is the file at all.
+            raise CapillaryTransportError(
+                f"the error file: {answer.rest.message}", is_transient=answer.rest.is_transient
             )
-        raise_for_failure(answer, payload, secrets=self.settings.secrets)
+        payload = _object_in_place_of_file(answer)
+        try:
+            raise_for_failure(answer, payload, secrets=sent.secrets)
+        except CapillaryError as error:
+            facts: dict[str, Any] = {"http_status": error.http_status, "request_id": error.request_id}
+            if answer.status in (404, 410) and not isinstance(error, TokenRefusedError):
+                raise CapillaryErrorFileError("the error file is not there (any more)", **facts) from None
+            if sent.is_capillary:
+                raise
+            raise CapillaryErrorFileError(
+                "the host of the error file did not hand it out; where its URL is signed, it may have expired",
+                is_transient=error.is_transient,
+                **facts,
+            ) from None
         if "html" in answer.headers.get("content-type", "").lower():
             raise CapillaryResponseError(
                 "an HTML page came where the error file was expected",
@@ -454,13 +499,61 @@ class CapillaryApi:
         return answer
 
 
+def _object_in_place_of_file(answer: Answer) -> dict[str, Any] | None:
+    """Return the JSON object that an answer consists of, or None: no file of rows is one."""
+    if answer.rest is not None:
+        return None
+    body = answer.body
+    if encoding := _encoding_of(answer):
+        try:
+            # No error is larger than one piece, whatever the body says it stands for.
+            body = next(make_decoder(encoding).feed(body), b"")
+        except CapillaryErrorFileError:
+            return None
+    return decode_object(body) if body.lstrip()[:1] == b"{" else None
+
+
+def _encoding_of(answer: Answer) -> str:
+    """Return the ``Content-Encoding``, lower case; empty for none."""
+    encoding = answer.headers.get("content-encoding", "").strip().lower()
+    return "" if encoding == "identity" else encoding
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """What the reader of an answer has to know of the request.
+
+    :param secrets: Values that must not come back in an error message.
+    :param at: Monotonic time at which it was sent.
+    :param is_capillary: Whether it went to Capillary, and not to another host that keeps files.
+    """
+
+    secrets: tuple[str, ...] = field(repr=False)
+    at: float
+    is_capillary: bool
+
+
+def _refuse_unasked_part(request: ApiRequest, answer: Answer) -> None:
+    if answer.status == 206 and "Range" not in request.headers:
+        raise CapillaryResponseError(
+            "the server sent a part of the error file where all was asked for", http_status=206
+        )
+
+
+def _content_range(answer: Answer) -> tuple[str, int | None, int | None, int | None]:
+    """Read ``Content-Range: bytes first-last/total``."""
+    unit, _, span = answer.headers.get("content-range", "").strip().partition(" ")
+    ends, _, total = span.partition("/")
+    first, _, last = ends.partition("-")
+    return unit.lower(), as_int(first), as_int(last), as_int(total)
+
+
 def _start_of(answer: Answer, asked_from: int) -> int:
     """Return the offset at which an answer begins, from its ``Content-Range``."""
     if answer.status != 206:
         return 0
-    unit, _, span = answer.headers.get("content-range", "").strip().partition(" ")
-    start = as_int(span.partition("-")[0])
-    if unit.lower() != "bytes" or start != asked_from:
+    unit, start, _, _ = _content_range(answer)
+    if unit != "bytes" or start != asked_from:
         raise CapillaryResponseError(
             "the server sent another range of the error file than was asked for", http_status=answer.status
         )
@@ -528,4 +621,6 @@ class _Progress:
             self.fault = Fault(f"{self._received} bytes came where {self._expected} were announced")
         elif self._offset < self.position:
             raise _changed()
+        elif not self._part.reaches_end:
+            self.fault = Fault("the server sent less than it was asked for")
         return None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Upload jobs: what the status endpoint tells of them, and the choice of one among all that a series ever had.
 
-Fields, status words and the unreliable timestamps: capillary-api.md, 3.
+Fields, status words and the unreliable timestamps: docs/capillary-api.md, 3.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COMPLETED = frozenset({"COMPLETED", "FINISHED"})
 _FAILED = frozenset({"ERRORED", "ERRORRED", "ERROR", "FAILED", "CANCELLED", "CANCELED"})
 _RUNNING = frozenset({"QUEUED", "STARTED", "VALIDATED", "COMMITED", "COMMITTED"})
 
-# Stored uploads are named {name}_{milliseconds}_{series}.csv (capillary-api.md, 4).
+# Stored uploads are named {name}_{milliseconds}_{series}.csv (docs/capillary-api.md, 4).
 _STORED_NAME = re.compile(r"_(?P<millis>\d{13})_\d+(\.[A-Za-z0-9]+)?\Z", re.ASCII)
 _DATES = ("created_on", "updated_on")
 _FILES = ("error_file_url", "success_file_url", "uploaded_file_url")
@@ -101,7 +101,9 @@ class UploadJob:
             return 0.0
         if self.total_uploaded_count is None:
             return None
-        return self.error_count / self.total_uploaded_count if self.total_uploaded_count > 0 else 1.0
+        if self.error_count >= self.total_uploaded_count:
+            return 1.0
+        return self.error_count / self.total_uploaded_count
 
     @property
     def uploaded_at(self) -> DateTime | None:
@@ -134,7 +136,8 @@ class UploadJob:
         :raises CapillaryResponseError: ``job_id`` or ``status`` is missing, or a date cannot be read.
         """
         known: dict[str, Any] = {field.name: value.get(field.name) for field in fields(cls)}
-        if as_int(known["job_id"]) is None or not isinstance(known["status"], str):
+        known["job_id"] = as_int(known["job_id"])
+        if known["job_id"] is None or not isinstance(known["status"], str):
             raise CapillaryResponseError("an upload job needs a job_id and a status")
         for name in _DATES:
             if known[name] is not None:
@@ -203,7 +206,10 @@ def _moment(millis: Any, timezone: str) -> DateTime | None:
     if number is None:
         return None
     try:
-        return pendulum.from_timestamp(number / 1000, tz=timezone)
+        moment = pendulum.from_timestamp(number / 1000, tz=timezone)
+        # With the offset of that moment instead of the zone. In the hour that a zone repeats, Python holds equal
+        # moments for different, and a job would not equal itself once it went through an XCom.
+        return moment.in_timezone(pendulum.FixedTimezone(int(moment.offset or 0)))
     except (ValueError, OverflowError, OSError):
         return None
 
@@ -218,18 +224,19 @@ def _parse_iso(name: str, value: Any) -> DateTime:
     return parsed
 
 
-def read_id(name: str, value: Any) -> int:
+def read_id(name: str, value: Any, *, least: int = 1) -> int:
     """Read an id that a user gave as a number or as text, often from a template.
 
     :param name: What to call it in the message.
     :param value: What was given.
-    :raises CapillarySettingsError: It is no positive whole number.
+    :param least: The smallest that it may be.
+    :raises CapillarySettingsError: It is no whole number, or smaller than that.
     """
     number = as_int(value)
-    if number is None or number <= 0:
+    if number is None or number < least:
+        kind = "a positive whole number" if least == 1 else f"a whole number from {least} on"
         raise CapillarySettingsError(
-            f"{name} must be a positive whole number, but is {value!r}; "
-            "if it comes from a template, check what the template renders to"
+            f"{name} must be {kind}, but is {value!r}; if it comes from a template, check what the template renders to"
         )
     return number
 
@@ -239,7 +246,7 @@ class JobChoice:
     """Which job of a series is meant.
 
     With none of the three, the newest. Newest is always the largest job id: the timestamps of finished jobs are cut
-    to the day (capillary-api.md, 3.5).
+    to the day (docs/capillary-api.md, 3.5).
 
     :param job_id: Exactly this job.
     :param uploaded_file_name: The newest job whose uploaded file has this name, or fits this glob (``*``, ``?``,

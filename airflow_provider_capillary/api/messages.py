@@ -45,7 +45,7 @@ class Answer:
     :param headers: Response headers, names in lower case.
     :param body: The whole body; of a streamed request its first bytes (at most 64 KiB).
     :param rest: Of a streamed request, what the driver reads the bytes after ``body`` from; None where ``body`` is
-        already all.
+        already all; a :class:`Fault` where it broke off behind ``body``.
     """
 
     status: int
@@ -75,7 +75,10 @@ def without_query(url: str) -> str:
     """Return a URL fit for a log: no credentials, query or fragment (a signed URL's signature is in its query)."""
     try:
         parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-        return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else parts.path
     except ValueError:
         return "(malformed URL)"
+    if not parts.scheme:
+        return parts.path
+    # Without a host, what looks like a path may be anything, credentials too.
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}" if host else "(malformed URL)"

@@ -26,7 +26,9 @@ HANDLE_FIELD = "{handle}"
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", re.ASCII)
-_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?\Z", re.ASCII)
+_HOST_CHARACTERS = re.compile(r"[A-Za-z0-9_.-]+\Z", re.ASCII)
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?\Z", re.ASCII)
 _KNOWN_EXTRAS = frozenset(
     {
         "auth_url",
@@ -38,7 +40,7 @@ _KNOWN_EXTRAS = frozenset(
         "verify",
         "allow_http",
         "headers",
-        "token_header_name",
+        "auth_header_name",
     }
 )
 
@@ -65,6 +67,7 @@ class ConnectionSettings:
     :param client_secret: Secret of the API client. Never in a repr.
     :param auth_url: Where tokens come from.
     :param error_file_url: Template with ``{handle}`` by which a bare file handle becomes a download; None if unset.
+        Never in a repr: its query may be a signature.
     :param error_file_conn_id: Airflow connection for error files in object storage; None if unset.
     :param cluster_timezone: IANA zone of the cluster's day; default UTC.
     :param requests_per_minute: Client-side limit; default 100.
@@ -72,7 +75,7 @@ class ConnectionSettings:
     :param verify: Whether TLS certificates are checked, or the path of a CA bundle; default True.
     :param allow_http: Whether plain http is accepted for a host that is not loopback; default False.
     :param headers: Sent to the API host only. Never in a repr.
-    :param token_header_name: Header that carries the token; default ``X-CAP-API-OAUTH-TOKEN``.
+    :param auth_header_name: Header that carries the token; default ``X-CAP-API-OAUTH-TOKEN``.
     :param unknown_extras: Keys of extra that mean nothing here, for a warning.
     """
 
@@ -83,7 +86,7 @@ class ConnectionSettings:
     client_key: str = field(repr=False)
     client_secret: str = field(repr=False)
     auth_url: str
-    error_file_url: str | None = None
+    error_file_url: str | None = field(default=None, repr=False)
     error_file_conn_id: str | None = None
     cluster_timezone: str = "UTC"
     requests_per_minute: int = DEFAULT_REQUESTS_PER_MINUTE
@@ -91,7 +94,7 @@ class ConnectionSettings:
     verify: bool | str = True
     allow_http: bool = False
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    token_header_name: str = DEFAULT_TOKEN_HEADER
+    auth_header_name: str = DEFAULT_TOKEN_HEADER
     unknown_extras: tuple[str, ...] = ()
 
     @classmethod
@@ -136,7 +139,7 @@ class ConnectionSettings:
             self.client_secret,
             str(self.requests_per_minute),
         )
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
     def is_api_host(self, url: str) -> bool:
         """Whether a URL leads to the API's own scheme, host and port, where Capillary headers may go."""
@@ -160,7 +163,7 @@ def split_url(url: str) -> SplitResult:
 
     :raises ValueError: The reason, in words that follow "because"; never quotes the URL.
     """
-    if any(character <= " " or character in "\x7f\\" for character in url):
+    if any(character in " \\" or not character.isprintable() for character in url):
         raise ValueError("it has a space, a control character or a backslash in it")
     try:
         parts = urlsplit(url)
@@ -180,8 +183,10 @@ def split_url(url: str) -> SplitResult:
         is_address = literal_address(host) is not None
     except ValueError:
         raise ValueError("its host is a malformed address") from None
-    if not is_address and not _HOST_NAME.match(host):
+    if not is_address and not _HOST_CHARACTERS.match(host):
         raise ValueError("its host has a character that no host has")
+    if not is_address and (not _HOST_NAME.match(host) or "[" in parts.netloc):
+        raise ValueError("its host is no host name")
     return parts
 
 
@@ -226,7 +231,7 @@ class _Reader:
             verify=self._verify(),
             allow_http=allow_http,
             headers=self._headers(),
-            token_header_name=self._header_name(),
+            auth_header_name=self._header_name(),
             unknown_extras=tuple(sorted(set(self.extra) - _KNOWN_EXTRAS)),
         )
 
@@ -246,7 +251,7 @@ class _Reader:
             return {}
         if not isinstance(value, dict):
             raise self._refuse("Extra", "it must be a JSON object, such as {}")
-        return {key: item for key, item in value.items() if item is not None and item != ""}
+        return {key: item for key, item in value.items() if item is not None and not _is_blank(item)}
 
     def _required(self, label: str, value: str | None) -> str:
         if value is None or not value.strip():
@@ -366,7 +371,10 @@ class _Reader:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._refuse(label, f"it must be a number, but is {_kind(value)}")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return float("inf")
 
     def _requests_per_minute(self) -> int:
         label = "Requests per minute"
@@ -403,7 +411,7 @@ class _Reader:
         if isinstance(value, str):  # the form stores an object, other tools may store its text
             try:
                 value = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise self._refuse(label, "it is not valid JSON; write a JSON object") from None
         if value is None:
             return {}
@@ -415,19 +423,23 @@ class _Reader:
                 raise self._refuse(label, f"{name!r} is not a header name")
             if isinstance(text, bool) or not isinstance(text, str | int):
                 raise self._refuse(label, f"the value of {name!r} must be text")
-            shown = str(text)
+            shown = str(text).strip()
             if not shown.isascii() or not shown.isprintable():
                 raise self._refuse(label, f"the value of {name!r} must be printable ASCII")
             headers[name] = shown
         return headers
 
     def _header_name(self) -> str:
-        name = self._text("token_header_name", "token_header_name")
+        name = self._text("auth_header_name", "auth_header_name")
         if name is None:
             return DEFAULT_TOKEN_HEADER
         if not _HEADER_NAME.match(name):
-            raise self._refuse("token_header_name", f"{name!r} is not a header name")
+            raise self._refuse("auth_header_name", f"{name!r} is not a header name")
         return name
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _as_flag(value: Any) -> bool | None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of an OAuth token: how long it is used, and who gets the next one.
 
-Facts (capillary-api.md, 1): the lifetime is set per API client, 300 to 3600 s in samples; there is no refresh token;
-every token call makes another token and several live side by side.
+Facts (docs/capillary-api.md, 1): the lifetime is set per API client, 300 to 3600 s in samples; there is no refresh
+token; every token call makes another token and several live side by side.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Assumed where an answer does not tell a usable lifetime.
 DEFAULT_TTL_SECONDS = 300.0
+#: The longest that Capillary gives out, and that by ticket only.
+_LONGEST_TTL_SECONDS = 30 * 24 * 3600.0
 _MAX_LEAD_SECONDS = 60.0
 _LEAD_FRACTION = 0.2
 
@@ -43,7 +45,9 @@ def make_token(value: str, ttl_seconds: float | None, *, asked_at: float) -> Tok
     :param asked_at: Monotonic time at which the request for it was sent, which is before its life began.
     :return: The token, used until ``ttl - min(60 s, 20 % of ttl)`` after ``asked_at``.
     """
-    ttl = float(ttl_seconds) if ttl_seconds is not None and ttl_seconds > 0 else DEFAULT_TTL_SECONDS
+    ttl = DEFAULT_TTL_SECONDS
+    if ttl_seconds is not None and ttl_seconds > 0:
+        ttl = min(ttl_seconds, _LONGEST_TTL_SECONDS)
     return Token(value, asked_at + ttl - min(_MAX_LEAD_SECONDS, _LEAD_FRACTION * ttl))
 
 

@@ -81,7 +81,8 @@ class WaitOptions:
         return JobChoice(
             job_id=None if self.job_id is None else read_id("job_id", self.job_id),
             uploaded_file_name=self.uploaded_file_name,
-            after_job_id=None if self.after_job_id is None else read_id("after_job_id", self.after_job_id),
+            # 0 comes before all jobs: what to begin with where the last id is kept from run to run.
+            after_job_id=None if self.after_job_id is None else read_id("after_job_id", self.after_job_id, least=0),
         )
 
 
@@ -149,9 +150,14 @@ class WaitOutcome:
         """
         if not isinstance(event, Mapping) or event.get("kind") not in _KINDS:
             raise CapillaryError("the trigger ended with an event that this version does not know")
-        job, error = event.get("job"), event.get("error")
+        kind, job, error = event["kind"], event.get("job"), event.get("error")
+        needed = {"timeout": None, "error": error}.get(kind, job)
+        if any(part is not None and not isinstance(part, dict) for part in (job, error)) or (
+            needed is None and kind != "timeout"
+        ):
+            raise CapillaryError(f"the trigger ended with a {kind!r} event that lacks what this version needs of it")
         return cls(
-            kind=event["kind"],
+            kind=kind,
             message=str(event.get("message", "")),
             job=None if job is None else UploadJob.from_dict(job),
             error=None if error is None else CapillaryError.from_dict(error),
@@ -175,7 +181,8 @@ class RedeemUploadWait:
         self._log = log
         self._now = now
         self._told_job: int | None = None
-        self._told_status: str | None = None
+        self._told_word: str | None = None
+        self._told_unknown: set[str] = set()
 
     def see_jobs(self, jobs: Iterable[UploadJob]) -> WaitOutcome | None:
         """Take an answer of the status endpoint.
@@ -186,7 +193,9 @@ class RedeemUploadWait:
         self.failures = 0
         job = self._choice.pick(jobs)
         if job is None:
-            self.last_seen = f"no {self._choice} in the series yet"
+            self.last_seen = (
+                "the series has no such job yet" if self._choice != JobChoice() else "no job in the series yet"
+            )
             return None
         self._tell(job)
         self.last_seen = f"job {job.job_id} was {job.status.strip()}"
@@ -229,7 +238,7 @@ class RedeemUploadWait:
         """
         return WaitOutcome(
             kind="timeout",
-            message=f"the upload job did not end within {timeout_seconds:g} seconds; last seen: {self.last_seen}",
+            message=f"the upload job did not end within {timeout_seconds:.10g} seconds; last seen: {self.last_seen}",
         )
 
     def _excess(self, job: UploadJob) -> str | None:
@@ -242,7 +251,9 @@ class RedeemUploadWait:
                 f"upload job {job.job_id} is complete, but Capillary did not tell its counts, "
                 "so the error limit cannot be checked"
             )
-        counts = f"upload job {job.job_id} has {job.error_count} errors in {job.total_uploaded_count} rows"
+        counts = f"upload job {job.job_id} has {job.error_count} errors"
+        if job.total_uploaded_count is not None:
+            counts += f" in {job.total_uploaded_count} rows"
         if most is not None and job.error_count > most:
             return f"{counts}, more than max_error_count={most}"
         if rate is not None and job.error_rate is not None and job.error_rate > rate:
@@ -259,14 +270,13 @@ class RedeemUploadWait:
                 job.uploaded_file_name or job.uploaded_file_url or "(no name)",
                 self._age(job),
             )
-        if job.status != self._told_status:
-            self._told_status = job.status
-            if job.has_known_status:
-                self._log.info("Upload job %d is %s", job.job_id, job.status.strip())
-            else:
-                self._log.warning(
-                    "Upload job %d has the unknown status %r, taken as still running", job.job_id, job.status
-                )
+        word = job.status.strip().upper()
+        if job.has_known_status and word != self._told_word:
+            self._told_word = word
+            self._log.info("Upload job %d is %s", job.job_id, job.status.strip())
+        elif not job.has_known_status and word not in self._told_unknown:
+            self._told_unknown.add(word)
+            self._log.warning("Upload job %d has the unknown status %r, taken as still running", job.job_id, job.status)
 
     def _age(self, job: UploadJob) -> str:
         if (uploaded := job.uploaded_at) is not None:

@@ -8,6 +8,7 @@ time it is parsed.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from contextlib import contextmanager
 from functools import cached_property
@@ -87,6 +88,8 @@ class CapillaryHook(_CapillaryConnection):
         of up to 1, 2, 4 and 8 seconds.
     """
 
+    _in_process: tuple[int, RequestsDriver, CapillaryApi] | None = None
+
     @cached_property
     def settings(self) -> ConnectionSettings:
         """The connection, read and checked once.
@@ -103,15 +106,23 @@ class CapillaryHook(_CapillaryConnection):
         self._warn_about(settings)
         return settings
 
-    @cached_property
+    @property
     def _driver(self) -> RequestsDriver:
-        from airflow_provider_capillary.hooks.requests_driver import RequestsDriver
+        return self._opened[1]
 
-        return RequestsDriver(self.settings, mask=mask_secret)
-
-    @cached_property
+    @property
     def _capillary(self) -> CapillaryApi:
-        return self._api(self.settings)
+        return self._opened[2]
+
+    @property
+    def _opened(self) -> tuple[int, RequestsDriver, CapillaryApi]:
+        # After a fork, sockets and a fetch of a token that is under way are the parent's.
+        if self._in_process is None or self._in_process[0] != os.getpid():
+            from airflow_provider_capillary.hooks.requests_driver import RequestsDriver
+
+            driver = RequestsDriver(self.settings, mask=mask_secret)
+            self._in_process = os.getpid(), driver, self._api(self.settings)
+        return self._in_process
 
     def get_conn(self) -> requests.Session:
         """Return a pooled session for requests of your own.
@@ -130,7 +141,7 @@ class CapillaryHook(_CapillaryConnection):
             if self.settings.is_api_host(request.url or ""):
                 token = self._driver.run(self._capillary.get_token())
                 request.headers.update(self.settings.headers)
-                request.headers[self.settings.token_header_name] = token.value
+                request.headers[self.settings.auth_header_name] = token.value
             return request
 
         session.auth = authenticate
@@ -164,7 +175,7 @@ class CapillaryHook(_CapillaryConnection):
 
         Capillary documents no download for it. A URL is fetched, an object-storage URI read through Airflow, a bare
         handle looked up by the connection's error file URL, or else asked for at ``/coupon/api/v1/download``, which
-        was seen in use but is not official (capillary-api.md, 5). What breaks off is read on from there.
+        was seen in use but is not official (docs/capillary-api.md, 5). What breaks off is read on from there.
 
         :param job: A job with an ``error_file_url``.
         :return: A context manager of a binary stream, read from front to end. The bytes are those of the file,

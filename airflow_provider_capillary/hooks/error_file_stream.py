@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_capillary.api.errors import CapillaryErrorFileError
+from airflow_provider_capillary.hooks.object_storage import BLOCK_BYTES, object_storage_path, telling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,17 +23,17 @@ def open_object(source: ObjectSource) -> Iterator[BinaryIO]:
     """Open an error file that lies in object storage.
 
     :param source: Where.
-    :raises CapillaryErrorFileError: There is no such object.
+    :raises CapillaryErrorFileError: There is no such object, or it cannot be read.
     """
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
     try:
-        path: Any = ObjectStoragePath(source.uri, conn_id=source.conn_id)
-        stream = path.open("rb", block_size=8 << 20)
-    except FileNotFoundError:
-        raise CapillaryErrorFileError(f"there is no error file at {source.uri}") from None
-    with stream:
-        yield stream
+        with telling(f"the error file at {source.uri} cannot be read"):
+            stream = object_storage_path(source.uri, source.conn_id).open("rb", block_size=BLOCK_BYTES)
+    except CapillaryErrorFileError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise CapillaryErrorFileError(f"there is no error file at {source.uri}") from None
+        raise
+    with stream, io.BufferedReader(_ObjectReader(stream, source.uri), BLOCK_BYTES) as reader:
+        yield reader
 
 
 def open_pieces(pieces: Iterator[bytes]) -> BinaryIO:
@@ -43,6 +44,24 @@ def open_pieces(pieces: Iterator[bytes]) -> BinaryIO:
     return io.BufferedReader(_PieceReader(pieces), _READ_AHEAD)
 
 
+class _ObjectReader(io.RawIOBase):
+    """A raw stream over an object, whose errors say which object they are about."""
+
+    def __init__(self, stream: Any, uri: str) -> None:
+        super().__init__()
+        self._stream = stream
+        self._uri = uri
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with telling(f"the error file at {self._uri} cannot be read"):
+            data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 class _PieceReader(io.RawIOBase):
     """A raw stream over the pieces that an exchange hands on."""
 
@@ -50,13 +69,21 @@ class _PieceReader(io.RawIOBase):
         super().__init__()
         self._pieces = pieces
         self._left = memoryview(b"")
+        self._error: Exception | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while not self._left:
-            piece = next(self._pieces, None)
+            if self._error is not None:
+                # A generator that raised only ends from then on, which would look like the end of the file.
+                raise self._error
+            try:
+                piece = next(self._pieces, None)
+            except Exception as error:
+                self._error = error
+                raise
             if piece is None:
                 return 0
             self._left = memoryview(piece)

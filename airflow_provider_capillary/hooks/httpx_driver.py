@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
-from ssl import SSLCertVerificationError
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -16,7 +17,6 @@ from airflow_provider_capillary.hooks import driving
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from ssl import SSLContext
 
     from airflow_provider_capillary.api.exchange import Exchange
     from airflow_provider_capillary.api.messages import ApiRequest
@@ -105,20 +105,24 @@ class HttpxDriver:
         )
 
 
-_contexts: dict[bool | str, SSLContext] = {}
+_contexts: dict[tuple[bool | str, int], ssl.SSLContext] = {}
 _contexts_lock = threading.Lock()
 
 
-def _ssl_context(settings: ConnectionSettings) -> SSLContext:
-    """Return the SSL context that all clients with the same ``verify`` share."""
+def _ssl_context(settings: ConnectionSettings) -> ssl.SSLContext:
+    """Return the SSL context that all clients which trust the same certificates share."""
     with _contexts_lock:
-        context = _contexts.get(settings.verify)
+        trusted = driving.trusted_certificates(settings)
+        # A triggerer lives long enough to see a bundle replaced.
+        key = trusted, 0 if isinstance(trusted, bool) else Path(trusted).stat().st_mtime_ns
+        context = _contexts.get(key)
         if context is None:
-            driving.check_ca_bundle(settings)
-            context = httpx.create_ssl_context(verify=True if isinstance(settings.verify, str) else settings.verify)
-            if isinstance(settings.verify, str):
-                context.load_verify_locations(settings.verify)
-            _contexts[settings.verify] = context
+            if isinstance(trusted, bool):
+                context = httpx.create_ssl_context(verify=trusted)
+            else:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                driving.load_certificates(context, trusted)
+            _contexts[key] = context
         return context
 
 
@@ -128,8 +132,10 @@ def _fault(error: Exception, settings: ConnectionSettings) -> Fault:
         return driving.timed_out(settings)
     if isinstance(error, httpx.ConnectError):
         text = str(error)
-        if _is_caused_by(error, SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in text:
+        if _is_caused_by(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in text:
             return driving.UNTRUSTED
+        if _is_caused_by(error, ssl.SSLError):
+            return driving.NO_HANDSHAKE
         # httpx keeps only the text of what the resolver said.
         is_unresolved = any(
             words in text
@@ -144,7 +150,9 @@ def _fault(error: Exception, settings: ConnectionSettings) -> Fault:
         return driving.UNRESOLVED if is_unresolved else driving.UNREACHABLE
     if isinstance(error, httpx.ProxyError):
         return driving.PROXY_REFUSED
-    if isinstance(error, httpx.TransportError | httpx.DecodingError) and not isinstance(
+    if isinstance(error, httpx.DecodingError):
+        return driving.UNDECODABLE
+    if isinstance(error, httpx.TransportError) and not isinstance(
         error, httpx.UnsupportedProtocol | httpx.LocalProtocolError
     ):
         return driving.BROKE_OFF

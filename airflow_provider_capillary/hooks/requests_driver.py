@@ -44,7 +44,8 @@ class RequestsDriver:
     def __init__(self, settings: ConnectionSettings, *, mask: Callable[[str], None]) -> None:
         self._settings = settings
         self._mask = mask
-        self.session = make_session(settings)
+        self._session = make_session(settings)
+        self._file_session = make_session(settings, is_guarded=True)
 
     def run(self, exchange: Exchange[T]) -> T:
         """Carry an exchange out and return what it ends in.
@@ -70,7 +71,8 @@ class RequestsDriver:
 
     def close(self) -> None:
         """Close all connections."""
-        self.session.close()
+        self._session.close()
+        self._file_session.close()
 
     def _steps(self, exchange: Exchange[T]) -> Any:
         got: Any = None
@@ -86,7 +88,8 @@ class RequestsDriver:
                     if streamed is not None:
                         streamed.close()
                     got = self._send(step.request)
-                    streamed = got.rest if isinstance(got, Answer) else None
+                    rest = got.rest if isinstance(got, Answer) else None
+                    streamed = rest if isinstance(rest, requests.Response) else None
                 elif isinstance(step, Read):
                     got = self._read(step.answer.rest)
                 elif isinstance(step, Wait):
@@ -103,8 +106,10 @@ class RequestsDriver:
                 streamed.close()
 
     def _send(self, request: ApiRequest) -> Answer | Fault:
+        is_from_outside = request.stream and not self._settings.is_api_host(request.url)
+        session = self._file_session if is_from_outside else self._session
         try:
-            response = self.session.request(
+            response = session.request(
                 request.method,
                 request.url,
                 headers=dict(request.headers),
@@ -112,21 +117,30 @@ class RequestsDriver:
                 auth=_leave_alone,
                 stream=True,
                 allow_redirects=False,
-                timeout=self._settings.timeout_seconds,
             )
             headers = {name.lower(): value for name, value in response.headers.items()}
             if not request.stream:
                 with response:
                     return Answer(response.status_code, headers, self._whole_body(response))
-            head = bytearray()
-            while len(head) < _HEAD and (piece := response.raw.read1(_HEAD - len(head), decode_content=False)):
-                head += piece
-            if len(head) < _HEAD:
-                response.close()
-                return Answer(response.status_code, headers, bytes(head))
-            return Answer(response.status_code, headers, bytes(head), rest=response)
+            return Answer(response.status_code, headers, *self._head(response))
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             return _fault(error, self._settings)
+
+    def _head(self, response: requests.Response) -> tuple[bytes, requests.Response | Fault | None]:
+        """Return the first bytes of a streamed body, and what the others are read from."""
+        head = bytearray()
+        try:
+            while len(head) < _HEAD:
+                piece = response.raw.read1(_HEAD - len(head), decode_content=False)
+                if not piece:
+                    response.close()
+                    return bytes(head), None
+                head += piece
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            response.close()
+            # What came before it broke is worth reading on from.
+            return bytes(head), _fault(error, self._settings)
+        return bytes(head), response
 
     def _whole_body(self, response: requests.Response) -> bytes:
         until = time.monotonic() + driving.OVERALL_TIMEOUTS * self._settings.timeout_seconds
@@ -137,9 +151,11 @@ class RequestsDriver:
                 raise requests.Timeout
         return bytes(body)
 
-    def _read(self, response: requests.Response) -> bytes | Fault:
+    def _read(self, rest: requests.Response | Fault) -> bytes | Fault:
+        if isinstance(rest, Fault):
+            return rest
         try:
-            data: bytes = response.raw.read1(_PIECE, decode_content=False)
+            data: bytes = rest.raw.read1(_PIECE, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             return _fault(error, self._settings)
         return data
@@ -154,32 +170,44 @@ class CapillarySession(requests.Session):
     def __init__(self, settings: ConnectionSettings) -> None:
         super().__init__()
         self._settings = settings
+        self.verify = driving.trusted_certificates(settings)
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request, with the connection's timeout unless another one is given."""
-        kwargs.setdefault("timeout", self._settings.timeout_seconds)
+        """Send a request, with the connection's trust unless another one is given."""
+        # Each time, because requests prefers the environment to what the session says.
+        kwargs.setdefault("verify", self.verify)
         return super().request(*args, **kwargs)
 
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send a prepared request, with the connection's timeout unless another one is given."""
+        if kwargs.get("timeout") is None:
+            kwargs["timeout"] = self._settings.timeout_seconds
+        return super().send(request, **kwargs)
+
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Drop Capillary headers from a redirect that leaves the API host; requests itself drops its own only."""
-        super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
+        """Drop credentials from a redirect that leaves their host.
+
+        In place of what requests does: that knows no Capillary headers, and looks for the new host in ~/.netrc.
+        """
+        asked, url = response.request.url or "", prepared_request.url or ""
+        if self.should_strip_auth(asked, url):  # type: ignore[no-untyped-call]
+            prepared_request.headers.pop("Authorization", None)
         if not self._settings.is_api_host(prepared_request.url or ""):
-            for name in (self._settings.token_header_name, *self._settings.headers):
+            for name in (self._settings.auth_header_name, *self._settings.headers):
                 prepared_request.headers.pop(name, None)
 
 
-def make_session(settings: ConnectionSettings) -> CapillarySession:
+def make_session(settings: ConnectionSettings, *, is_guarded: bool = False) -> CapillarySession:
     """Return a pooled session for a connection; opens no connection yet.
 
     :param settings: The connection.
+    :param is_guarded: Whether it is for file URLs, which come from outside and must not lead inside.
     :raises CapillarySettingsError: Its CA bundle is not there.
     """
-    driving.check_ca_bundle(settings)
     session = CapillarySession(settings)
-    session.verify = settings.verify
     session.headers["User-Agent"] = driving.USER_AGENT
     session.auth = _leave_alone
-    adapter = _GuardedAdapter(settings)
+    adapter = _GuardedAdapter(settings) if is_guarded else HTTPAdapter()
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
@@ -249,6 +277,8 @@ def _fault(error: Exception, settings: ConnectionSettings) -> Fault:
         return driving.timed_out(settings)
     if wraps(requests.exceptions.ProxyError):
         return driving.PROXY_REFUSED
+    if wraps(urllib3.exceptions.DecodeError):
+        return driving.UNDECODABLE
     if wraps(requests.exceptions.SSLError):
         return driving.NO_HANDSHAKE
     if wraps(urllib3.exceptions.ProtocolError):

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 #: no triggerer is there to do so, and its checks are up to 15 s apart.
 _BACKSTOP_SECONDS = 300.0
 _FAILURES_KEY = "capillary_failures"
+_CHOICES = ("job_id", "uploaded_file_name", "after_job_id")
 
 
 class CapillaryRedeemUploadSensor(BaseSensorOperator):
@@ -102,6 +103,7 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
         self.max_error_count = max_error_count
         self.max_error_rate = max_error_rate
         self.max_consecutive_failures = max_consecutive_failures
+        self._chosen_by = [name for name in _CHOICES if getattr(self, name) is not None]
         self.capillary_conn_id = capillary_conn_id
         self.deferrable = (
             conf.getboolean("operators", "default_deferrable", fallback=False) if deferrable is None else deferrable
@@ -223,6 +225,12 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
     def _options(self) -> WaitOptions:
         count, rate = _number("max_error_count", self.max_error_count), _number("max_error_rate", self.max_error_rate)
         check_limits(count, rate, self.max_consecutive_failures)
+        for name in self._chosen_by:
+            if getattr(self, name) is None:
+                # A template that renders natively: taken for "not given", it would choose some other job.
+                raise CapillarySettingsError(
+                    f"{name} was given, but its template rendered to None; check what it is taken from"
+                )
         return WaitOptions(
             coupon_series_id=self.coupon_series_id,
             job_id=self.job_id,

@@ -103,11 +103,6 @@ class CapillaryErrorFileToObjectStorageOperator(BaseOperator):
         job = self.hook.get_redeem_upload_job(series_id, job_id)
         if not self._has_error_file(job):
             return None
-        if not self.overwrite and location.exists():
-            raise CapillaryErrorFileError(
-                f"destination {location.uri} is already there and overwrite is off; "
-                "remove the object, choose another destination, or set overwrite=True"
-            )
         size, sha256 = self._copy(job, location)
         self.log.info("Error file of upload job %d: %d bytes, sha256 %s, now at %s", job_id, size, sha256, location.uri)
         context["ti"].xcom_push(
@@ -149,7 +144,7 @@ class CapillaryErrorFileToObjectStorageOperator(BaseOperator):
         """Stream the file and return its size in bytes and its sha256."""
         digest = hashlib.sha256()
         size = 0
-        with self.hook.open_error_file(job) as source, open_whole(location) as sink:
+        with self.hook.open_error_file(job) as source, open_whole(location, overwrite=self.overwrite) as sink:
             while block := source.read(_BLOCK_BYTES):
                 digest.update(block)
                 sink.write(block)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from airflow_provider_capillary.api.errors import CapillaryErrorFileError, CapillarySettingsError
+from airflow_provider_capillary.api.messages import without_query
+from airflow_provider_capillary.hooks.object_storage import BLOCK_BYTES, object_storage_path, telling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
-#: Size of the parts that go to S3. s3fs's own default of 50 MiB costs 170 MB of memory, this one 47 MB.
-_PART_BYTES = 8 << 20
 _S3_SCHEMES = ("s3", "s3a")
+_CONN_ID = re.compile(r"[\w.-]+\Z")
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,6 @@ class ObjectLocation:
         """The path of a ``file://`` location. Not unquoted, as fsspec does not either."""
         return Path(self.uri.removeprefix("file://"))
 
-    def exists(self) -> bool:
-        """Whether there is an object already."""
-        if self.scheme == "file":
-            return self.path.exists()
-        return bool(self._object_storage_path().exists())
-
-    def _object_storage_path(self) -> Any:
-        # Only now: building it resolves the connection, which must not happen while a DAG file is parsed.
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-        return ObjectStoragePath(self.uri, conn_id=self.conn_id)
-
 
 class Sink(Protocol):
     """What the bytes are written to."""
@@ -76,6 +67,8 @@ def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLo
             f"destination must be text such as 's3://bucket/folder/', but is a {type(destination).__name__}; "
             "Airflow's templating takes an ObjectStoragePath apart"
         )
+    if not destination.isprintable():
+        raise CapillarySettingsError("destination has a control character in it, such as a line break")
     uri = f"file://{destination}" if destination.startswith("/") else destination
     try:
         parts = urlsplit(uri)
@@ -83,7 +76,7 @@ def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLo
         raise CapillarySettingsError("destination is a malformed URI") from None
     scheme = parts.scheme.lower()
     userinfo, _, authority = parts.netloc.rpartition("@")
-    if ":" in userinfo:
+    if ":" in authority or (userinfo and not _CONN_ID.match(userinfo)):
         raise CapillarySettingsError(
             "destination has credentials in it; store them in an Airflow connection and give its id as "
             "object_storage_conn_id"
@@ -97,6 +90,12 @@ def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLo
     elif scheme in _S3_SCHEMES:
         if not authority or not rest.partition("/")[1]:
             raise CapillarySettingsError(f"destination '{scheme}://{rest}' must name a bucket and a key or folder")
+        if "?" in rest or "::" in rest or rest.endswith("#"):
+            # Not shown as it stands: what follows may be the signature of a URL that was copied.
+            raise CapillarySettingsError(
+                f"destination {without_query(uri)} has '?' or '::' in its key or ends in '#', "
+                "which fsspec takes for something else"
+            )
     else:
         raise CapillarySettingsError(
             f"destination must begin with one of file://, s3://, but begins with {scheme or destination[:20]!r}: "
@@ -108,27 +107,25 @@ def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLo
 
 
 @contextmanager
-def open_whole(location: ObjectLocation) -> Iterator[Sink]:
+def open_whole(location: ObjectLocation, *, overwrite: bool = True) -> Iterator[Sink]:
     """Open an object for writing that appears when the block ends, and not at all when it raises.
 
     An object that is already there stays as it is until then.
 
     :param location: Where.
+    :param overwrite: Whether an object that is there, or comes in meanwhile, may be replaced.
     :return: A context manager of the sink.
-    :raises CapillaryErrorFileError: The destination cannot be written.
+    :raises CapillaryErrorFileError: The destination cannot be written, or is there and must not be replaced.
     """
-    opened: _Local | _Staged = (
-        _Local(location) if location.scheme == "file" else _Staged(location, location._object_storage_path())
-    )
+    sink = _Local(location) if location.scheme == "file" else _Staged(location)
+    if not overwrite:
+        sink.refuse_if_there()
+    sink.open()
     try:
-        yield opened
+        yield sink
+        sink.commit(overwrite=overwrite)
     except BaseException:
-        opened.discard()
-        raise
-    try:
-        opened.commit()
-    except BaseException:
-        opened.discard()
+        sink.discard()
         raise
 
 
@@ -137,15 +134,40 @@ class _Local:
 
     def __init__(self, location: ObjectLocation) -> None:
         self._location = location
-        self._path = location.path
-        self._part = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}.part")
-        self._file = self._guarded(self._create)
+        # Not unquoted, as fsspec does not either.
+        self._path = Path(location.uri.removeprefix("file://"))
+        self._part = self._path.with_name(f".{uuid.uuid4().hex}.part")
+        self._file: Any = None
+
+    def refuse_if_there(self) -> None:
+        if self._path.exists():
+            raise _already_there(self._location)
+
+    def open(self) -> None:
+        with _writing(self._location):
+            if self._path.is_dir():
+                raise IsADirectoryError("it is a folder; let it end in / to have the file named for you")
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._part.open("xb")
 
     def write(self, data: bytes) -> object:
-        return self._guarded(lambda: self._file.write(data))
+        with _writing(self._location):
+            return self._file.write(data)
 
-    def commit(self) -> None:
-        self._guarded(self._replace)
+    def commit(self, *, overwrite: bool) -> None:
+        with _writing(self._location):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            if overwrite:
+                self._part.replace(self._path)
+                return
+            try:
+                # Unlike a rename, a link does not replace what came in meanwhile.
+                self._path.hardlink_to(self._part)
+            except FileExistsError:
+                raise _already_there(self._location) from None
+            self._part.unlink()
 
     def discard(self) -> None:
         with suppress(OSError):
@@ -153,37 +175,52 @@ class _Local:
         with suppress(OSError):
             self._part.unlink()
 
-    def _create(self) -> Any:
-        if self._path.is_dir():
-            raise IsADirectoryError("it is a folder; let it end in / to have the file named for you")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        return self._part.open("xb")
-
-    def _replace(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._part.replace(self._path)
-
-    def _guarded(self, action: Callable[[], Any]) -> Any:
-        return _naming_destination(self._location, action)
-
 
 class _Staged:
-    """A store that keeps what is written aside until it is told to show it, as S3 does with a multipart upload."""
+    """A store that keeps what is written aside until it is told to show it, as S3 does with a multipart upload.
 
-    def __init__(self, location: ObjectLocation, path: Any) -> None:
+    What fits into one part is kept here instead and sent in one request, which leaves nothing behind if it fails.
+    """
+
+    def __init__(self, location: ObjectLocation) -> None:
         self._location = location
-        self._file = self._guarded(lambda: path.open("wb", autocommit=False, block_size=_PART_BYTES))
+        with _writing(location):
+            self._path = object_storage_path(location.uri, location.conn_id)
+        self._first = bytearray()
+        self._file: Any = None
+
+    def refuse_if_there(self) -> None:
+        with _writing(self._location):
+            self._path.fs.invalidate_cache()
+            if self._path.exists():
+                raise _already_there(self._location)
+
+    def open(self) -> None:
+        """Ask nothing of the store before there is more than one part."""
 
     def write(self, data: bytes) -> object:
-        return self._guarded(lambda: self._file.write(data))
+        if self._file is None and len(self._first) + len(data) <= BLOCK_BYTES:
+            self._first += data
+            return len(data)
+        with _writing(self._location):
+            if self._file is None:
+                self._file = self._path.open("wb", autocommit=False, block_size=BLOCK_BYTES)
+                self._file.write(bytes(self._first))
+            return self._file.write(data)
 
-    def commit(self) -> None:
-        self._guarded(self._file.close)
-        self._guarded(self._file.commit)
+    def commit(self, *, overwrite: bool) -> None:
+        if not overwrite:
+            self.refuse_if_there()
+        with _writing(self._location):
+            if self._file is None:
+                self._path.fs.pipe_file(self._path.path, bytes(self._first))
+            else:
+                self._file.close()
+                self._file.commit()
 
     def discard(self) -> None:
+        if self._file is None:
+            return
         # Closing sends what is left to the staged upload, which then is thrown away; it must be closed all the same,
         # or the file would close itself when it is garbage collected.
         with suppress(Exception):
@@ -191,14 +228,13 @@ class _Staged:
         with suppress(Exception):
             self._file.discard()
 
-    def _guarded(self, action: Callable[[], Any]) -> Any:
-        return _naming_destination(self._location, action)
+
+def _writing(location: ObjectLocation) -> AbstractContextManager[None]:
+    return telling(f"destination {location.uri} cannot be written")
 
 
-def _naming_destination(location: ObjectLocation, action: Callable[[], Any]) -> Any:
-    try:
-        return action()
-    except OSError as error:
-        raise CapillaryErrorFileError(
-            f"destination {location.uri} cannot be written: {error.strerror or str(error) or type(error).__name__}"
-        ) from error
+def _already_there(location: ObjectLocation) -> CapillaryErrorFileError:
+    return CapillaryErrorFileError(
+        f"destination {location.uri} is already there and overwrite is off; "
+        "remove the object, choose another destination, or set overwrite=True"
+    )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pendulum
@@ -115,11 +116,15 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
         options = self._options()
         wait = RedeemUploadWait(options, log=self.log, now=pendulum.now, failures=self.failures)
         looks = 0
-        async with CapillaryAsyncHook(self.capillary_conn_id) as hook:
+        hook: CapillaryAsyncHook | None = None
+        async with AsyncExitStack() as opened:
             while True:
                 await asyncio.sleep(max(0.0, min(self._pause(looks), self.deadline - time.time())))
                 looks += 1
                 try:
+                    # Within the look, so that a connection that cannot be used counts as in poke mode.
+                    if hook is None:
+                        hook = await opened.enter_async_context(CapillaryAsyncHook(self.capillary_conn_id))
                     jobs = await hook.get_redeem_upload_jobs(options.series_id)
                 except CapillaryError as error:
                     outcome = wait.see_error(error)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,11 @@ def airflow_database() -> None:
         [sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def tonight() -> dict[str, str]:
+    """What the nightly DAG waits for unless it is told otherwise."""
+    return {"uploaded_file_name": f"redeemed_{datetime.now(UTC):%Y%m%d}_1795400755483_{SERIES}.csv"}
 
 
 @contextmanager
@@ -77,7 +83,8 @@ class TestNightlyDag:
     def test_it_waits_and_pulls_the_error_file_which_the_next_task_reads(
         self, sandbox: Sandbox, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        job = sandbox.add_job(SERIES, rows=20, errors=4, queued_seconds=0, started_seconds=3600)
+        yesterday = sandbox.add_job(SERIES, uploaded_file_name=f"redeemed_20261122_1795300755483_{SERIES}.csv")
+        job = sandbox.add_job(SERIES, rows=20, errors=4, queued_seconds=0, started_seconds=3600, **tonight())
 
         with finishing_once_looked_at(sandbox, job):
             run = run_dag("capillary_nightly_redeem_errors", {"destination": f"{tmp_path}/"})
@@ -85,7 +92,7 @@ class TestNightlyDag:
         file = tmp_path / f"redeem_errors_{SERIES}_{job.job_id}.csv"
         content = file.read_bytes()
         assert run["states"] == {"wait": "success", "errors": "success", "load": "success"}
-        assert run["job"]["job_id"] == job.job_id
+        assert run["job"]["job_id"] == job.job_id != yesterday.job_id
         assert run["uri"] == f"file://{file}"
         assert run["error_file"] == {
             "uri": f"file://{file}",
@@ -106,15 +113,15 @@ class TestNightlyDag:
             assert secret not in told
 
     def test_a_night_without_errors_skips_the_file_and_what_follows(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        sandbox.add_job(SERIES, rows=20, errors=0)
+        sandbox.add_job(SERIES, rows=20, errors=0, uploaded_file_name=f"late_1795400755483_{SERIES}.csv")
 
-        run = run_dag("capillary_nightly_redeem_errors", {"destination": f"{tmp_path}/"})
+        run = run_dag("capillary_nightly_redeem_errors", {"file_name": "late", "destination": f"{tmp_path}/"})
 
         assert run["states"] == {"wait": "success", "errors": "skipped", "load": "skipped"}
         assert list(tmp_path.iterdir()) == []
 
     def test_a_failed_job_fails_the_run_without_a_second_try(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        sandbox.add_job(SERIES, ends="ERRORED")
+        sandbox.add_job(SERIES, ends="ERRORED", **tonight())
 
         run = run_dag("capillary_nightly_redeem_errors", {"destination": f"{tmp_path}/"})
 

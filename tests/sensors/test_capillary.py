@@ -70,7 +70,7 @@ def outcome(name: str, sandbox: Sandbox) -> tuple[dict[str, Any], End]:
         message = f"the upload job did not end within 0.3 seconds; last seen: job {job.job_id} was STARTED"
         return {"timeout": 0.3}, End("failed", "AirflowSensorTimeout", message)
     if name == "empty list":
-        message = "the upload job did not end within 0.3 seconds; last seen: no newest job in the series yet"
+        message = "the upload job did not end within 0.3 seconds; last seen: no job in the series yet"
         return {"timeout": 0.3}, End("failed", "AirflowSensorTimeout", message)
     if name == "unknown word":
         job = sandbox.add_job(SERIES, status="PONDERING")

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The protocol stands alone: no Airflow, no HTTP library, no waiting of its own."""
+
+from __future__ import annotations
+
+import ast
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_capillary.api as api
+
+MODULES = sorted(f"{api.__name__}.{module.name}" for module in pkgutil.iter_modules(api.__path__))
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """The top-level packages that a fresh process has loaded after importing these modules."""
+    script = f"import {', '.join(modules)}, sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("modules", [[f"{api.__name__}.exchange"], MODULES], ids=["exchange", "all"])
+def test_importing_the_protocol_imports_neither_airflow_nor_an_http_library(modules: list[str]) -> None:
+    assert not loaded_by(*modules) & {"airflow", "requests", "httpx", "urllib3", "aiohttp", "fsspec", "upath"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_imports_only_the_standard_library_pendulum_and_its_own_package(name: str) -> None:
+    path = Path(api.__path__[0], f"{name.rpartition('.')[2]}.py")
+    roots = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            roots.add(node.module or "")
+    strangers = {
+        root
+        for root in roots
+        if root.partition(".")[0] not in sys.stdlib_module_names | {"pendulum"} and not root.startswith(api.__name__)
+    }
+    assert strangers == set()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_module_sleeps_or_opens_a_socket(name: str) -> None:
+    path = Path(api.__path__[0], f"{name.rpartition('.')[2]}.py")
+    imported = {
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert not imported & {"time", "sleep", "socket", "ssl", "asyncio", "http", "subprocess"}

@@ -1,0 +1,449 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import logging
+import re
+from typing import Any
+
+import pendulum
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_capillary.api.errors import (
+    CapillaryApiError,
+    CapillaryAuthError,
+    CapillaryError,
+    CapillarySettingsError,
+    CapillaryTransportError,
+)
+from airflow_provider_capillary.api.jobs import UploadJob, read_jobs
+from airflow_provider_capillary.api.waiting import (
+    RedeemUploadWait,
+    WaitOptions,
+    WaitOutcome,
+    check_choice,
+    check_limits,
+)
+from tests.api.driving import examples, raw_jobs
+
+NOW = pendulum.datetime(2020, 10, 20, 10, 0, 0)
+FAULT = CapillaryTransportError("no answer", is_transient=True)
+
+
+def job(job_id: int = 4455, status: str = "COMPLETED", **fields: Any) -> UploadJob:
+    return UploadJob(job_id=job_id, status=status, coupon_series_id=909234, **fields)
+
+
+def wait_for(failures: int = 0, **options: Any) -> RedeemUploadWait:
+    return RedeemUploadWait(
+        WaitOptions(**{"coupon_series_id": 909234, **options}),
+        log=logging.getLogger("the wait"),
+        now=lambda: NOW,
+        failures=failures,
+    )
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, logger="the wait")
+    return caplog
+
+
+# --- outcomes ----------------------------------------------------------------------------------------------------
+
+
+def test_a_series_without_jobs_is_waited_for() -> None:
+    wait = wait_for()
+    assert wait.see_jobs([]) is None
+    assert wait.last_seen == "no job in the series yet"
+
+
+def test_a_job_that_is_not_there_yet_is_waited_for() -> None:
+    wait = wait_for(job_id="99")
+    assert wait.see_jobs([job(98)]) is None
+    assert wait.last_seen == "the series has no such job yet"
+
+
+@pytest.mark.parametrize("status", ["QUEUED", "started", "VALIDATED", "COMMITED", "PARKED"])
+def test_a_running_job_is_waited_for(status: str) -> None:
+    wait = wait_for()
+    assert wait.see_jobs([job(status=status)]) is None
+    assert wait.last_seen == f"job 4455 was {status}"
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", " finished "])
+def test_a_completed_job_ends_the_wait(status: str) -> None:
+    done = job(status=status)
+    assert wait_for().see_jobs([done]) == WaitOutcome(kind="completed", message="upload job 4455 is complete", job=done)
+
+
+@pytest.mark.parametrize("status", ["ERRORED", "errorred ", "ERROR", "FAILED", "CANCELLED"])
+def test_a_failed_job_ends_the_wait(status: str) -> None:
+    failed = job(status=status)
+    assert wait_for().see_jobs([failed]) == WaitOutcome(
+        kind="job_failed", message=f"upload job 4455 ended as {status.strip()}", job=failed
+    )
+
+
+def test_a_failed_job_is_failed_whatever_its_errors() -> None:
+    outcome = wait_for(max_error_count=0).see_jobs([job(status="FAILED", error_count=5, total_uploaded_count=5)])
+    assert outcome is not None
+    assert outcome.kind == "job_failed"
+
+
+def test_only_the_chosen_job_counts() -> None:
+    jobs = [job(1, "FAILED"), job(2, "COMPLETED"), job(3, "QUEUED")]
+    assert wait_for().see_jobs(jobs) is None
+    ends = [wait_for(job_id=number).see_jobs(jobs) for number in (1, 2, 3)]
+    assert [end and end.kind for end in ends] == ["job_failed", "completed", None]
+
+
+def test_a_wait_that_took_too_long_says_what_it_saw_last() -> None:
+    wait = wait_for()
+    assert wait.time_out(600).message == "the upload job did not end within 600 seconds; last seen: nothing yet"
+    wait.see_jobs([job(status="QUEUED")])
+    assert wait.time_out(600) == WaitOutcome(
+        kind="timeout", message="the upload job did not end within 600 seconds; last seen: job 4455 was QUEUED"
+    )
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.5, "0.5"), (604_800, "604800"), (2_592_000.0, "2592000")])
+def test_the_timeout_is_told_in_plain_digits(seconds: float, shown: str) -> None:
+    assert f"within {shown} seconds" in wait_for().time_out(seconds).message
+
+
+# --- error limits ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("errors", "total", "limits", "kind"),
+    [
+        (5, 5, {}, "completed"),
+        (None, None, {}, "completed"),
+        (0, 10, {"max_error_count": 0}, "completed"),
+        (1, 10, {"max_error_count": 0}, "too_many_errors"),
+        (3, 10, {"max_error_count": 3}, "completed"),
+        (4, 10, {"max_error_count": 3}, "too_many_errors"),
+        (4, None, {"max_error_count": 4}, "completed"),
+        (4, None, {"max_error_count": 3}, "too_many_errors"),
+        (1, 4, {"max_error_rate": 0.25}, "completed"),
+        (2, 4, {"max_error_rate": 0.25}, "too_many_errors"),
+        (4, 4, {"max_error_rate": 1.0}, "completed"),
+        (0, 4, {"max_error_rate": 0.0}, "completed"),
+        (1, 4, {"max_error_rate": 0.0}, "too_many_errors"),
+        (0, 0, {"max_error_rate": 0.0}, "completed"),
+        (1, 0, {"max_error_rate": 0.5}, "too_many_errors"),
+        (0, None, {"max_error_rate": 0.0}, "completed"),
+        (1, None, {"max_error_rate": 0.9}, "too_many_errors"),
+        (None, 10, {"max_error_rate": 0.9}, "too_many_errors"),
+        (None, 10, {"max_error_count": 9}, "too_many_errors"),
+        (1, 10, {"max_error_count": 0, "max_error_rate": 0.9}, "too_many_errors"),
+        (9, 10, {"max_error_count": 9, "max_error_rate": 0.5}, "too_many_errors"),
+    ],
+)
+def test_refused_rows_beyond_the_limits_end_the_wait_in_failure(
+    errors: int | None, total: int | None, limits: dict[str, Any], kind: str
+) -> None:
+    seen = job(error_count=errors, total_uploaded_count=total)
+    outcome = wait_for(**limits).see_jobs([seen])
+    assert outcome is not None
+    assert (outcome.kind, outcome.job) == (kind, seen)
+
+
+@pytest.mark.parametrize(
+    ("errors", "total", "limits", "message"),
+    [
+        (4, 10, {"max_error_count": 3}, "upload job 4455 has 4 errors in 10 rows, more than max_error_count=3"),
+        (6, 10, {"max_error_rate": 0.5}, "upload job 4455 has 6 errors in 10 rows, more than max_error_rate=0.5"),
+        (
+            None,
+            10,
+            {"max_error_count": 3},
+            "upload job 4455 is complete, but Capillary did not tell its counts, so the error limit cannot be checked",
+        ),
+    ],
+)
+def test_the_message_names_counts_and_limit(
+    errors: int | None, total: int | None, limits: dict[str, Any], message: str
+) -> None:
+    outcome = wait_for(**limits).see_jobs([job(error_count=errors, total_uploaded_count=total)])
+    assert outcome is not None
+    assert outcome.message == message
+
+
+def test_a_count_that_is_not_known_is_not_told_as_one() -> None:
+    outcome = wait_for(max_error_count=3).see_jobs([job(error_count=4)])
+    assert outcome is not None
+    assert outcome.message.startswith("upload job 4455 has 4 errors")
+    assert "None" not in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("limits", "named"),
+    [
+        ((-1, None, 10), "max_error_count"),
+        ((True, None, 10), "max_error_count"),
+        (("3", None, 10), "max_error_count"),
+        ((None, -0.1, 10), "max_error_rate"),
+        ((None, 1.1, 10), "max_error_rate"),
+        ((None, 50, 10), "max_error_rate"),
+        ((None, float("nan"), 10), "max_error_rate"),
+        ((None, "0.5", 10), "max_error_rate"),
+        ((None, None, 0), "max_consecutive_failures"),
+        ((None, None, None), "max_consecutive_failures"),
+        ((None, None, True), "max_consecutive_failures"),
+    ],
+)
+def test_limits_that_cannot_be_meant_are_refused_by_name(limits: tuple[Any, Any, Any], named: str) -> None:
+    with pytest.raises(CapillarySettingsError, match=named):
+        check_limits(*limits)
+
+
+@pytest.mark.parametrize("limits", [(None, None, 10), (0, 0, 1), (5, 1.0, 3), (5, 0.5, 10)])
+def test_limits_in_their_range_are_fine(limits: tuple[Any, Any, Any]) -> None:
+    check_limits(*limits)
+
+
+# --- faults ------------------------------------------------------------------------------------------------------
+
+
+def test_passing_faults_are_counted_in_a_row_and_the_last_one_ends_the_wait() -> None:
+    wait = wait_for(max_consecutive_failures=3)
+    assert [wait.see_error(FAULT), wait.see_error(FAULT)] == [None, None]
+    last = CapillaryApiError("down", http_status=503, is_transient=True)
+    assert wait.see_error(last) == WaitOutcome(kind="error", message="down (HTTP 503)", error=last)
+
+
+def test_ten_in_a_row_are_the_default() -> None:
+    wait = wait_for()
+    outcomes = [wait.see_error(FAULT) for _ in range(10)]
+    assert outcomes[:9] == [None] * 9
+    assert outcomes[9] is not None
+
+
+@pytest.mark.parametrize("jobs", [[], [job(status="QUEUED")]])
+def test_every_look_that_succeeds_begins_the_count_anew(jobs: list[UploadJob]) -> None:
+    wait = wait_for(max_consecutive_failures=2)
+    for _ in range(5):
+        assert wait.see_error(FAULT) is None
+        assert wait.failures == 1
+        assert wait.see_jobs(jobs) is None
+        assert wait.failures == 0
+
+
+def test_the_count_of_an_earlier_process_goes_on() -> None:
+    wait = wait_for(failures=9)
+    outcome = wait.see_error(FAULT)
+    assert outcome is not None
+    assert outcome.kind == "error"
+
+
+@pytest.mark.parametrize("error", [CapillaryAuthError("no"), CapillaryApiError("bad", http_status=400)])
+def test_a_lasting_fault_ends_the_wait_at_once(error: CapillaryError) -> None:
+    assert wait_for().see_error(error) == WaitOutcome(kind="error", message=str(error), error=error)
+
+
+@pytest.mark.parametrize("error", [FAULT, CapillaryAuthError("no")])
+def test_with_silent_fail_no_fault_ends_the_wait(error: CapillaryError, log: pytest.LogCaptureFixture) -> None:
+    wait = wait_for(silent_fail=True, max_consecutive_failures=1)
+    assert [wait.see_error(error) for _ in range(20)] == [None] * 20
+    assert [record.levelname for record in log.records] == ["ERROR"] * 20
+
+
+def test_a_failed_look_is_never_taken_for_a_failed_job() -> None:
+    wait = wait_for(max_consecutive_failures=1)
+    outcome = wait.see_error(FAULT)
+    assert outcome is not None
+    assert outcome.kind != "job_failed"
+    assert outcome.job is None
+
+
+def test_a_passing_fault_is_a_warning_that_says_how_many_are_left(log: pytest.LogCaptureFixture) -> None:
+    wait_for().see_error(FAULT)
+    (record,) = log.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == "Look at the upload job failed (1 in a row, giving up at 10): no answer"
+
+
+# --- the log -----------------------------------------------------------------------------------------------------
+
+
+def messages(log: pytest.LogCaptureFixture, level: str | None = None) -> list[str]:
+    return [record.getMessage() for record in log.records if level in (None, record.levelname)]
+
+
+def test_the_choice_is_logged_once_with_id_file_name_and_age(log: pytest.LogCaptureFixture) -> None:
+    wait = wait_for()
+    seen = job(status="QUEUED", uploaded_file_name="couponCode_1603183613031_253234.csv")
+    for _ in range(3):
+        wait.see_jobs([seen])
+    choice, progress = messages(log)
+    assert re.fullmatch(
+        r"Waiting for upload job 4455 of coupon series 909234, file couponCode_1603183613031_253234\.csv, "
+        r"uploaded 2020-10-20T08:46:53\.031\S* \(1 hour before this look\)",
+        choice,
+    )
+    assert progress == "Upload job 4455 is QUEUED"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"uploaded_file_url": "stored.csv"}, "file stored.csv, of unknown age"),
+        ({"created_on": pendulum.datetime(2020, 10, 19)}, "file (no name), of 2020-10-19"),
+        ({}, "file (no name), of unknown age"),
+    ],
+)
+def test_a_job_that_tells_less_is_logged_with_what_there_is(
+    fields: dict[str, Any], told: str, log: pytest.LogCaptureFixture
+) -> None:
+    wait_for().see_jobs([job(status="QUEUED", **fields)])
+    assert messages(log)[0] == f"Waiting for upload job 4455 of coupon series 909234, {told}"
+
+
+def test_a_newer_job_that_takes_over_is_logged_too(log: pytest.LogCaptureFixture) -> None:
+    wait = wait_for()
+    wait.see_jobs([job(1, "QUEUED")])
+    wait.see_jobs([job(1, "QUEUED"), job(2, "QUEUED")])
+    assert [text for text in messages(log) if text.startswith("Waiting")] == [
+        f"Waiting for upload job {number} of coupon series 909234, file (no name), of unknown age" for number in (1, 2)
+    ]
+
+
+def test_progress_is_logged_when_it_happens(log: pytest.LogCaptureFixture) -> None:
+    wait = wait_for()
+    for status in ("QUEUED", "QUEUED", "STARTED", "STARTED", "COMPLETED"):
+        wait.see_jobs([job(status=status)])
+    assert messages(log)[1:] == [
+        "Upload job 4455 is QUEUED",
+        "Upload job 4455 is STARTED",
+        "Upload job 4455 is COMPLETED",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["PARKED", "PARKED", "PARKED"],
+        ["PARKED", "parked ", "Parked"],
+        ["PARKED", "QUEUED", "PARKED"],
+    ],
+    ids=["same", "spelt differently", "back again"],
+)
+def test_an_unknown_word_is_warned_about_once(words: list[str], log: pytest.LogCaptureFixture) -> None:
+    wait = wait_for()
+    for word in words:
+        assert wait.see_jobs([job(status=word)]) is None
+    assert messages(log, "WARNING") == ["Upload job 4455 has the unknown status 'PARKED', taken as still running"]
+
+
+# --- options -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given_id", [909234, "909234", " 909234 "])
+def test_the_series_may_be_a_number_or_text(given_id: Any) -> None:
+    assert WaitOptions(coupon_series_id=given_id).series_id == 909234
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"job_id": ""}, "job_id"),
+        ({"job_id": "None"}, "job_id"),
+        ({"job_id": 5, "uploaded_file_name": "a"}, "job_id"),
+        ({"job_id": 5, "after_job_id": 4}, "job_id"),
+        ({"uploaded_file_name": "  "}, "uploaded_file_name"),
+        ({"after_job_id": "x"}, "after_job_id"),
+    ],
+)
+def test_a_choice_that_cannot_be_meant_is_refused_before_the_first_look(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(CapillarySettingsError, match=named):
+        wait_for(**options)
+
+
+def test_a_name_goes_together_with_a_job_to_come_after() -> None:
+    check_choice(None, "a*.csv", 4)
+    choice = WaitOptions(coupon_series_id=1, uploaded_file_name="a*.csv", after_job_id="4").choice()
+    assert (choice.job_id, choice.uploaded_file_name, choice.after_job_id) == (None, "a*.csv", 4)
+
+
+def test_options_travel_as_json() -> None:
+    options = WaitOptions(coupon_series_id="5", job_id=7, max_error_rate=0.5, silent_fail=True)
+    assert WaitOptions(**json.loads(json.dumps(options.to_dict()))) == options
+
+
+# --- events ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        WaitOutcome(kind="completed", message="m", job=job(created_on=pendulum.datetime(2020, 1, 1))),
+        WaitOutcome(kind="job_failed", message="m", job=job(status="FAILED")),
+        WaitOutcome(kind="too_many_errors", message="m", job=job(error_count=5)),
+        WaitOutcome(kind="timeout", message="m"),
+    ],
+    ids=lambda outcome: outcome.kind,
+)
+def test_an_outcome_survives_the_way_from_the_triggerer(outcome: WaitOutcome) -> None:
+    assert WaitOutcome.from_event(json.loads(json.dumps(outcome.to_event()))) == outcome
+
+
+def test_an_error_survives_the_way_from_the_triggerer() -> None:
+    error = CapillaryApiError("down", http_status=503, api_code="4001", request_id="r", is_transient=True)
+    event = json.loads(json.dumps(WaitOutcome(kind="error", message="m", error=error).to_event()))
+    again = WaitOutcome.from_event(event)
+    assert again.error is not None
+    assert (again.kind, type(again.error), again.error.to_dict()) == ("error", CapillaryApiError, error.to_dict())
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        None,
+        "completed",
+        [],
+        {},
+        {"kind": None},
+        {"kind": "success"},
+        {"kind": ["completed"]},
+        {"status": "success", "message": "m"},
+        {"kind": "completed", "message": "m", "job": "4455"},
+        {"kind": "completed", "message": "m", "job": {}},
+        {"kind": "completed", "message": "m", "job": None},
+        {"kind": "job_failed", "message": "m"},
+        {"kind": "error", "message": "m", "error": None},
+        {"kind": "error", "message": "m", "error": "down"},
+    ],
+    ids=str,
+)
+def test_an_event_that_is_none_of_ours_fails_loudly(event: Any) -> None:
+    with pytest.raises(CapillaryError):
+        WaitOutcome.from_event(event)
+
+
+looks = st.lists(st.none() | st.lists(raw_jobs, max_size=3), max_size=12)
+
+
+@examples(100)
+@given(looks, st.none() | st.integers(0, 5), st.none() | st.floats(0, 1), st.integers(1, 4))
+def test_whatever_comes_the_wait_goes_on_or_ends_in_an_outcome_that_travels(
+    seen: list[list[dict[str, Any]] | None], most: int | None, rate: float | None, budget: int
+) -> None:
+    wait = wait_for(max_error_count=most, max_error_rate=rate, max_consecutive_failures=budget)
+    in_a_row = 0
+    for look in seen:
+        try:
+            jobs = None if look is None else read_jobs({"result": {"redeemUploadJobStatuses": look}})
+        except CapillaryError:
+            jobs = None
+        outcome = wait.see_error(FAULT) if jobs is None else wait.see_jobs(jobs)
+        in_a_row = in_a_row + 1 if jobs is None else 0
+        newest = max(jobs or [], key=lambda each: each.job_id, default=None)
+        assert (outcome is not None) == (in_a_row == budget or (newest is not None and newest.is_done))
+        if outcome is not None:
+            event = json.loads(json.dumps(outcome.to_event()))
+            assert WaitOutcome.from_event(event).to_event() == event
+            break

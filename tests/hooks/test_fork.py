@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Airflow forks a process for each task: what the parent had under way is not the child's."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from asgiref.sync import SyncToAsync
+
+from airflow_provider_capillary.hooks.capillary import CapillaryHook
+from airflow_provider_capillary.sandbox import Fault
+from tests.hooks.clients import CONN_ID, QUICK, SERIES
+from tests.hooks.servers import relay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_capillary.sandbox import Sandbox
+    from tests.hooks.clients import Client
+    from tests.hooks.conftest import Connect
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
+
+
+def in_child(work: Callable[[], Any]) -> Any:
+    """Do something in a forked process and return what came of it; fail if nothing does."""
+    receive, send = os.pipe()
+    child = os.fork()
+    if child == 0:
+        # Airflow reads connections in a thread that asgiref keeps; the child has none of the parent's threads.
+        SyncToAsync.single_thread_executor = ThreadPoolExecutor(1)
+        try:
+            result = {"result": work()}
+        except BaseException as error:
+            result = {"error": repr(error)}
+        os.write(send, json.dumps(result).encode())
+        os._exit(0)
+    os.close(send)
+    try:
+        ready, _, _ = select.select([receive], [], [], 3)
+        assert ready, "the child hangs"
+        return json.loads(os.read(receive, 65536))
+    finally:
+        os.close(receive)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_child_fetches_a_token_of_its_own(client: Client, sandbox: Sandbox, conn_id: str) -> None:
+    client.jobs(conn_id)
+    assert in_child(lambda: len(client.jobs(conn_id))) == {"result": 0}
+    assert sandbox.counts == {"token": 2, "status": 2}
+    client.jobs(conn_id)  # that of the parent is as good as before
+    assert sandbox.count("token") == 2
+
+
+def test_a_child_does_not_wait_for_the_token_that_the_parent_fetches(
+    client: Client, sandbox: Sandbox, conn_id: str
+) -> None:
+    sandbox.inject(Fault("slow", endpoint="token", seconds=0.5))
+    with_parent = threading.Thread(target=lambda: CapillaryHook(conn_id).get_redeem_upload_jobs(SERIES))
+    with_parent.start()
+    _until(lambda: sandbox.count("token") == 1)
+    assert in_child(lambda: len(client.jobs(conn_id))) == {"result": 0}
+    with_parent.join(10)
+    assert sandbox.counts == {"token": 2, "status": 2}
+
+
+def test_a_hook_that_was_made_before_works_in_the_child(sandbox: Sandbox, conn_id: str, hook: CapillaryHook) -> None:
+    assert in_child(lambda: len(hook.get_redeem_upload_jobs(SERIES))) == {"result": 0}
+    assert hook.get_redeem_upload_jobs(SERIES) == []
+
+
+def test_a_hook_that_was_used_before_does_not_wait_for_the_parent(
+    sandbox: Sandbox, conn_id: str, hook: CapillaryHook
+) -> None:
+    hook.get_redeem_upload_jobs(SERIES)
+    sandbox.expire_tokens()
+    sandbox.inject(Fault("slow", endpoint="token", seconds=1))
+    with_parent = threading.Thread(target=lambda: hook.get_redeem_upload_jobs(SERIES))
+    with_parent.start()
+    _until(lambda: sandbox.count("token") == 2)
+    try:
+        assert in_child(lambda: len(hook.get_redeem_upload_jobs(SERIES))) == {"result": 0}
+    finally:
+        with_parent.join(10)
+
+
+def test_a_hook_that_was_used_before_does_not_share_its_tcp_connection(sandbox: Sandbox, connect: Connect) -> None:
+    # Two processes on one connection read each other's answers.
+    with relay(sandbox.port) as counting:
+        hook = CapillaryHook(connect(sandbox, CONN_ID, fields={"port": counting.port}), retry_policy=QUICK)
+        hook.get_redeem_upload_jobs(SERIES)
+        assert counting.accepted == 1
+        assert in_child(lambda: len(hook.get_redeem_upload_jobs(SERIES))) == {"result": 0}
+        assert counting.accepted == 2
+        # Nor did the child close it when it forgot it.
+        assert hook.get_redeem_upload_jobs(SERIES) == []
+        assert counting.accepted == 2
+
+
+def _until(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.005)

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No token, secret or header value ever shows, whatever goes wrong and however talkative the logs are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk.log import redact
+
+from airflow_provider_capillary.api.messages import Answer, ApiRequest
+from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.exceptions import CapillaryError, CapillaryTransportError
+from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
+from airflow_provider_capillary.hooks.connection_state import connection_state
+from airflow_provider_capillary.sandbox import Fault, Sandbox
+from tests.hooks.clients import QUICK, SERIES
+from tests.hooks.servers import closed_port
+from tests.hooks.test_error_files import job_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.hooks.clients import Client, Opened
+    from tests.hooks.conftest import Connect, Start, Told
+
+TWICE = RetryPolicy(max_attempts=2, base_seconds=0.0, retry_after_cap_seconds=0.0)
+SECRET = "client-secret-zq81"
+HEADER_VALUE = "header-value-77kx"
+FAULTS = [
+    Fault("status", status=503),
+    Fault("status", status=429, retry_after=0),
+    Fault("status", status=400),
+    Fault("status", status=403),
+    Fault("html", status=403),
+    Fault("html", status=404),
+    Fault("html", status=200),
+    Fault("empty"),
+    Fault("text"),
+    Fault("reset"),
+    Fault("cut"),
+    Fault("cut", rst=True, fraction=0.2),
+    Fault("unmarked"),
+    Fault("wrong_length"),
+    Fault("slow", seconds=5),
+    Fault("gzip"),
+    Fault("expired_token"),
+    Fault("expired_token", form="body_498"),
+    Fault("redirect", location="http://127.0.0.1:9/x"),
+    Fault("body", status=200, body={}),
+    Fault("body", status=500, body={"errors": [{"code": 1, "message": "?"}]}),
+]  # fmt: skip
+
+
+@pytest.fixture
+def sandbox(start: Start) -> Sandbox:
+    """A sandbox with a secret that is found in no other text."""
+    return start(client_secret=SECRET)
+
+
+@pytest.fixture
+def secretive(sandbox: Sandbox, connect: Connect) -> str:
+    """A connection that has all kinds of secrets."""
+    return connect(
+        sandbox,
+        headers={"X-Brand": HEADER_VALUE},
+        timeout_seconds=0.2,
+        error_file_url=f"{sandbox.base_url}/files/{{handle}}?sig=s3cr3t-signature",
+    )
+
+
+def shown(error: BaseException) -> Iterator[str]:
+    """All that an exception shows, with those it came from."""
+    yield "".join(traceback.format_exception(error))
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        current = waiting.pop()
+        if current is not None:
+            yield f"{current} {current!r} {current.args} {vars(current)}"
+            waiting += [current.__cause__, current.__context__]
+    if isinstance(error, CapillaryError):
+        yield json.dumps(error.to_dict())
+        yield repr(pickle.loads(pickle.dumps(error)))
+
+
+def attempt(work: Callable[[], object]) -> str:
+    """Do something that may fail; return all that its end shows."""
+    try:
+        return repr(work())
+    except CapillaryError as error:
+        return "\n".join(shown(error))
+
+
+def ask_with_faults(sandbox: Sandbox, hook: Opened) -> str:
+    """Ask while each of the faults happens, once and always."""
+    texts = []
+    for fault in FAULTS:
+        for times in (1, None):
+            for endpoint in ("status", "token"):
+                sandbox.expire_tokens()
+                sandbox.inject(Fault(**{**vars(fault), "endpoint": endpoint, "times": times}))
+                texts.append(attempt(hook.jobs))
+                sandbox.clear_faults()
+    return "\n".join(texts)
+
+
+def assert_silent(text: str, sandbox: Sandbox) -> None:
+    """Nothing of value is in a text."""
+    assert len(text) > 1000  # something was told
+    assert sandbox.tokens_issued
+    for secret in (SECRET, HEADER_VALUE, *sandbox.tokens_issued):
+        assert secret not in text
+
+
+def test_nothing_shows_of_questions_that_fail(client: Client, sandbox: Sandbox, secretive: str, told: Told) -> None:
+    with client.opened(secretive, policy=TWICE) as hook:
+        texts = ask_with_faults(sandbox, hook)
+        texts += f"{hook.hook!r} {hook.hook} {vars(hook.hook)}"
+    assert_silent(texts, sandbox)
+    assert_silent(told.text, sandbox)
+
+
+def test_nothing_shows_of_files_that_fail(sandbox: Sandbox, secretive: str, told: Told) -> None:
+    content = b"not issued,PERSONAL-DATA-0001\n" * 20_000
+    job = job_at(sandbox.add_job(SERIES, errors=1, error_file=content).handle)
+    hook = CapillaryHook(secretive, retry_policy=TWICE)
+
+    def read() -> int:
+        with hook.open_error_file(job) as stream:
+            return len(stream.read())
+
+    texts = []
+    for fault in FAULTS:
+        if fault.kind == "slow":
+            continue
+        for times in (1, None):
+            sandbox.inject(Fault(**{**vars(fault), "endpoint": "files", "times": times}))
+            texts.append(attempt(read))
+            sandbox.clear_faults()
+    everything = "\n".join(texts)
+    assert_silent(everything, sandbox)
+    assert "PERSONAL-DATA" not in everything
+    assert "s3cr3t-signature" not in everything
+    logged = told.text
+    assert_silent(logged, sandbox)
+    assert "PERSONAL-DATA" not in logged
+
+
+def test_a_signature_is_kept_out_of_task_logs(sandbox: Sandbox, secretive: str, told: Told) -> None:
+    # The query of a signed URL is as good as a password for the file, and urllib3 logs it at DEBUG.
+    job = sandbox.add_job(SERIES, errors=1)
+    hook = CapillaryHook(secretive, retry_policy=QUICK)
+    with hook.open_error_file(job_at(job.handle)) as stream:
+        assert stream.read()
+    assert sandbox.requests[-1].query == "sig=s3cr3t-signature"
+    assert "s3cr3t-signature" not in redact(told.text)
+
+
+def test_so_is_that_of_a_redirect(sandbox: Sandbox, secretive: str, told: Told) -> None:
+    job = sandbox.add_job(SERIES, errors=1)
+    sandbox.inject(Fault("redirect", endpoint="files", location=f"/files/{job.handle}?sig=another-s3cr3t"))
+    hook = CapillaryHook(secretive, retry_policy=QUICK)
+    with hook.open_error_file(job_at("elsewhere")) as stream:
+        assert stream.read()
+    assert sandbox.requests[-1].query == "sig=another-s3cr3t"
+    assert "another-s3cr3t" not in redact(told.text)
+
+
+def test_nothing_shows_of_a_session_of_ones_own(sandbox: Sandbox, secretive: str, told: Told) -> None:
+    sandbox.inject(Fault("redirect", endpoint="other", location="/coupon/y"))
+    with CapillaryHook(secretive).get_conn() as session:
+        answer = session.get(f"{sandbox.base_url}/coupon/x")
+        assert_silent(f"{told.text} {session!r} {answer!r} {session.headers} {session.auth!r}" + " " * 1000, sandbox)
+
+
+@pytest.mark.parametrize("where", ["token", "status"])
+@pytest.mark.parametrize("status", [200, 401, 500])
+def test_an_error_that_echoes_them_is_blackened(
+    client: Client, sandbox: Sandbox, secretive: str, told: Told, where: str, status: int
+) -> None:
+    with client.opened(secretive) as hook:
+        hook.jobs()
+        echo = f"you sent {SECRET} with {HEADER_VALUE} and {sandbox.tokens_issued[0]}, you fool"
+        body = {"success": False, "status": 8001, "message": echo, "errors": None}
+        if where == "token":
+            sandbox.expire_tokens()
+            body["message"] = f"you sent {SECRET} with {HEADER_VALUE}, you fool"
+        sandbox.inject(Fault("body", endpoint=where, status=status, body=body, times=None))
+        text = attempt(hook.jobs)
+    assert "Capillary" in text
+    assert_silent(text + " " * 1000, sandbox)
+    assert_silent(told.text + " " * 1000, sandbox)
+
+
+def test_an_error_of_a_file_that_echoes_the_token_is_blackened(sandbox: Sandbox, secretive: str) -> None:
+    hook = CapillaryHook(secretive, retry_policy=QUICK)
+    hook.get_redeem_upload_jobs(SERIES)
+    body = {"success": False, "status": 8001, "message": f"token {sandbox.tokens_issued[0]} may not read this"}
+    sandbox.inject(Fault("body", endpoint="files", status=400, body=body))
+
+    def read() -> bytes:
+        with hook.open_error_file(job_at("handle")) as stream:
+            return stream.read()
+
+    assert_silent(attempt(read) + " " * 1000, sandbox)
+
+
+def test_nothing_shows_of_a_host_that_cannot_be_reached(
+    client: Client, sandbox: Sandbox, connect: Connect, told: Told
+) -> None:
+    connect(sandbox, headers={"X-Brand": HEADER_VALUE})
+    client.jobs()
+    connect(
+        sandbox,
+        fields={"port": closed_port()},
+        headers={"X-Brand": HEADER_VALUE},
+        auth_url=f"{sandbox.base_url}/v3/oauth/token/generate?apikey=s3cr3t-signature",
+    )
+    with pytest.raises(CapillaryTransportError) as caught:
+        client.jobs()
+    text = "\n".join(shown(caught.value)) + " " * 1000
+    assert_silent(text, sandbox)
+    assert_silent(told.text + " " * 1000, sandbox)
+    # Nor does what the libraries raised, whose texts and attributes nobody here controls.
+    assert "requests.exceptions" not in text
+    assert "httpx." not in text
+
+
+def test_nothing_shows_in_a_repr(sandbox: Sandbox, secretive: str) -> None:
+    hook = CapillaryHook(secretive)
+    hook.get_redeem_upload_jobs(SERIES)
+    settings = hook.settings
+    token = hook._driver.run(hook._capillary.get_token())
+    state = connection_state(settings)
+    headers = {"X-CAP-API-OAUTH-TOKEN": token.value, "X-Brand": HEADER_VALUE}
+    values: list[Any] = [
+        settings,
+        token,
+        state,
+        state.tokens,
+        state.limiter,
+        hook._driver,
+        hook._capillary,
+        ApiRequest("POST", sandbox.base_url, headers=headers, body=SECRET.encode()),
+        Answer(200, headers, body=token.value.encode()),
+        hook,
+        hook.get_conn(),
+    ]
+    assert_silent("\n".join(f"{value!r} {value}" for value in values) + " " * 1000, sandbox)
+
+
+def test_nor_does_the_signature_of_a_template(secretive: str) -> None:
+    assert "s3cr3t-signature" not in repr(CapillaryHook(secretive).settings)
+
+
+class TestMasking:
+    """What Airflow is told to keep out of task logs."""
+
+    def test_of_the_token(self, client: Client, sandbox: Sandbox, secretive: str) -> None:
+        client.jobs(secretive)
+        (token,) = sandbox.tokens_issued
+        assert redact(f"the token is {token}") == "the token is ***"
+
+    def test_of_each_new_one(self, client: Client, sandbox: Sandbox, secretive: str) -> None:
+        with client.opened(secretive) as hook:
+            hook.jobs()
+            sandbox.expire_tokens()
+            hook.jobs()
+        assert len(sandbox.tokens_issued) == 2
+        assert redact(sandbox.tokens_issued) == ["***", "***"]
+
+    def test_of_the_secret_and_the_header_values(self, client: Client, start: Start, connect: Connect) -> None:
+        number = "async" if client.is_async else "sync"
+        sandbox = start(client_secret=f"another-secret-{number}")
+        connect(sandbox, headers={"X-Brand": f"another-value-{number}"})
+        with client.opened():
+            if not client.is_async:
+                client.jobs()
+        assert redact(f"a another-secret-{number} b another-value-{number} c") == "a *** b *** c"
+
+    def test_of_the_token_of_a_connection_test(self, sandbox: Sandbox, secretive: str) -> None:
+        assert CapillaryHook(secretive).test_connection()[0]
+        assert redact(sandbox.tokens_issued) == ["***"]
+
+    async def test_of_the_token_even_where_many_wait_for_it(self, sandbox: Sandbox, secretive: str) -> None:
+        sandbox.inject(Fault("slow", endpoint="token", seconds=0.1))
+        async with CapillaryAsyncHook(secretive, retry_policy=QUICK) as hook:
+            await asyncio.gather(*(hook.get_redeem_upload_jobs(SERIES) for _ in range(10)))
+        assert redact(sandbox.tokens_issued) == ["***"]

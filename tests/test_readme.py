@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README says what the code does: its tables are compared with signatures, its examples are run."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_capillary import __version__, exceptions
+from airflow_provider_capillary.api.jobs import UploadJob
+from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.api.settings import ConnectionSettings
+from airflow_provider_capillary.get_provider_info import get_provider_info
+from airflow_provider_capillary.hooks.capillary import CapillaryHook
+from airflow_provider_capillary.sandbox import Fault, Sandbox
+from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
+from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+REQUIRED = inspect.Parameter.empty
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def table_under(heading: str, first_column: str) -> list[list[str]]:
+    """The rows of the table whose first column is called so, between a heading and the next."""
+    (section,) = re.findall(rf"^#+ {re.escape(heading)}$(.*?)(?=^#+ [A-Z]|\Z)", README, re.MULTILINE | re.DOTALL)
+    lines = section.splitlines()
+    (start,) = (number for number, line in enumerate(lines) if line.startswith(f"| {first_column} |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def code(cell: str) -> str:
+    """What a cell shows in code type, and nothing but that."""
+    match = re.fullmatch(r"`([^`]+)`", cell)
+    assert match, f"{cell!r} should be in code type"
+    return match[1]
+
+
+def default(cell: str) -> Any:
+    return REQUIRED if cell == "required" else ast.literal_eval(code(cell))
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, Any]:
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+
+
+def namespace_of(example: str) -> dict[str, Any]:
+    """Run an example of the README."""
+    namespace: dict[str, Any] = {"__name__": "example"}
+    exec(compile(example, "README.md", "exec"), namespace)
+    return namespace
+
+
+def example_with(word: str) -> str:
+    (example,) = (block for block in blocks("python") if word in block)
+    return example
+
+
+@pytest.mark.parametrize("cls", [CapillaryRedeemUploadSensor, CapillaryErrorFileToObjectStorageOperator])
+def test_every_parameter_is_in_the_table_with_its_default_and_no_other_is(cls: type) -> None:
+    documented = {code(name): default(value) for name, value, *_ in table_under(cls.__name__, "Parameter")}
+    assert documented == parameters_of(cls)
+
+
+@pytest.mark.parametrize("cls", [CapillaryRedeemUploadSensor, CapillaryErrorFileToObjectStorageOperator])
+def test_the_table_says_what_is_templated(cls: Any) -> None:
+    documented = {code(name): templated for name, _, templated, _ in table_under(cls.__name__, "Parameter")}
+    assert documented == {name: "yes" if name in cls.template_fields else "no" for name in documented}
+
+
+def test_every_parameter_of_the_retry_policy_is_in_its_table() -> None:
+    documented = {code(name): default(value) for name, value, _ in table_under("Hooks", "Parameter")}
+    assert documented == parameters_of(RetryPolicy)
+
+
+def test_every_field_of_the_connection_form_is_in_the_table() -> None:
+    info: Any = get_provider_info()
+    (connection,) = info["connection-types"]
+    fields = {label: name for name, label in connection["ui-field-behaviour"]["relabeling"].items()}
+    fields |= {"Port": "port"} | {field["label"]: name for name, field in connection["conn-fields"].items()}
+
+    documented = {label: code(stored) for label, stored, *_ in table_under("The connection", "Field")}
+
+    assert documented == fields
+
+
+def test_every_public_method_of_the_hook_is_in_the_table() -> None:
+    methods = {name for name, _ in inspect.getmembers(CapillaryHook, inspect.isfunction) if name in vars(CapillaryHook)}
+    documented = {code(cell).partition("(")[0] for cell, _ in table_under("Hooks", "Method")}
+    assert documented == {name for name in methods if not name.startswith("_")}
+
+
+def test_every_field_of_a_job_is_in_the_table_and_in_the_example_of_an_xcom() -> None:
+    fields = [field.name for field in dataclasses.fields(UploadJob)]
+    assert sorted(code(name) for name, *_ in table_under("UploadJob", "Field")) == sorted(fields)
+    (example,) = blocks("json")
+    job = json.loads(example)
+    assert UploadJob.from_dict(job).to_dict() == job
+    assert sorted(job) == sorted(fields)
+
+
+def test_every_exception_is_in_the_table() -> None:
+    assert sorted(code(name) for name, *_ in table_under("Exceptions", "Exception")) == sorted(exceptions.__all__)
+
+
+def test_the_table_of_status_words_is_right() -> None:
+    rows = {meaning: cell for cell, meaning in table_under('What "done" means', "Status word")}
+    for meaning, done in (("completed", (True, False)), ("failed", (False, True)), ("running", (False, False))):
+        for word in re.findall(r"`(\w+)`", rows[meaning]):
+            job = UploadJob(job_id=1, status=word)
+            assert (job.is_completed, job.is_failed) == done, word
+            assert job.has_known_status, word
+
+
+def test_every_make_target_is_in_the_table() -> None:
+    targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    documented = [code(cell) for cell, _ in table_under("Development", "Target")]
+    assert sorted(documented) == sorted(f"make {target}" for target in targets)
+
+
+@pytest.mark.parametrize("example", blocks("python"), ids=lambda example: example.split()[-1])
+def test_every_python_example_compiles_and_imports_what_there_is(example: str) -> None:
+    compile(example, "README.md", "exec")
+    imports = [node for node in ast.parse(example).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    namespace_of("\n".join(ast.unparse(node) for node in imports))
+
+
+def test_the_dag_is_one() -> None:
+    namespace = namespace_of(example_with("with DAG("))
+    dag = namespace["wait"].dag
+    assert namespace["wait"].downstream_task_ids == {"errors"}
+    assert namespace["errors"].downstream_task_ids == {"load"}
+    assert sorted(dag.task_ids) == ["errors", "load", "wait"]
+
+
+def test_the_example_of_the_hook_reads_the_whole_error_file(sandbox: Sandbox, capillary_connection: str) -> None:
+    job = sandbox.add_job(535512, errors=3)
+    assert namespace_of(example_with("open_error_file("))["size"] == len(job.read_error_file())
+
+
+def test_the_example_of_a_test_passes(sandbox: Sandbox, capillary_connection: str) -> None:
+    namespace = namespace_of(example_with("@pytest.fixture"))
+    namespace["test_a_short_outage_does_not_matter"](sandbox)
+
+
+def test_the_connections_of_the_examples_are_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    exports = re.findall(r"^export (AIRFLOW_CONN_CAPILLARY_DEFAULT='.*?')$", README, re.MULTILINE | re.DOTALL)
+    assert len(exports) == 2
+    for export in exports:
+        (assignment,) = shlex.split(export)
+        monkeypatch.setenv(*assignment.split("=", 1))
+        connection = CapillaryHook.get_connection("capillary_default")
+        assert ConnectionSettings.from_connection("capillary_default", connection).unknown_extras == ()
+
+
+def test_the_sandbox_takes_what_the_examples_give_it() -> None:
+    sandbox = Sandbox(port=8010)
+    assert f"export AIRFLOW_CONN_CAPILLARY_DEFAULT='{sandbox.connection_json()}'" in README
+    given = dict(re.findall(r"^curl -s http://127.0.0.1:8010/sandbox/(\w+) -d '(.*)'$", README, re.MULTILINE))
+    assert sandbox.add_job(**json.loads(given.pop("jobs"))).errors
+    assert Fault.from_json(json.loads(given.pop("faults")))
+    assert not given
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_into_the_repository_leads_somewhere(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    # As GitHub makes them.
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif "://" not in target:
+            assert (ROOT / target).exists(), target
+
+
+def test_the_changelog_has_this_version() -> None:
+    assert f"\n## {__version__} " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -1,0 +1,454 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the operator promises, whatever the kind of store.
+
+Each class is run for folders by test_error_file_to_folder.py, and for S3 by
+tests/integration/test_error_file_to_s3.py: they derive from it and bring the fixture `store`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import pytest
+from airflow.sdk.exceptions import AirflowTaskTimeout
+
+from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError
+from airflow_provider_capillary.sandbox import Fault
+from tests.transfers.running import (
+    LARGE,
+    SERIES,
+    SMALL,
+    Run,
+    connect,
+    file_url,
+    interrupting,
+    pull,
+    start_child,
+    wait_until,
+)
+from tests.transfers.stores import Content
+
+if TYPE_CHECKING:
+    from airflow_provider_capillary.sandbox import Sandbox
+    from tests.transfers.stores import Store
+
+NAME = "errors.csv"
+OLD = b"the errors of yesterday\n"
+SIZES = pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "of several parts"])
+#: From an endpoint that begins anew each time, and from one where the file can be read on.
+SOURCES = pytest.mark.parametrize("endpoint", ["download", "files"])
+
+#: Ways to break off that nobody can take for the end.
+BREAKS = {
+    "at once": Fault("cut", fraction=0.0),
+    "at once, in chunks": Fault("cut", fraction=0.0, content_length=False),
+    "in the middle": Fault("cut", fraction=0.5),
+    "in the middle, in chunks": Fault("cut", fraction=0.5, content_length=False),
+    "shortly before the end": Fault("cut", fraction=0.99),
+    "shortly before the end, in chunks": Fault("cut", fraction=0.99, content_length=False),
+    "before the last chunk": Fault("cut", fraction=1.0, content_length=False),
+    "by a reset in the middle": Fault("cut", fraction=0.5, rst=True),
+    "by a reset before any answer": Fault("reset"),
+    "short of the announced length": Fault("wrong_length"),
+}
+#: Those among them where a large file has something of its own to show: parts that are already with the store.
+LARGE_BREAKS = ("in the middle", "shortly before the end, in chunks", "by a reset in the middle")
+
+
+def broken(*, forever: bool) -> pytest.MarkDecorator:
+    """Run a test for every way to break off, for a small file and, where it differs, a large one."""
+    cases = [(SMALL, how) for how in BREAKS] + [(LARGE, how) for how in LARGE_BREAKS]
+    return pytest.mark.parametrize(
+        ("content", "fault"),
+        [(content, _repeated(BREAKS[how], forever=forever)) for content, how in cases],
+        ids=[f"{'small' if content is SMALL else 'of several parts'}, {how}" for content, how in cases],
+    )
+
+
+def _repeated(fault: Fault, *, forever: bool) -> dict[str, object]:
+    return {
+        "kind": fault.kind,
+        "fraction": fault.fraction,
+        "content_length": fault.content_length,
+        "rst": fault.rst,
+        "times": None if forever else 1,
+    }
+
+
+class Contract:
+    @pytest.fixture(autouse=True)
+    def _connection(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        connect(monkeypatch, sandbox)
+
+    @pytest.fixture
+    def to(self, store: Store) -> dict[str, object]:
+        """Where to pull to: an exact name in the store."""
+        return {"destination": store.folder + NAME, "object_storage_conn_id": store.conn_id}
+
+
+class Arrival(Contract):
+    """The file arrives, and the next tasks are told where and what it is."""
+
+    def test_a_folder_gets_a_file_named_after_series_and_job(self, sandbox: Sandbox, store: Store) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
+
+        run = pull(job, store.folder, object_storage_conn_id=store.conn_id)
+
+        assert store.visible() == {f"redeem_errors_{SERIES}_{job.job_id}.csv": Content.of(SMALL)}
+        assert run.result == f"{store.folder}redeem_errors_{SERIES}_{job.job_id}.csv"
+
+    def test_an_exact_destination_is_used_as_it_stands(self, sandbox: Sandbox, store: Store) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
+        name = "Fehler 100% of März, v=1+2.csv"
+
+        run = pull(job, store.folder + name, object_storage_conn_id=store.conn_id)
+
+        assert store.visible() == {name: Content.of(SMALL)}
+        assert run.result == store.folder + name
+
+    @SIZES
+    @SOURCES
+    def test_bytes_arrive_unchanged(
+        self, sandbox: Sandbox, store: Store, to: dict, content: bytes, endpoint: str
+    ) -> None:
+        url = "handle" if endpoint == "download" else file_url(sandbox)
+        job = sandbox.add_job(SERIES, errors=1, error_file=content, error_file_url=url)
+
+        pull(job, **to)
+
+        assert store.visible() == {NAME: Content.of(content)}
+        assert store.unfinished() == []
+        assert sandbox.count(endpoint) == 1
+
+    @pytest.mark.parametrize("size", [1, (8 << 20) - 1, 8 << 20, (8 << 20) + 1, 16 << 20])
+    def test_sizes_around_that_of_a_part_arrive(self, sandbox: Sandbox, store: Store, to: dict, size: int) -> None:
+        content = LARGE[:size]
+        job = sandbox.add_job(SERIES, errors=1, error_file=content)
+
+        run = pull(job, **to)
+
+        assert store.visible() == {NAME: Content.of(content)}
+        assert run.xcoms["error_file"]["size_bytes"] == size
+
+    @pytest.mark.parametrize("old", [None, OLD], ids=["new", "replaced"])
+    def test_an_empty_file_is_an_empty_object(
+        self, sandbox: Sandbox, store: Store, to: dict, old: bytes | None
+    ) -> None:
+        if old is not None:
+            store.put(NAME, old)
+        job = sandbox.add_job(SERIES, errors=1, error_file=b"")
+
+        run = pull(job, **to)
+
+        assert store.visible() == {NAME: Content.of(b"")}
+        assert store.unfinished() == []
+        assert run.xcoms["error_file"]["size_bytes"] == 0
+        assert run.xcoms["error_file"]["sha256"] == sha256(b"").hexdigest()
+
+    def test_compression_on_the_way_is_undone(self, sandbox: Sandbox, store: Store, to: dict) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=LARGE)
+        sandbox.inject(Fault("gzip", endpoint="download"))
+
+        run = pull(job, **to)
+
+        assert store.visible() == {NAME: Content.of(LARGE)}
+        assert run.xcoms["error_file"]["size_bytes"] == len(LARGE)
+        assert run.xcoms["error_file"]["sha256"] == sha256(LARGE).hexdigest()
+
+    def test_a_file_that_is_compressed_itself_stays_so(self, sandbox: Sandbox, store: Store, to: dict) -> None:
+        content = gzip.compress(SMALL)
+        job = sandbox.add_job(SERIES, errors=1, error_file=content)
+
+        pull(job, **to)
+
+        assert store.visible() == {NAME: Content.of(content)}
+
+    def test_xcom_tells_place_job_size_and_hash_and_nothing_else(
+        self, sandbox: Sandbox, store: Store, to: dict
+    ) -> None:
+        job = sandbox.add_job(SERIES, rows=9, errors=7, error_file=LARGE)
+
+        run = pull(job, **to)
+
+        assert run.result == store.folder + NAME
+        assert run.xcoms == {
+            "error_file": {
+                "uri": store.folder + NAME,
+                "coupon_series_id": SERIES,
+                "job_id": job.job_id,
+                "error_count": 7,
+                "size_bytes": len(LARGE),
+                "sha256": store.visible()[NAME].sha256,
+            }
+        }
+
+    def test_ids_may_be_text_as_templates_make_them(self, sandbox: Sandbox, store: Store) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
+
+        run = pull(
+            job,
+            store.folder,
+            object_storage_conn_id=store.conn_id,
+            coupon_series_id=f" {SERIES}",
+            job_id=f"{job.job_id}\n",
+        )
+
+        assert list(store.visible()) == [f"redeem_errors_{SERIES}_{job.job_id}.csv"]
+        assert run.xcoms["error_file"]["coupon_series_id"] == SERIES
+        assert run.xcoms["error_file"]["job_id"] == job.job_id
+
+
+class Overwriting(Contract):
+    """A run may find the object of an earlier one."""
+
+    @SIZES
+    def test_an_old_object_is_replaced(self, sandbox: Sandbox, store: Store, to: dict, content: bytes) -> None:
+        store.put(NAME, OLD)
+        job = sandbox.add_job(SERIES, errors=1, error_file=content)
+
+        pull(job, **to)
+
+        assert store.visible() == {NAME: Content.of(content)}
+        assert store.unfinished() == []
+
+    def test_a_second_run_leaves_the_same_single_object(self, sandbox: Sandbox, store: Store) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
+
+        first = pull(job, store.folder, object_storage_conn_id=store.conn_id)
+        second = pull(job, store.folder, object_storage_conn_id=store.conn_id)
+
+        assert second.result == first.result
+        assert second.xcoms == first.xcoms
+        assert store.visible() == {f"redeem_errors_{SERIES}_{job.job_id}.csv": Content.of(SMALL)}
+
+    def test_without_overwrite_an_old_object_stays_and_the_task_says_so(
+        self, sandbox: Sandbox, store: Store, to: dict
+    ) -> None:
+        store.put(NAME, OLD)
+        job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
+        run = Run(job, **to, overwrite=False)
+
+        with pytest.raises(CapillaryErrorFileError, match=r"destination .* is already there.*overwrite") as caught:
+            run()
+
+        assert store.folder + NAME in str(caught.value)
+        assert store.visible() == {NAME: Content.of(OLD)}
+        assert run.xcoms == {}
+        assert sandbox.count("download") == 0
+
+    @pytest.mark.parametrize("content", [b"", SMALL, LARGE], ids=["empty", "small", "of several parts"])
+    def test_without_overwrite_a_new_object_is_written(
+        self, sandbox: Sandbox, store: Store, to: dict, content: bytes
+    ) -> None:
+        store.put("another.csv", OLD)
+        job = sandbox.add_job(SERIES, errors=1, error_file=content)
+
+        pull(job, **to, overwrite=False)
+
+        assert store.visible() == {"another.csv": Content.of(OLD), NAME: Content.of(content)}
+        assert store.unfinished() == []
+
+    def test_without_overwrite_an_object_that_came_in_meanwhile_stays(
+        self, sandbox: Sandbox, store: Store, to: dict
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
+        sandbox.inject(Fault("slow", endpoint="download", seconds=0.5))
+        run = Run(job, **to, overwrite=False)
+
+        def meanwhile() -> None:
+            wait_until(lambda: sandbox.count("download") == 1)
+            store.put(NAME, OLD)
+
+        other = threading.Thread(target=meanwhile)
+        other.start()
+        with pytest.raises(CapillaryErrorFileError, match="already there"):
+            run()
+        other.join()
+
+        assert store.visible() == {NAME: Content.of(OLD)}
+        assert store.unfinished() == []
+
+
+class Wholeness(Contract):
+    """Nothing partial is ever visible: the object appears whole, or what was there before stays."""
+
+    @pytest.fixture(params=[None, OLD], ids=["nothing there before", "an old object there"])
+    def before(self, request: pytest.FixtureRequest, store: Store) -> dict[str, Content]:
+        if request.param is not None:
+            store.put(NAME, request.param)
+        return store.visible()
+
+    @SOURCES
+    @broken(forever=False)
+    def test_a_body_that_breaks_off_once_arrives_whole(
+        self, sandbox: Sandbox, store: Store, to: dict, content: bytes, fault: dict, endpoint: str
+    ) -> None:
+        url = "handle" if endpoint == "download" else file_url(sandbox)
+        job = sandbox.add_job(SERIES, errors=1, error_file=content, error_file_url=url)
+        sandbox.inject(Fault(endpoint=endpoint, **fault))
+
+        run = pull(job, **to)
+
+        # One more where the break was behind the last byte, which no range can be asked for.
+        assert sandbox.count(endpoint) in (2, 3, 4)
+        assert store.visible() == {NAME: Content.of(content)}
+        assert store.unfinished() == []
+        assert run.xcoms["error_file"]["sha256"] == sha256(content).hexdigest()
+
+    @broken(forever=True)
+    def test_a_body_that_always_breaks_off_leaves_all_as_it_was(
+        self, sandbox: Sandbox, store: Store, to: dict, before: dict, content: bytes, fault: dict
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=content)
+        sandbox.inject(Fault(endpoint="download", **fault))
+        run = Run(job, **to)
+
+        with pytest.raises(CapillaryError):
+            run()
+
+        assert store.visible() == before
+        assert store.unfinished() == []
+        assert run.xcoms == {}
+
+    def test_a_file_that_can_be_read_on_but_never_ends_leaves_all_as_it_was(
+        self, sandbox: Sandbox, store: Store, to: dict, before: dict
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=LARGE, error_file_url=file_url(sandbox))
+        sandbox.inject(Fault("cut", endpoint="files", fraction=0.5, times=None))
+
+        with pytest.raises(CapillaryError, match="broke off"):
+            pull(job, **to)
+
+        assert store.visible() == before
+        assert store.unfinished() == []
+
+    @SIZES
+    @pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+    def test_an_end_that_is_not_marked_is_not_believed(
+        self, sandbox: Sandbox, store: Store, to: dict, before: dict, content: bytes, fraction: float
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=content)
+        sandbox.inject(Fault("unmarked", endpoint="download", fraction=fraction, times=None))
+
+        with pytest.raises(CapillaryError, match="Content-Length"):
+            pull(job, **to)
+
+        assert store.visible() == before
+        assert store.unfinished() == []
+
+    def test_compressed_bytes_that_break_off_leave_all_as_it_was(
+        self, sandbox: Sandbox, store: Store, to: dict, before: dict
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
+        packed = gzip.compress(SMALL)[:-9]
+        # The length is right, so that only the compressed data itself tells that it is not all.
+        sandbox.inject(
+            Fault(
+                "body", endpoint="download", status=200, body=packed, headers={"Content-Encoding": "gzip"}, times=None
+            )
+        )
+
+        with pytest.raises(CapillaryError):
+            pull(job, **to)
+
+        assert store.visible() == before
+        assert store.unfinished() == []
+
+    def test_a_file_that_changes_between_two_attempts_leaves_all_as_it_was(
+        self, sandbox: Sandbox, store: Store, to: dict, before: dict
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=LARGE)
+        sandbox.inject(Fault("cut", endpoint="download", fraction=0.5))
+        sandbox.inject(Fault("body", endpoint="download", status=200, body=LARGE[::-1]))
+
+        with pytest.raises(CapillaryErrorFileError, match="changed"):
+            pull(job, **to)
+
+        assert store.visible() == before
+        assert store.unfinished() == []
+
+    def test_an_observer_sees_the_old_state_until_the_object_is_whole(
+        self, sandbox: Sandbox, store: Store, to: dict, before: dict
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=LARGE)
+        sandbox.inject(Fault("drip", endpoint="download", seconds=0.7))
+        seen: list[dict[str, Content]] = []
+        was_under_way = False
+        over = threading.Event()
+
+        def observe() -> None:
+            nonlocal was_under_way
+            while not over.is_set():
+                seen.append(store.visible())
+                was_under_way = was_under_way or store.unfinished() != []
+
+        observer = threading.Thread(target=observe)
+        observer.start()
+        try:
+            pull(job, **to)
+        finally:
+            over.set()
+            observer.join()
+
+        after = {NAME: Content.of(LARGE)}
+        assert store.visible() == after
+        assert was_under_way
+        assert seen.count(before) > 5
+        assert [state for state in seen if state not in (before, after)] == []
+
+    @pytest.mark.parametrize(
+        "error", [KeyboardInterrupt(), AirflowTaskTimeout("too long")], ids=lambda e: type(e).__name__
+    )
+    def test_a_task_that_is_interrupted_leaves_all_as_it_was(
+        self, sandbox: Sandbox, store: Store, to: dict, before: dict, error: BaseException
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=LARGE)
+        sandbox.inject(Fault("drip", endpoint="download", seconds=2.0))
+        run = Run(job, **to)
+
+        with pytest.raises(type(error)), interrupting(error, when=lambda: store.unfinished() != []):
+            run()
+
+        assert store.visible() == before
+        assert store.unfinished() == []
+        assert run.xcoms == {}
+
+    def test_of_two_runs_at_once_one_wins_and_neither_shows_a_part(
+        self, sandbox: Sandbox, store: Store, to: dict, before: dict
+    ) -> None:
+        contents = [LARGE, LARGE[::-1]]
+        runs = [Run(sandbox.add_job(SERIES, errors=1, error_file=content), **to) for content in contents]
+        sandbox.inject(Fault("drip", endpoint="download", seconds=0.5, times=2))
+
+        with ThreadPoolExecutor() as pool:
+            done = [pool.submit(run) for run in runs]
+            seen = []
+            while not all(each.done() for each in done):
+                seen.append(store.visible())
+            for each in done:
+                each.result()
+
+        whole = [{NAME: Content.of(content)} for content in contents]
+        assert store.visible() in whole
+        assert store.unfinished() == []
+        assert [state for state in seen if state not in (before, *whole)] == []
+
+    def test_a_process_that_is_killed_shows_nothing_and_the_next_try_replaces_it(
+        self, sandbox: Sandbox, store: Store, to: dict
+    ) -> None:
+        store.put(NAME, OLD)
+        job = sandbox.add_job(SERIES, errors=1, error_file=LARGE)
+        sandbox.inject(Fault("drip", endpoint="download", seconds=4.0))
+        with start_child(job, **to) as child:
+            wait_until(lambda: store.unfinished() != [])
+            child.kill()
+
+        assert store.visible() == {NAME: Content.of(OLD)}
+
+        pull(job, **to)
+
+        assert store.visible() == {NAME: Content.of(LARGE)}

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the tests run the operator: with the real hook against a sandbox, as a task would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk._shared.secrets_masker import reset_secrets_masker
+
+from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.hooks.capillary import CapillaryHook
+from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import pytest
+
+    from airflow_provider_capillary.sandbox import Sandbox, SandboxJob
+
+ROOT = Path(__file__).parents[2]
+SERIES = 535512
+MIB = 1 << 20
+SMALL = b"message,coupon code\nCoupon is expired, the redemption was not recorded,WELCOME10\n"
+#: Two whole parts of a multipart upload and a bit, and no two MiB of it alike.
+LARGE = b"".join(number.to_bytes(4, "big") * (MIB // 4) for number in range(20)) + b"the end"
+
+#: As many attempts as by default, without the waits.
+QUICK = RetryPolicy(base_seconds=0.001, cap_seconds=0.01)
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, **extra: Any) -> None:
+    """Make `capillary_default` lead to the sandbox, without a noticeable limit of requests."""
+    # Airflow keeps every secret of a process in one regular expression. After the tokens of a hundred tests, each
+    # further one takes it a third of a second.
+    reset_secrets_masker()
+    extra = {"requests_per_minute": 60_000, **extra}
+    monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", sandbox.connection_json(**extra))
+
+
+def file_url(sandbox: Sandbox, name: str = "errors.csv") -> str:
+    """An `errorFileUrl` that is a URL of the sandbox, where byte ranges are served."""
+    return f"{sandbox.base_url}/files/{name}"
+
+
+class TaskInstance:
+    """What the operator uses of a task instance."""
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        # As in Airflow, an XCom has to survive JSON.
+        self.xcoms[key] = json.loads(json.dumps(value))
+
+
+class Run:
+    """One run of the operator.
+
+    :ivar xcoms: what was pushed to XCom
+    :ivar result: what it returned
+    """
+
+    def __init__(self, job: SandboxJob, destination: str, **arguments: Any) -> None:
+        ids = {"coupon_series_id": job.coupon_series_id, "job_id": job.job_id}
+        self.operator = CapillaryErrorFileToObjectStorageOperator(
+            task_id="errors", destination=destination, **(ids | arguments)
+        )
+        self.operator.hook = CapillaryHook(self.operator.capillary_conn_id, retry_policy=QUICK)
+        self.ti = TaskInstance()
+        self.result: str | None = None
+
+    @property
+    def xcoms(self) -> Mapping[str, Any]:
+        return self.ti.xcoms
+
+    def __call__(self) -> Run:
+        self.result = self.operator.execute({"ti": self.ti})
+        return self
+
+
+def pull(job: SandboxJob, destination: str, **arguments: Any) -> Run:
+    """Run the operator to its end."""
+    return Run(job, destination, **arguments)()
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come to this in time"
+        time.sleep(0.01)
+
+
+@contextmanager
+def interrupting(error: BaseException, *, when: Callable[[], bool]) -> Iterator[None]:
+    """Raise an error in the main thread, wherever that is, as Airflow's timeout of a task and Ctrl-C do."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise error
+
+    def watch() -> None:
+        while not over.is_set():
+            if when():
+                # What the server shows may still be on its way to the client.
+                time.sleep(0.1)
+                os.kill(os.getpid(), signal.SIGUSR1)
+                return
+            time.sleep(0.01)
+
+    over = threading.Event()
+    watcher = threading.Thread(target=watch)
+    previous = signal.signal(signal.SIGUSR1, interrupt)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        signal.signal(signal.SIGUSR1, previous)
+
+
+def start_child(job: SandboxJob, destination: str, **arguments: Any) -> subprocess.Popen[str]:
+    """Run the operator in a process of its own; see child.py for what it prints."""
+    given = {"coupon_series_id": job.coupon_series_id, "job_id": job.job_id, "destination": destination} | arguments
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.transfers.child", json.dumps(given)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_child(job: SandboxJob, destination: str, **arguments: Any) -> dict[str, Any]:
+    """Run the operator in a process of its own to its end; return what child.py tells."""
+    with start_child(job, destination, **arguments) as process:
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    told: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return told
