@@ -270,7 +270,7 @@ class JobChoice:
         wanted = self.uploaded_file_name
         if wanted is None:
             return True
-        # Both fields are documented as the file's name, and in samples they differ.
+        # In samples both are names of the file, and not always the same.
         names = (job.uploaded_file_name, job.uploaded_file_url)
         return any(name is not None and (name == wanted or fnmatchcase(name, wanted)) for name in names)
 

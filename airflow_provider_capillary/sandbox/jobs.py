@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from zoneinfo import ZoneInfo
 
-#: Words after which a job changes no more. COMPLETED was seen in samples of this endpoint, FINISHED, ERRORED
-#: and its misspelling in those of its sibling; nobody ever published a list.
+#: Words after which a job changes no more. COMPLETED was seen in samples of this endpoint, FINISHED in those of
+#: its sibling, ERRORED and its misspelling in client code; nobody ever published a list.
 DONE = frozenset({"COMPLETED", "FINISHED", "ERRORED", "ERRORRED", "ERROR", "FAILED", "CANCELLED", "CANCELED"})
 
 _FIRST_JOB_ID = 4455

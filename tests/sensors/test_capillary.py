@@ -235,6 +235,28 @@ def test_a_job_id_that_a_template_renders_to_nothing_is_refused(sandbox: Sandbox
         assert "job_id must be a positive whole number" in end.message
 
 
+@pytest.mark.parametrize("name", ["job_id", "uploaded_file_name", "after_job_id"])
+def test_a_choice_that_a_template_renders_natively_to_none_is_refused(sandbox: Sandbox, name: str) -> None:
+    sandbox.add_job(SERIES)
+
+    def make(**mode: Any) -> CapillaryRedeemUploadSensor:
+        made = sensor(**{name: "{{ ti.xcom_pull('nobody') }}"})(**mode)
+        setattr(made, name, None)  # what Airflow does where render_template_as_native_obj is on
+        return made
+
+    for mode in MODES:
+        end = run_to_end(mode, make)
+        assert end.error == "CapillarySettingsError"
+        assert end.message.startswith(f"{name} was given, but its template rendered to None")
+    assert sandbox.count("status") == 0
+
+
+def test_an_after_job_id_of_0_comes_before_all_jobs(sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES)
+
+    assert run_to_end("poke", sensor(after_job_id=0)).value["job_id"] == job.job_id
+
+
 def test_a_job_id_next_to_another_choice_is_refused_when_the_dag_is_parsed() -> None:
     with pytest.raises(CapillarySettingsError, match="job_id already picks one job"):
         CapillaryRedeemUploadSensor(task_id="wait", coupon_series_id=SERIES, job_id=1, after_job_id=2)
