@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pendulum
@@ -203,8 +204,11 @@ def _name(value: Any) -> str | None:
 def _moment(millis: Any, timezone: str) -> DateTime | None:
     """Read epoch milliseconds, text or number."""
     number = as_int(millis)
-    if number is None:
-        return None
+    return None if number is None else _moment_of(number, timezone)
+
+
+@lru_cache(maxsize=4096)  # a history of years has few days
+def _moment_of(number: int, timezone: str) -> DateTime | None:
     try:
         moment = pendulum.from_timestamp(number / 1000, tz=timezone)
         # With the offset of that moment instead of the zone. In the hour that a zone repeats, Python holds equal
@@ -241,6 +245,31 @@ def read_id(name: str, value: Any, *, least: int = 1) -> int:
     return number
 
 
+class JobHistory:
+    """All jobs that a series ever had, put in order once, so that many can look something up in them.
+
+    :param jobs: The jobs, in any order.
+    """
+
+    def __init__(self, jobs: Iterable[UploadJob]) -> None:
+        self.newest_first = sorted(jobs, key=lambda job: job.job_id, reverse=True)
+        self._by_id = {job.job_id: job for job in self.newest_first}
+
+    def get(self, job_id: int) -> UploadJob | None:
+        """Return the job with this id."""
+        return self._by_id.get(job_id)
+
+    @cached_property
+    def settled_up_to(self) -> int:
+        """The id up to which no job will change any more, its file name included; 0 where there is no such id."""
+        settled = 0
+        for job in reversed(self.newest_first):
+            if not job.is_done:
+                break
+            settled = job.job_id
+        return settled
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobChoice:
     """Which job of a series is meant.
@@ -258,15 +287,24 @@ class JobChoice:
     uploaded_file_name: str | None = None
     after_job_id: int | None = None
 
-    def pick(self, jobs: Iterable[UploadJob]) -> UploadJob | None:
-        """Return the job that is meant, or None where it is not there (yet)."""
-        return max((job for job in jobs if self._fits(job)), key=lambda job: job.job_id, default=None)
+    def pick(self, jobs: JobHistory | Iterable[UploadJob], *, newer_than: int = 0) -> UploadJob | None:
+        """Return the job that is meant, or None where it is not there (yet).
+
+        :param jobs: All jobs of the series.
+        :param newer_than: Leave out jobs up to this id, where it is known that none of them is meant.
+        """
+        history = jobs if isinstance(jobs, JobHistory) else JobHistory(jobs)
+        if self.job_id is not None:
+            return history.get(self.job_id)
+        floor = max(newer_than, self.after_job_id or 0)
+        for job in history.newest_first:
+            if job.job_id <= floor:
+                return None
+            if self._fits(job):
+                return job
+        return None
 
     def _fits(self, job: UploadJob) -> bool:
-        if self.job_id is not None:
-            return job.job_id == self.job_id
-        if self.after_job_id is not None and job.job_id <= self.after_job_id:
-            return False
         wanted = self.uploaded_file_name
         if wanted is None:
             return True

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError
-from airflow_provider_capillary.api.jobs import JobChoice, UploadJob, read_id
+from airflow_provider_capillary.api.jobs import JobChoice, JobHistory, UploadJob, read_id
 
 if TYPE_CHECKING:
     from pendulum import DateTime
@@ -180,19 +180,23 @@ class RedeemUploadWait:
         self._choice = options.choice()
         self._log = log
         self._now = now
+        self._none_up_to = 0
         self._told_job: int | None = None
         self._told_word: str | None = None
         self._told_unknown: set[str] = set()
 
-    def see_jobs(self, jobs: Iterable[UploadJob]) -> WaitOutcome | None:
+    def see_jobs(self, jobs: JobHistory | Iterable[UploadJob]) -> WaitOutcome | None:
         """Take an answer of the status endpoint.
 
         :param jobs: All jobs of the series.
         :return: How the wait ended, or None where it goes on.
         """
         self.failures = 0
-        job = self._choice.pick(jobs)
+        history = jobs if isinstance(jobs, JobHistory) else JobHistory(jobs)
+        job = self._choice.pick(history, newer_than=self._none_up_to)
         if job is None:
+            # What is settled and not meant will never be: the history of years is gone through once.
+            self._none_up_to = max(self._none_up_to, history.settled_up_to)
             self.last_seen = (
                 "the series has no such job yet" if self._choice != JobChoice() else "no job in the series yet"
             )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,11 +19,14 @@ from airflow_provider_capillary.hooks import driving
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from airflow_provider_capillary.api.exchange import Exchange
+    from airflow_provider_capillary.api.exchange import Exchange, Step
     from airflow_provider_capillary.api.messages import ApiRequest
     from airflow_provider_capillary.api.settings import ConnectionSettings
 
 T = TypeVar("T")
+
+#: Answers of more bytes than this are read in a thread.
+_LARGE_BODY = 64 << 10
 
 
 class HttpxDriver:
@@ -67,10 +71,13 @@ class HttpxDriver:
         got: Any = None
         try:
             while True:
-                try:
-                    step = exchange.send(got)
-                except StopIteration as stop:
-                    result: T = stop.value
+                if isinstance(got, Answer) and len(got.body) > _LARGE_BODY:
+                    # Reading the history of years takes long enough to hold up everything else on the loop.
+                    step = await asyncio.to_thread(_advance, exchange, got)
+                else:
+                    step = _advance(exchange, got)
+                if isinstance(step, _End):
+                    result: T = step.value
                     return result
                 got = None
                 if isinstance(step, Send):
@@ -103,6 +110,20 @@ class HttpxDriver:
             {name.lower(): value for name, value in response.headers.items()},
             response.content,
         )
+
+
+@dataclass(frozen=True)
+class _End:
+    """What an exchange ended in. A StopIteration cannot leave a thread."""
+
+    value: Any
+
+
+def _advance(exchange: Exchange[Any], got: Any) -> Step | _End:
+    try:
+        return exchange.send(got)
+    except StopIteration as stop:
+        return _End(stop.value)
 
 
 _contexts: dict[tuple[bool | str, int], ssl.SSLContext] = {}

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,25 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_capillary.api.errors import CapillaryError
 from airflow_provider_capillary.api.waiting import RedeemUploadWait, WaitOptions, WaitOutcome
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
+from airflow_provider_capillary.triggers.shared_poll import join_poll
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from airflow_provider_capillary.triggers.shared_poll import Look, SeriesPoll
+
+
+#: Two failed looks that are closer than this part of the interval count as one.
+_SAME_LOOK = 0.9
+#: How long a wait whose time is over still waits for its last look.
+_LAST_LOOK_SECONDS = 60.0
+
 
 class CapillaryRedeemUploadTrigger(BaseTrigger):
     """Wait until an upload job of redeemed coupons is done, and fire one event that says how it ended.
+
+    All waits on a series in one triggerer share one poll, and all on a connection one client, one token and one limit
+    of requests.
 
     Never raises: an exception of a trigger would be logged unmasked and taken for a deferral that went wrong. The
     event's payload is that of :meth:`airflow_provider_capillary.api.waiting.WaitOutcome.to_event`.
@@ -80,6 +91,7 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
         self.timeout = timeout
         self.deadline = deadline
         self.failures = failures
+        self._joined = AsyncExitStack()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the path of the class and its arguments, plain JSON and without any secret: Airflow logs them."""
@@ -103,47 +115,69 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
             outcome = await self._wait()
         except CapillaryError as error:
             outcome = WaitOutcome(kind="error", message=str(error), error=error)
-        except Exception as error:
-            # Only the kind is told: text of unknown origin may hold anything, and events are logged whole.
-            self.log.exception("The wait for the upload job ended unexpectedly")
-            unexpected = CapillaryError(
-                f"the wait ended with an unexpected {type(error).__name__}; the log of the trigger says where"
-            )
-            outcome = WaitOutcome(kind="error", message=str(unexpected), error=unexpected)
+        except Exception as error:  # noqa: BLE001 - see the class
+            outcome = self._unexpected(error)
         yield TriggerEvent(outcome.to_event())
+
+    async def cleanup(self) -> None:
+        """Leave the poll, should the wait have been given up without leaving it."""
+        await self._joined.aclose()
 
     async def _wait(self) -> WaitOutcome:
         options = self._options()
         wait = RedeemUploadWait(options, log=self.log, now=pendulum.now, failures=self.failures)
         looks = 0
-        hook: CapillaryAsyncHook | None = None
-        async with AsyncExitStack() as opened:
+        failed_at = float("-inf")
+        async with self._joined as joined:
+            membership = await joined.enter_async_context(
+                join_poll(self.capillary_conn_id, options.series_id, interval=self._pause(looks))
+            )
             while True:
-                await asyncio.sleep(max(0.0, min(self._pause(looks), self.deadline - time.time())))
-                looks += 1
-                try:
-                    # Within the look, so that a connection that cannot be used counts as in poke mode.
-                    if hook is None:
-                        hook = await opened.enter_async_context(CapillaryAsyncHook(self.capillary_conn_id))
-                    jobs = await hook.get_redeem_upload_jobs(options.series_id)
-                except CapillaryError as error:
-                    outcome = wait.see_error(error)
-                else:
-                    outcome = wait.see_jobs(jobs)
+                look = await self._next_look(membership.poll)
+                outcome: WaitOutcome | None = None
+                if look is not None and look.jobs is not None:
+                    outcome = wait.see_jobs(look.jobs)
+                elif look is not None and look.at - failed_at >= _SAME_LOOK * membership.interval:
+                    # The poll may be quicker than this wait needs. Its budget of failures is one of time as well.
+                    failed_at = look.at
+                    outcome = self._judge(wait, look.error)
                 if outcome is not None:
                     return outcome
                 if time.time() >= self.deadline:
                     return wait.time_out(self.timeout)
+                looks += 1
+                membership.interval = self._pause(looks)
+
+    async def _next_look(self, poll: SeriesPoll) -> Look | None:
+        """Return the next look; at the deadline a last one, as the job may have ended meanwhile, or None."""
+        try:
+            async with asyncio.timeout(max(0.0, self.deadline - time.time())):
+                return await poll.next_look()
+        except TimeoutError:
+            poll.look_within(0)
+        try:
+            async with asyncio.timeout(_LAST_LOOK_SECONDS):
+                return await poll.next_look()
+        except TimeoutError:
+            return None
+
+    def _judge(self, wait: RedeemUploadWait, error: Exception | None) -> WaitOutcome | None:
+        return wait.see_error(error) if isinstance(error, CapillaryError) else self._unexpected(error)
+
+    def _unexpected(self, error: Exception | None) -> WaitOutcome:
+        # Only the kind is told: text of unknown origin may hold anything, and events are logged whole.
+        self.log.error("The wait for the upload job ended unexpectedly", exc_info=error)
+        told = CapillaryError(
+            f"the wait ended with an unexpected {type(error).__name__}; the log of the trigger says where"
+        )
+        return WaitOutcome(kind="error", message=str(told), error=told)
 
     def _pause(self, looks: int) -> float:
-        """Return the seconds before the next look."""
+        """Return the seconds that this wait wants between two looks."""
         pause = self.poke_interval
         if self.exponential_backoff:
             pause *= 2.0 ** min(looks, 32)
-        if self.max_wait is not None:
-            pause = min(pause, self.max_wait)
-        # Many waits begin together, when a night's uploads are done; from their first look on they are spread.
-        return pause * (0.5 + random.random() / 2) if looks == 0 else pause  # noqa: S311
+        return pause if self.max_wait is None else min(pause, self.max_wait)
 
     def _options(self) -> WaitOptions:
         return WaitOptions(

@@ -155,7 +155,7 @@ async def test_a_cancelled_wait_leaves_no_task_and_no_socket_behind(sandbox: San
     sandbox.inject(Fault("slow", endpoint="status", seconds=30, times=None, skip=1))
     before = asyncio.all_tasks()
     waiting = [asyncio.create_task(only_event(trigger())) for _ in range(5)]
-    while sandbox.count("status") < 4:  # noqa: ASYNC110 - the sandbox runs in another thread; some of them are in the middle of a request
+    while sandbox.count("status") < 2:  # noqa: ASYNC110 - the sandbox runs in another thread
         await asyncio.sleep(0.01)
 
     for task in waiting:
@@ -176,12 +176,3 @@ def test_the_interval_doubles_up_to_the_limit_where_the_sensor_says_so() -> None
     pauses = [backing_off._pause(looks) for looks in range(1, 6)]
 
     assert pauses == [20.0, 40.0, 60.0, 60.0, 60.0]
-
-
-def test_first_looks_of_waits_that_begin_together_are_spread() -> None:
-    pauses = [trigger(poke_interval=60.0)._pause(0) for _ in range(200)]
-
-    assert min(pauses) >= 30.0
-    assert max(pauses) <= 60.0
-    assert max(pauses) - min(pauses) > 20.0
-    assert trigger(poke_interval=60.0)._pause(1) == 60.0

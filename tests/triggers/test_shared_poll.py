@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waits that share: one poll a series, one client and one token a connection, nothing left when the last is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_capillary.api.jobs import JobHistory
+from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.sandbox import Fault
+from airflow_provider_capillary.triggers import shared_poll
+from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+from airflow_provider_capillary.triggers.shared_poll import join_poll
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from airflow_provider_capillary.sandbox import Sandbox
+
+SERIES = 535512
+CONN_ID = "capillary_default"
+
+pytestmark = pytest.mark.usefixtures("capillary_connection", "quick_retries")
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two attempts, a few milliseconds apart: the waits themselves are tested where they are decided."""
+    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (2, 0.01, 0.02, 0.05))
+
+
+def trigger(series: int = SERIES, **given: Any) -> CapillaryRedeemUploadTrigger:
+    arguments = {"coupon_series_id": series, "poke_interval": 0.1, "timeout": 20.0, "deadline": time.time() + 20}
+    return CapillaryRedeemUploadTrigger(**{**arguments, **given})
+
+
+async def event_of(running: CapillaryRedeemUploadTrigger) -> dict[str, Any]:
+    (event,) = [event.payload async for event in running.run()]
+    return event
+
+
+def waiting(*triggers: CapillaryRedeemUploadTrigger) -> list[asyncio.Task[dict[str, Any]]]:
+    return [asyncio.create_task(event_of(each)) for each in triggers]
+
+
+async def until(condition: Any) -> None:
+    """Wait for something that happens in the sandbox's own thread."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def nothing_is_left(before: set[asyncio.Task[Any]]) -> bool:
+    state = shared_poll._states.get(asyncio.get_running_loop())
+    return asyncio.all_tasks() <= before and (state is None or (state.hooks, state.polls) == ({}, {}))
+
+
+async def test_all_waits_on_a_series_share_one_poll_and_all_on_a_connection_one_token(sandbox: Sandbox) -> None:
+    jobs = {series: sandbox.add_job(series, status="STARTED") for series in (1, 2, 3)}
+    before = asyncio.all_tasks()
+
+    tasks = waiting(*[trigger(1 + number % 3, poke_interval=0.3) for number in range(90)])
+    await until(lambda: sandbox.count("status") >= 9)
+    for job in jobs.values():
+        sandbox.finish(job)
+    asked = sandbox.count("status")
+    events = await asyncio.gather(*tasks)
+
+    assert [event["kind"] for event in events] == ["completed"] * 90
+    assert {event["job"]["job_id"] for event in events} == {job.job_id for job in jobs.values()}
+    # Each series is asked once more at most twice: what was under way, and what told the end.
+    assert sandbox.count("status") - asked <= 6
+    assert sandbox.count("token") == 1
+    assert nothing_is_left(before)
+
+
+async def test_the_shortest_interval_serves_all(sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES, status="STARTED")
+    patient, quick = waiting(trigger(poke_interval=3600.0), trigger(poke_interval=0.05, job_id=999_999))
+    await until(lambda: sandbox.count("status") >= 3)
+    sandbox.finish(job)
+
+    assert (await patient)["job"]["job_id"] == job.job_id
+
+    quick.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await quick
+
+
+async def test_a_wait_that_joins_with_a_shorter_interval_need_not_sit_out_the_longer_one(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES)
+    (patient,) = waiting(trigger(poke_interval=3600.0))
+    await asyncio.sleep(0.05)
+    assert sandbox.count("status") == 0
+
+    assert (await event_of(trigger(poke_interval=0.05)))["kind"] == "completed"
+    assert (await patient)["kind"] == "completed"
+
+
+async def test_every_wait_counts_a_failed_poll_and_none_dies_earlier_than_alone(sandbox: Sandbox) -> None:
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=None))
+    hasty = trigger(poke_interval=0.05, max_consecutive_failures=4)
+    steady = trigger(poke_interval=5.0, max_consecutive_failures=4)
+
+    tasks = waiting(hasty, steady)
+    ended, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+    assert [task.result()["kind"] for task in ended] == ["error"]
+    assert sandbox.count("status") >= 8  # four looks of two attempts
+    assert running == {tasks[1]}  # it has seen the same failures, but not for as long as its own four looks take
+    tasks[1].cancel()
+    await asyncio.wait(running)
+
+
+async def test_a_poll_that_fails_once_ends_no_wait(sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES, status="STARTED")
+    tasks = waiting(*[trigger(max_consecutive_failures=2, poke_interval=0.2) for _ in range(10)])
+    await until(lambda: sandbox.count("status") >= 1)
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=2))  # one look of two attempts
+    await until(lambda: sandbox.count("status") >= 4)
+    sandbox.finish(job)
+
+    assert {event["kind"] for event in await asyncio.gather(*tasks)} == {"completed"}
+
+
+async def test_a_connection_that_was_mended_is_read_anew(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox.add_job(SERIES)
+    good = sandbox.connection_json(requests_per_minute=1_000_000)
+    monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", good.replace("sandbox-secret", "expired-secret"))
+    before = asyncio.all_tasks()
+    assert (await event_of(trigger()))["error"]["error"] == "CapillaryAuthError"
+
+    monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", good)
+
+    assert (await event_of(trigger()))["kind"] == "completed"
+    assert nothing_is_left(before)
+
+
+async def test_waits_that_come_and_go_at_any_moment_leave_nothing_behind(sandbox: Sandbox) -> None:
+    for series in range(1, 6):
+        sandbox.add_job(series, status="STARTED")
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=20, skip=5))
+    before = asyncio.all_tasks()
+    chance = random.Random(4711)
+
+    async def come_and_go() -> None:
+        await asyncio.sleep(chance.random() * 0.5)
+        (task,) = waiting(trigger(chance.randint(1, 5), poke_interval=chance.choice([0.02, 0.1, 5.0])))
+        await asyncio.sleep(chance.random() * 0.3)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    await asyncio.gather(*(come_and_go() for _ in range(200)))
+
+    assert nothing_is_left(before)
+    gc.collect()  # an open transport would warn of itself
+    # And the next one starts from nothing.
+    sandbox.clear_faults()
+    job = sandbox.add_job(1)
+    assert (await event_of(trigger(1)))["job"]["job_id"] == job.job_id
+    assert nothing_is_left(before)
+
+
+async def test_cleanup_leaves_the_poll_of_a_wait_that_was_dropped(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES, status="STARTED")
+    before = asyncio.all_tasks()
+    dropped = trigger()
+    await dropped._joined.enter_async_context(join_poll(CONN_ID, SERIES, interval=0.05))
+    await until(lambda: sandbox.count("status") >= 1)
+    assert not nothing_is_left(before)
+
+    await dropped.cleanup()
+
+    assert nothing_is_left(before)
+
+
+def test_a_new_event_loop_begins_with_a_poll_of_its_own(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES)
+
+    def run(coroutine: Coroutine[Any, Any, dict[str, Any]]) -> str:
+        return str(asyncio.run(coroutine)["kind"])
+
+    assert [run(event_of(trigger())) for _ in range(3)] == ["completed"] * 3
+    assert sandbox.count("token") == 1  # the token is the process's, not the loop's
+
+
+async def test_polls_that_begin_together_are_spread_over_the_interval(sandbox: Sandbox) -> None:
+    tasks = waiting(*[trigger(series, poke_interval=2.0) for series in range(1, 41)])
+    await until(lambda: sandbox.count("status") >= 40)
+    moments = sorted(request.at for request in sandbox.requests if request.endpoint == "status")[:40]
+
+    # In step they would all come within a few milliseconds.
+    assert moments[-1] - moments[0] > 1.0
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_a_long_history_is_found_one_s_way_in(sandbox: Sandbox) -> None:
+    for number in range(3000):
+        sandbox.add_job(SERIES, uploaded_file_name=f"night{number}_1795400755483_{SERIES}.csv")
+    late = trigger(uploaded_file_name="tonight_*")
+    by_name, by_id, missing = waiting(
+        trigger(uploaded_file_name="night7_*"), trigger(job_id=sandbox.jobs(SERIES)[1500].job_id), late
+    )
+
+    assert (await by_name)["job"]["uploaded_file_name"] == f"night7_1795400755483_{SERIES}.csv"
+    assert (await by_id)["job"]["job_id"] == sandbox.jobs(SERIES)[1500].job_id
+    job = sandbox.add_job(SERIES, uploaded_file_name=f"tonight_1795400755999_{SERIES}.csv")
+    assert (await missing)["job"]["job_id"] == job.job_id
+
+
+def test_a_job_that_still_runs_is_not_settled_nor_are_those_after_it() -> None:
+    from airflow_provider_capillary.api.jobs import UploadJob
+
+    jobs = [UploadJob(job_id=number, status="COMPLETED") for number in (1, 2, 5)]
+    running = UploadJob(job_id=3, status="QUEUED")
+
+    assert JobHistory(jobs).settled_up_to == 5
+    assert JobHistory([*jobs, running]).settled_up_to == 2
+    assert JobHistory([]).settled_up_to == 0
