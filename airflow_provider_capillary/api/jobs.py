@@ -260,9 +260,9 @@ class JobHistory:
         return self._by_id.get(job_id)
 
     @cached_property
-    def settled_up_to(self) -> int:
-        """The id up to which no job will change any more, its file name included; 0 where there is no such id."""
-        settled = 0
+    def settled_up_to(self) -> int | None:
+        """The id up to which no job will change any more, its file name included; None where there is no such id."""
+        settled = None
         for job in reversed(self.newest_first):
             if not job.is_done:
                 break
@@ -287,7 +287,7 @@ class JobChoice:
     uploaded_file_name: str | None = None
     after_job_id: int | None = None
 
-    def pick(self, jobs: JobHistory | Iterable[UploadJob], *, newer_than: int = 0) -> UploadJob | None:
+    def pick(self, jobs: JobHistory | Iterable[UploadJob], *, newer_than: int | None = None) -> UploadJob | None:
         """Return the job that is meant, or None where it is not there (yet).
 
         :param jobs: All jobs of the series.
@@ -296,9 +296,9 @@ class JobChoice:
         history = jobs if isinstance(jobs, JobHistory) else JobHistory(jobs)
         if self.job_id is not None:
             return history.get(self.job_id)
-        floor = max(newer_than, self.after_job_id or 0)
+        floor = max((each for each in (newer_than, self.after_job_id) if each is not None), default=None)
         for job in history.newest_first:
-            if job.job_id <= floor:
+            if floor is not None and job.job_id <= floor:
                 return None
             if self._fits(job):
                 return job

@@ -180,7 +180,7 @@ class RedeemUploadWait:
         self._choice = options.choice()
         self._log = log
         self._now = now
-        self._none_up_to = 0
+        self._none_up_to: int | None = None
         self._told_job: int | None = None
         self._told_word: str | None = None
         self._told_unknown: set[str] = set()
@@ -196,7 +196,8 @@ class RedeemUploadWait:
         job = self._choice.pick(history, newer_than=self._none_up_to)
         if job is None:
             # What is settled and not meant will never be: the history of years is gone through once.
-            self._none_up_to = max(self._none_up_to, history.settled_up_to)
+            if history.settled_up_to is not None:
+                self._none_up_to = history.settled_up_to
             self.last_seen = (
                 "the series has no such job yet" if self._choice != JobChoice() else "no job in the series yet"
             )

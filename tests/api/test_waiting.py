@@ -447,3 +447,9 @@ def test_whatever_comes_the_wait_goes_on_or_ends_in_an_outcome_that_travels(
             event = json.loads(json.dumps(outcome.to_event()))
             assert WaitOutcome.from_event(event).to_event() == event
             break
+
+
+def test_a_job_whose_id_is_0_is_seen_like_any_other() -> None:
+    outcome = wait_for().see_jobs([job(job_id=0, status="COMPLETED")])
+    assert outcome is not None
+    assert outcome.kind == "completed"

@@ -6,18 +6,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import secrets
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
-from airflow.sdk._shared.secrets_masker import _secrets_masker
-from airflow.sdk.log import redact
 
 from airflow_provider_capillary.exceptions import CapillaryError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
-from airflow_provider_capillary.hooks.connection_state import forget_connection_states
 from airflow_provider_capillary.sandbox import Fault
 from tests.hooks.clients import QUICK, SERIES, until
 from tests.hooks.servers import silent
@@ -147,32 +142,3 @@ async def test_the_limit_of_requests_is_waited_for_without_blocking(sandbox: San
     moments = [request.at for request in sandbox.requests]
     assert len(moments) == 63
     assert moments[-1] - moments[0] >= 0.2
-
-
-async def test_the_thousandth_token_blocks_it_no_longer_than_the_first(sandbox: Sandbox, conn_id: str) -> None:
-    # Airflow's masker compiles all that it was ever told anew for each secret; a triggerer gets a token every few
-    # minutes, for months.
-    _secrets_masker().patterns.update(secrets.token_urlsafe(150) for _ in range(1000))
-    turns = []
-    # Another process may hold the processor for as long; what blocks by itself does so every time.
-    while len(turns) < 4 and min(turns, default=1) >= 0.2:  # from which on the triggerer's watchdog complains
-        forget_connection_states()
-        async with CapillaryAsyncHook(conn_id, retry_policy=QUICK) as hook:
-            longest = asyncio.create_task(_longest_turn())
-            await hook.get_redeem_upload_jobs(SERIES)
-            longest.cancel()
-            turns.append(await longest)
-    assert redact(sandbox.tokens_issued[-1]) == "***"
-    assert min(turns) < 0.2
-
-
-async def _longest_turn() -> float:
-    """Return how long the loop was held at the most, until cancelled."""
-    longest, last = 0.0, time.monotonic()
-    try:
-        while True:
-            await asyncio.sleep(0.005)
-            now = time.monotonic()
-            longest, last = max(longest, now - last), now
-    except asyncio.CancelledError:
-        return max(longest, time.monotonic() - last)

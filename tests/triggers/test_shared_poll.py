@@ -225,4 +225,4 @@ def test_a_job_that_still_runs_is_not_settled_nor_are_those_after_it() -> None:
 
     assert JobHistory(jobs).settled_up_to == 5
     assert JobHistory([*jobs, running]).settled_up_to == 2
-    assert JobHistory([]).settled_up_to == 0
+    assert JobHistory([]).settled_up_to is None
