@@ -66,3 +66,11 @@ def capillary_connection(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> s
     """The id of an Airflow connection to the sandbox, without a request limit that a test would have to sit out."""
     monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", sandbox.connection_json(requests_per_minute=1_000_000))
     return "capillary_default"
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two attempts, a few milliseconds apart: the waits themselves are tested where they are decided."""
+    from airflow_provider_capillary.api.retry import RetryPolicy
+
+    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (2, 0.01, 0.02, 0.05))

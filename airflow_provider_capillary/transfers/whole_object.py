@@ -120,8 +120,8 @@ def open_whole(location: ObjectLocation, *, overwrite: bool = True) -> Iterator[
     sink = _Local(location) if location.scheme == "file" else _Staged(location)
     if not overwrite:
         sink.refuse_if_there()
-    sink.open()
     try:
+        sink.open()  # in here, because a task can be interrupted at any line
         yield sink
         sink.commit(overwrite=overwrite)
     except BaseException:
@@ -170,8 +170,9 @@ class _Local:
             self._part.unlink()
 
     def discard(self) -> None:
-        with suppress(OSError):
-            self._file.close()
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
         with suppress(OSError):
             self._part.unlink()
 

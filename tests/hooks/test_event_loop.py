@@ -65,7 +65,7 @@ async def test_no_slow_callback_is_reported(sandbox: Sandbox, conn_id: str, capl
     loop.slow_callback_duration = 0.1
     reports: list[str] = []
     # Another process may hold the processor for as long; what blocks by itself does so every time.
-    for _ in range(4):
+    for _ in range(8):
         gc.collect()
         caplog.clear()
         with caplog.at_level(logging.WARNING, "asyncio"):

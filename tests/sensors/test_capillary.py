@@ -9,7 +9,6 @@ import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_provider_capillary.api.errors import CapillarySettingsError
-from airflow_provider_capillary.api.retry import RetryPolicy
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
@@ -23,12 +22,6 @@ if TYPE_CHECKING:
 SERIES = 535512
 
 pytestmark = pytest.mark.usefixtures("capillary_connection", "quick_retries")
-
-
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two attempts, a few milliseconds apart: the waits themselves are tested where they are decided."""
-    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (2, 0.01, 0.02, 0.05))
 
 
 def sensor(**given: Any) -> MakeSensor:

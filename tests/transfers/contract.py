@@ -18,6 +18,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError
 from airflow_provider_capillary.sandbox import Fault
+from airflow_provider_capillary.transfers import whole_object
 from tests.transfers.running import (
     LARGE,
     SERIES,
@@ -26,6 +27,7 @@ from tests.transfers.running import (
     connect,
     file_url,
     interrupting,
+    interrupting_at_line,
     pull,
     start_child,
     wait_until,
@@ -416,6 +418,25 @@ class Wholeness(Contract):
         assert store.visible() == before
         assert store.unfinished() == []
         assert run.xcoms == {}
+
+    def test_a_task_that_is_interrupted_at_any_line_leaves_nothing_but_the_old_or_the_whole_object(
+        self, sandbox: Sandbox, store: Store, to: dict
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
+        states = []
+        was_interrupted = True
+        while was_interrupted:
+            store.put(NAME, OLD)
+            try:
+                with interrupting_at_line(len(states) + 1, whole_object.__file__):
+                    pull(job, **to)
+                was_interrupted = False
+            except KeyboardInterrupt:
+                pass
+            states.append((store.visible()[NAME], store.unfinished()))
+
+        assert len(states) > 20
+        assert [state for state in states if state not in ((Content.of(OLD), []), (Content.of(SMALL), []))] == []
 
     def test_of_two_runs_at_once_one_wins_and_neither_shows_a_part(
         self, sandbox: Sandbox, store: Store, to: dict, before: dict

@@ -22,6 +22,7 @@ from airflow_provider_capillary.transfers.capillary_to_object_storage import Cap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import FrameType
 
     import pytest
 
@@ -126,6 +127,28 @@ def interrupting(error: BaseException, *, when: Callable[[], bool]) -> Iterator[
         over.set()
         watcher.join()
         signal.signal(signal.SIGUSR1, previous)
+
+
+@contextmanager
+def interrupting_at_line(number: int, file: str) -> Iterator[None]:
+    """Raise KeyboardInterrupt once, before the line of a file that is the `number`-th to be executed."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename != file:
+            return None
+        lines += event == "line"
+        if event == "line" and lines == number:
+            raise KeyboardInterrupt
+        return trace
+
+    previous = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(previous)
 
 
 def start_child(job: SandboxJob, destination: str, **arguments: Any) -> subprocess.Popen[str]:

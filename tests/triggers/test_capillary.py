@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.api.retry import RetryPolicy
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
@@ -22,12 +21,6 @@ if TYPE_CHECKING:
 SERIES = 535512
 
 pytestmark = pytest.mark.usefixtures("capillary_connection", "quick_retries")
-
-
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two attempts, a few milliseconds apart: the waits themselves are tested where they are decided."""
-    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (2, 0.01, 0.02, 0.05))
 
 
 def trigger(**given: Any) -> CapillaryRedeemUploadTrigger:

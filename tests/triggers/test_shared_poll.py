@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_capillary.api.jobs import JobHistory
-from airflow_provider_capillary.api.retry import RetryPolicy
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.triggers import shared_poll
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
@@ -27,12 +26,6 @@ SERIES = 535512
 CONN_ID = "capillary_default"
 
 pytestmark = pytest.mark.usefixtures("capillary_connection", "quick_retries")
-
-
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two attempts, a few milliseconds apart: the waits themselves are tested where they are decided."""
-    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (2, 0.01, 0.02, 0.05))
 
 
 def trigger(series: int = SERIES, **given: Any) -> CapillaryRedeemUploadTrigger:
