@@ -72,6 +72,10 @@ screenshot: $(DOCS_STAMP) ## Take docs/images/connection-form.png; needs Chromiu
 bench-import: $(STAMP) ## Measure what importing the package adds to a DAG file
 	@$(BIN)/python benchmarks/import_time.py --budget 50
 
+.PHONY: bench-wait
+bench-wait: $(STAMP) ## Measure many deferred waits in one event loop, beside the HTTP provider's; takes minutes
+	@$(BIN)/python benchmarks/waits.py
+
 .PHONY: constraints
 constraints: $(STAMP) ## Resolve constraints.txt anew
 	@echo 'apache-airflow==$(AIRFLOW_VERSION)' > $(VENV)/airflow.txt

@@ -14,7 +14,6 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_capillary.api.errors import CapillaryError
 from airflow_provider_capillary.api.waiting import RedeemUploadWait, WaitOptions, WaitOutcome
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
-from airflow_provider_capillary.triggers.shared_poll import join_poll
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -124,6 +123,8 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
         await self._joined.aclose()
 
     async def _wait(self) -> WaitOutcome:
+        from airflow_provider_capillary.triggers.shared_poll import join_poll
+
         options = self._options()
         wait = RedeemUploadWait(options, log=self.log, now=pendulum.now, failures=self.failures)
         looks = 0

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure many deferred waits in one event loop: ours beside the HTTP provider's sensor trigger.
+
+Both wait against the same local server at the same interval, each in a process of its own. The HTTP provider's trigger
+asks for something that is not there yet (404), which is what it waits through; ours asks for jobs that still run. Of
+ours, the time from the end of a job to the event is measured as well: half of the jobs end while it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+OURS, PEER = "airflow_provider_capillary", "airflow.providers.http"
+SERIES = range(1, 51)
+# Seldom enough to cost little itself, and often enough to meet whatever holds the loop for long.
+_TICK = 0.05
+RESULTS = Path(__file__).parent / "results"
+
+
+def percentile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+
+def control(base_url: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    data = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(f"{base_url}{path}", data=data, timeout=30) as answer:
+        return dict(json.load(answer))
+
+
+def trigger_of(candidate: str, number: int, interval: float, seconds: float) -> Any:
+    if candidate == PEER:
+        from airflow.providers.http.triggers.http import HttpSensorTrigger
+
+        return HttpSensorTrigger(endpoint=f"not-there-yet/{number}", http_conn_id="peer", poke_interval=interval)
+    from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+
+    return CapillaryRedeemUploadTrigger(
+        coupon_series_id=SERIES[number % len(SERIES)],
+        # Half of the waits are for the job that ends, the others for one that never does.
+        uploaded_file_name="ends_*" if number // len(SERIES) % 2 else "runs_*",
+        poke_interval=interval,
+        timeout=2 * seconds,
+        deadline=time.time() + 2 * seconds,
+    )
+
+
+async def measure(candidate: str, waits: int, interval: float, seconds: float, base_url: str) -> dict[str, float]:
+    """Let the waits run for some time and say what it took."""
+    lags: list[float] = []
+    ended: list[float] = []
+
+    async def wait(number: int) -> None:
+        await anext(trigger_of(candidate, number, interval, seconds).run())
+        ended.append(time.time())
+
+    async def tick() -> None:
+        while True:
+            asked = time.perf_counter()
+            await asyncio.sleep(_TICK)
+            lags.append(time.perf_counter() - asked - _TICK)
+
+    tasks = [asyncio.create_task(wait(number)) for number in range(waits)]
+    await asyncio.sleep(interval)  # from here on the first connections are made and everybody is in the rhythm
+    asked = sum(control(base_url, "/sandbox")["requests"].values())
+    ticking = asyncio.create_task(tick())
+    began, cpu, memory = time.time(), time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    await asyncio.sleep(seconds)
+    cpu, took = time.process_time() - cpu, time.time() - began
+    asked = sum(control(base_url, "/sandbox")["requests"].values()) - asked
+    for task in (*tasks, ticking):
+        task.cancel()
+    await asyncio.wait([*tasks, ticking])
+    ends_at = float(os.environ["JOBS_END_AT"])
+    late = [at - ends_at for at in ended]
+    return {
+        "requests_per_minute": asked / took * 60,
+        "cpu_percent": cpu / took * 100,
+        "lag_p99_ms": percentile(lags, 0.99) * 1000,
+        "lag_max_ms": max(lags) * 1000,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "memory_before_mb": memory / 1024,
+        "events": len(ended),
+        "late_p50_s": percentile(late, 0.5),
+        "late_p99_s": percentile(late, 0.99),
+    }
+
+
+def run(candidate: str, arguments: argparse.Namespace, waits: int) -> dict[str, float]:
+    """Start a server and a process for the waits, and return what that process measured."""
+    with tempfile.TemporaryDirectory() as home:
+        file = Path(home) / "connection.json"
+        command = [sys.executable, "-m", "airflow_provider_capillary.sandbox", "--port", "0", "--quiet"]
+        command += ["--connection-file", str(file), "--seed-series"]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            while not file.exists():
+                time.sleep(0.05)
+            connection = json.loads(file.read_text())
+            connection["extra"] = {"requests_per_minute": arguments.requests_per_minute}
+            base_url = f"{connection['host']}:{connection['port']}"
+            lasting = arguments.interval + arguments.seconds / 2
+            for series in SERIES:
+                for name, running in (("ends", lasting), ("runs", 3600.0)):
+                    job = {"coupon_series_id": series, "queued_seconds": 0, "started_seconds": running + 10}
+                    control(base_url, "/sandbox/jobs", job | {"uploaded_file_name": f"{name}_1795400755483_1.csv"})
+            env = os.environ | {
+                "AIRFLOW_HOME": home,
+                "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+                "AIRFLOW_CONN_CAPILLARY_DEFAULT": json.dumps(connection),
+                "AIRFLOW_CONN_PEER": json.dumps({"conn_type": "http", "host": base_url}),
+                "JOBS_END_AT": str(time.time() + lasting + 10),
+                "NO_PROXY": "127.0.0.1",
+            }
+            command = [sys.executable, __file__, "--measure", candidate, base_url, "--waits", str(waits)]
+            command += ["--interval", str(arguments.interval), "--seconds", str(arguments.seconds)]
+            done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(done.stdout + done.stderr)
+            return dict(json.loads(done.stdout.splitlines()[-1]))
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--waits", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--interval", type=float, default=10.0, help="seconds between two looks (default: 10)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure (default: 60)")
+    parser.add_argument("--requests-per-minute", type=int, default=400, help="limit of our connection (default: 400)")
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        candidate, base_url = arguments.measure
+        # Both import Airflow while the loop runs for the first time; that is not what is measured.
+        trigger_of(candidate, 0, 1.0, 1.0)
+        told = measure(candidate, arguments.waits[0], arguments.interval, arguments.seconds, base_url)
+        print(json.dumps(asyncio.run(told)))
+        return
+    columns = ("waits", "req/min", "CPU %", "lag p99", "lag max", "peak MB", "late p50", "late p99")
+    lines = [
+        f"{len(SERIES)} series, a look every {arguments.interval:g} s, measured for {arguments.seconds:g} s",
+        f"{'':<28}" + "".join(f"{column:>10}" for column in columns),
+    ]
+    for waits in arguments.waits:
+        cpu = {}
+        for candidate in (PEER, OURS):
+            told = run(candidate, arguments, waits)
+            cpu[candidate] = told["cpu_percent"]
+            figures = [f"{waits}", f"{told['requests_per_minute']:.0f}", f"{told['cpu_percent']:.1f}"]
+            figures += [f"{told['lag_p99_ms']:.1f} ms", f"{told['lag_max_ms']:.0f} ms", f"{told['peak_memory_mb']:.0f}"]
+            if told["events"]:
+                figures += [f"{told['late_p50_s']:.1f} s", f"{told['late_p99_s']:.1f} s"]
+            lines.append(f"{candidate:<28}" + "".join(f"{figure:>10}" for figure in figures))
+        lines.append(f"{'CPU, ours to theirs':<28}{waits:>10}{'':>10}{cpu[OURS] / cpu[PEER]:>10.3f}")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "waits.txt").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
