@@ -81,7 +81,7 @@ constraints: $(STAMP) ## Resolve constraints.txt anew
 	@echo 'apache-airflow==$(AIRFLOW_VERSION)' > $(VENV)/airflow.txt
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --group bootstrap --group test --group lint --group docs \
 	  --python-version 3.11 --upgrade -c $(VENV)/airflow.txt --no-header --no-annotate \
-	  --no-emit-index-url --no-emit-find-links --quiet --output-file constraints.txt
+	  --quiet --output-file constraints.txt
 
 .PHONY: clean
 clean: ## Remove .venv, caches and everything built
