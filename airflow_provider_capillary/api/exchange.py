@@ -470,7 +470,9 @@ class CapillaryApi:
         """Tell a file from an error that came in its place, going by the first bytes."""
         if answer.status in _REDIRECTS:
             return answer
-        if isinstance(answer.rest, Fault) and (_encoding_of(answer) or answer.body.lstrip()[:1] in (b"", b"{")):
+        # A part can begin with anything. It is no error, whatever it looks like.
+        is_file = bool(answer.body) if answer.status == 206 else answer.body.lstrip()[:1] not in (b"", b"{")
+        if isinstance(answer.rest, Fault) and (_encoding_of(answer) or not is_file):
             # It broke off before one could tell whether this is the file at all.
             raise CapillaryTransportError(
                 f"the error file: {answer.rest.message}", is_transient=answer.rest.is_transient
@@ -500,8 +502,8 @@ class CapillaryApi:
 
 
 def _object_in_place_of_file(answer: Answer) -> dict[str, Any] | None:
-    """Return the JSON object that an answer consists of, or None: no file of rows is one."""
-    if answer.rest is not None:
+    """Return the JSON object that an answer consists of, or None: no file of rows is one, but its end may be."""
+    if answer.rest is not None or answer.status == 206:
         return None
     body = answer.body
     if encoding := _encoding_of(answer):

@@ -162,7 +162,7 @@ class Conversation:
                 case Mask() | Emit():
                     self.give()
                 case Read(answer):
-                    self.give(next(answer.rest, b""))
+                    self.give(answer.rest if isinstance(answer.rest, Fault) else next(answer.rest, b""))
                 case Join(future) if future.done():
                     self.give(future.result())
                 case _:

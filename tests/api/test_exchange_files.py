@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -346,6 +347,22 @@ def test_every_bit_of_progress_begins_the_count_of_failures_anew(client: Client)
             reply(b"", 206, rest=[ROWS[at : at + 1], BROKE_OFF], content_range=span, content_length=str(len(ROWS) - at))
         )
     assert_is_file(fetch(client, ELSEWHERE, *answers, tail(ROWS, len(ROWS) - 1)))
+
+
+@pytest.mark.parametrize("first", [b"{", b" {", b" "])
+def test_a_part_that_begins_like_an_error_and_breaks_off_is_progress_all_the_same(client: Client, first: bytes) -> None:
+    content = ROWS[:20] + 8 * first + ROWS[20:]
+    answers = [broken(content, 20, **RESUMABLE)]
+    for at in range(20, 20 + 8 * len(first), len(first)):
+        span = f"bytes {at}-{len(content) - 1}/{len(content)}"
+        part = reply(first, 206, content_range=span, content_length=str(len(content) - at))
+        answers.append(replace(part, rest=BROKE_OFF))
+    assert_is_file(fetch(client, ELSEWHERE, *answers, tail(content, 20 + 8 * len(first))), content)
+
+
+def test_the_end_of_a_file_that_looks_like_an_error_is_the_end_of_the_file(client: Client) -> None:
+    content = ROWS[:20] + json.dumps(v2("Expired")).encode()
+    assert_is_file(fetch(client, AT_THE_API, broken(content, 20, **RESUMABLE), tail(content, 20)), content)
 
 
 def test_five_failures_in_a_row_without_progress_are_the_end(client: Client) -> None:
