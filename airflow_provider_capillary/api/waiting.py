@@ -41,7 +41,7 @@ class WaitOptions:
     :param job_id: See :class:`JobChoice`.
     :param uploaded_file_name: See :class:`JobChoice`.
     :param after_job_id: See :class:`JobChoice`.
-    :param max_error_count: Most refused rows that a completed job may have; None for any.
+    :param max_error_count: Most refused rows that a completed job may have, number or text; None for any.
     :param max_error_rate: The same as a fraction of the uploaded rows, 0.0 to 1.0; None for any.
     :param max_consecutive_failures: How many looks in a row may end in a passing fault before the wait does.
     :param silent_fail: Airflow's option: no fault ever ends the wait.
@@ -51,8 +51,8 @@ class WaitOptions:
     job_id: int | str | None = None
     uploaded_file_name: str | None = None
     after_job_id: int | str | None = None
-    max_error_count: int | None = None
-    max_error_rate: float | None = None
+    max_error_count: int | str | None = None
+    max_error_rate: float | str | None = None
     max_consecutive_failures: int = 10
     silent_fail: bool = False
 
@@ -85,6 +85,24 @@ class WaitOptions:
             after_job_id=None if self.after_job_id is None else read_id("after_job_id", self.after_job_id, least=0),
         )
 
+    def limits(self) -> tuple[float | None, float | None]:
+        """Return the most refused rows, and the same as a fraction, as numbers.
+
+        :raises CapillarySettingsError: One of them, or ``max_consecutive_failures``, cannot be meant.
+        """
+        count = _limit("max_error_count", self.max_error_count)
+        if count is not None and not (_is_number(count) and count >= 0):
+            raise CapillarySettingsError(f"max_error_count must be 0 or more, but is {count!r}")
+        rate = _limit("max_error_rate", self.max_error_rate)
+        if rate is not None and not (_is_number(rate) and 0 <= rate <= 1):
+            raise CapillarySettingsError(
+                f"max_error_rate is a fraction of the uploaded rows, 0.0 to 1.0, but is {rate!r}"
+            )
+        budget = self.max_consecutive_failures
+        if not (_is_number(budget) and budget >= 1):
+            raise CapillarySettingsError(f"max_consecutive_failures must be 1 or more, but is {budget!r}")
+        return count, rate
+
 
 def check_choice(job_id: Any, uploaded_file_name: Any, after_job_id: Any) -> None:
     """Refuse a choice of job that contradicts itself.
@@ -97,19 +115,17 @@ def check_choice(job_id: Any, uploaded_file_name: Any, after_job_id: Any) -> Non
         )
 
 
-def check_limits(max_error_count: Any, max_error_rate: Any, max_consecutive_failures: Any) -> None:
-    """Refuse limits that cannot be meant.
-
-    :raises CapillarySettingsError: A limit is out of its range.
-    """
-    if max_error_count is not None and not (_is_number(max_error_count) and max_error_count >= 0):
-        raise CapillarySettingsError(f"max_error_count must be 0 or more, but is {max_error_count!r}")
-    if max_error_rate is not None and not (_is_number(max_error_rate) and 0 <= max_error_rate <= 1):
+def _limit(name: str, value: float | str | None) -> float | None:
+    """Read a limit, which a template renders as text."""
+    if value is None or isinstance(value, int | float):
+        return value
+    try:
+        number = float(value)
+    except (ValueError, TypeError):
         raise CapillarySettingsError(
-            f"max_error_rate is a fraction of the uploaded rows, 0.0 to 1.0, but is {max_error_rate!r}"
-        )
-    if not (_is_number(max_consecutive_failures) and max_consecutive_failures >= 1):
-        raise CapillarySettingsError(f"max_consecutive_failures must be 1 or more, but is {max_consecutive_failures!r}")
+            f"{name} must be a number, but is {value!r}; if it comes from a template, check what it renders to"
+        ) from None
+    return int(number) if number.is_integer() else number
 
 
 def _is_number(value: Any) -> bool:
@@ -178,6 +194,7 @@ class RedeemUploadWait:
         self.failures = failures
         self.last_seen = "nothing yet"
         self._choice = options.choice()
+        self._most_errors, self._highest_rate = options.limits()
         self._log = log
         self._now = now
         self._none_up_to: int | None = None
@@ -248,7 +265,7 @@ class RedeemUploadWait:
 
     def _excess(self, job: UploadJob) -> str | None:
         """Say by how much a completed job exceeds the error limits, or None."""
-        most, rate = self.options.max_error_count, self.options.max_error_rate
+        most, rate = self._most_errors, self._highest_rate
         if most is None and rate is None:
             return None
         if job.error_count is None or (rate is not None and job.error_rate is None):

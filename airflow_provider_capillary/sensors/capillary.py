@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
+    XComArg,
     conf,
 )
 
@@ -24,7 +25,6 @@ from airflow_provider_capillary.api.waiting import (
     WaitOptions,
     WaitOutcome,
     check_choice,
-    check_limits,
 )
 from airflow_provider_capillary.exceptions import CapillaryJobFailedError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from airflow.providers.common.compat.sdk import Context
+    from airflow.triggers.base import StartTriggerArgs
 
 #: The trigger ends on time by itself. Airflow's own deadline, which only says "Trigger timeout", is for the case that
 #: no triggerer is there to do so, and its checks are up to 15 s apart.
@@ -64,6 +65,10 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
     :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``. (templated)
     :param deferrable: Wait in the triggerer, holding no worker slot; default: Airflow's
         ``[operators] default_deferrable``.
+    :param start_from_trigger: Be deferrable, and do not even take a worker slot for the first look: the scheduler
+        hands the wait to the triggerer; default False. Templates are rendered there, where the DAG's
+        ``user_defined_macros`` are not known, and always as text. A mapped task still begins on a worker, because
+        Airflow cannot start those from the triggerer yet.
     :param kwargs: ``poke_interval`` (seconds between two looks, default 60), ``timeout`` (seconds in all),
         ``mode``, ``soft_fail`` and whatever else sensors take.
     :return: XCom ``return_value``: the job, as the dictionary of ``UploadJob.to_dict()``.
@@ -92,6 +97,7 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
         max_consecutive_failures: int = 10,
         capillary_conn_id: str = CapillaryHook.default_conn_name,
         deferrable: bool | None = None,
+        start_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -108,6 +114,14 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
         self.deferrable = (
             conf.getboolean("operators", "default_deferrable", fallback=False) if deferrable is None else deferrable
         )
+        self.start_from_trigger = start_from_trigger
+        if start_from_trigger:
+            if deferrable is False:
+                raise CapillarySettingsError(
+                    "start_from_trigger waits in the triggerer, which deferrable=False forbids; leave out one of them"
+                )
+            self.deferrable = True
+            self.start_trigger_args = self._arguments_to_start_with()
 
     @cached_property
     def hook(self) -> CapillaryHook:
@@ -136,6 +150,8 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
                 return super().execute(context)
             except AirflowSensorTimeout:
                 raise AirflowSensorTimeout(self._wait.time_out(self.timeout).message) from None
+        if self.start_from_trigger:
+            self.log.info("Airflow began this task on a worker all the same; it defers from here")
         deadline = time.time() + self.timeout
         with self._failing_as_in_poke_mode():
             outcome = self._look(context)
@@ -211,10 +227,7 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
             trigger=CapillaryRedeemUploadTrigger(
                 **self._options().to_dict(),
                 capillary_conn_id=self.capillary_conn_id,
-                poke_interval=self.poke_interval,
-                exponential_backoff=self.exponential_backoff,
-                max_wait=None if self.max_wait is None else self.max_wait.total_seconds(),
-                timeout=self.timeout,
+                **self._trigger_times(),
                 deadline=deadline,
                 failures=self._wait.failures,
             ),
@@ -222,9 +235,51 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
             timeout=timedelta(seconds=self.timeout + _BACKSTOP_SECONDS),
         )
 
+    def _arguments_to_start_with(self) -> StartTriggerArgs:
+        """Return what the scheduler makes the trigger of, without this code having run on a worker."""
+        from airflow.triggers.base import BaseTrigger, StartTriggerArgs
+
+        if not hasattr(BaseTrigger, "render_template_fields"):
+            raise CapillarySettingsError(
+                "start_from_trigger needs Airflow 3.3 or newer, whose triggerer renders templates; leave it out, and "
+                "the task defers from a worker"
+            )
+        check_choice(self.job_id, self.uploaded_file_name, self.after_job_id)
+        given: dict[str, Any] = {name: getattr(self, name) for name in self.template_fields}
+        for name, value in given.items():
+            if isinstance(value, XComArg):
+                if not hasattr(value, "operator"):
+                    raise CapillarySettingsError(
+                        f"{name} is put together from XComs ({type(value).__name__}), which the triggerer cannot do; "
+                        "leave out start_from_trigger, or give the output of one task"
+                    )
+                # The output of a task, as the template that it stands for.
+                given[name] = str(value)
+        ends_after = self.timeout + _BACKSTOP_SECONDS
+        if self.execution_timeout is not None:
+            ends_after = min(ends_after, self.execution_timeout.total_seconds())
+        return StartTriggerArgs(
+            trigger_cls="airflow_provider_capillary.triggers.capillary.CapillaryRedeemUploadTrigger",
+            trigger_kwargs={
+                **given,
+                "max_consecutive_failures": self.max_consecutive_failures,
+                "silent_fail": self.silent_fail,
+                **self._trigger_times(),
+                "ends_after": ends_after,
+            },
+            next_method="execute_complete",
+            timeout=timedelta(seconds=self.timeout + _BACKSTOP_SECONDS),
+        )
+
+    def _trigger_times(self) -> dict[str, Any]:
+        return {
+            "poke_interval": self.poke_interval,
+            "exponential_backoff": self.exponential_backoff,
+            "max_wait": None if self.max_wait is None else self.max_wait.total_seconds(),
+            "timeout": self.timeout,
+        }
+
     def _options(self) -> WaitOptions:
-        count, rate = _number("max_error_count", self.max_error_count), _number("max_error_rate", self.max_error_rate)
-        check_limits(count, rate, self.max_consecutive_failures)
         for name in self._chosen_by:
             if getattr(self, name) is None:
                 # A template that renders natively: taken for "not given", it would choose some other job.
@@ -236,8 +291,8 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
             job_id=self.job_id,
             uploaded_file_name=self.uploaded_file_name,
             after_job_id=self.after_job_id,
-            max_error_count=None if count is None else int(count),
-            max_error_rate=rate,
+            max_error_count=self.max_error_count,
+            max_error_rate=self.max_error_rate,
             max_consecutive_failures=self.max_consecutive_failures,
             silent_fail=self.silent_fail,
         )
@@ -247,15 +302,3 @@ def _stored_failures(store: Any, try_number: int) -> int:
     """Return the failed looks in a row of this try; those of an earlier try do not count."""
     stored = store.get(_FAILURES_KEY)
     return stored[1] if isinstance(stored, list) and stored[0] == try_number else 0
-
-
-def _number(name: str, value: float | str | None) -> float | None:
-    """Read a limit, which a template renders as text."""
-    if value is None or isinstance(value, int | float):
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        raise CapillarySettingsError(
-            f"{name} must be a number, but is {value!r}; if it comes from a template, check what it renders to"
-        ) from None

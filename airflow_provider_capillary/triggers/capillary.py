@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import pendulum
@@ -17,6 +18,7 @@ from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
     from airflow_provider_capillary.triggers.shared_poll import Look, SeriesPoll
 
@@ -52,6 +54,9 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
     :param timeout: Seconds that the sensor waits in all, for the message of the event.
     :param deadline: Epoch seconds at which the wait ends. Absolute, so that it does not begin again with the
         triggerer.
+    :param ends_after: Instead of ``deadline``, where no worker was there to set one: the seconds from the start of
+        the task to the moment at which Airflow itself ends the wait. That moment is kept across restarts, and with
+        this it tells when the start was.
     :param failures: Failed looks in a row before the wait came here.
     """
 
@@ -62,8 +67,8 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
         job_id: int | str | None = None,
         uploaded_file_name: str | None = None,
         after_job_id: int | str | None = None,
-        max_error_count: int | None = None,
-        max_error_rate: float | None = None,
+        max_error_count: int | str | None = None,
+        max_error_rate: float | str | None = None,
         max_consecutive_failures: int = 10,
         silent_fail: bool = False,
         capillary_conn_id: str = CapillaryAsyncHook.default_conn_name,
@@ -71,7 +76,8 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
         exponential_backoff: bool = False,
         max_wait: float | None = None,
         timeout: float,
-        deadline: float,
+        deadline: float | None = None,
+        ends_after: float | None = None,
         failures: int = 0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -89,6 +95,8 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
         self.max_wait = max_wait
         self.timeout = timeout
         self.deadline = deadline
+        self.ends_after = ends_after
+        self._ends_at = float("inf")
         self.failures = failures
         self._joined = AsyncExitStack()
 
@@ -104,6 +112,7 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
                 "max_wait": self.max_wait,
                 "timeout": self.timeout,
                 "deadline": self.deadline,
+                "ends_after": self.ends_after,
                 "failures": self.failures,
             },
         )
@@ -127,6 +136,7 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
 
         options = self._options()
         wait = RedeemUploadWait(options, log=self.log, now=pendulum.now, failures=self.failures)
+        self._ends_at = self._end_of_wait()
         looks = 0
         failed_at = float("-inf")
         async with self._joined as joined:
@@ -144,7 +154,7 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
                     outcome = self._judge(wait, look.error)
                 if outcome is not None:
                     return outcome
-                if time.time() >= self.deadline:
+                if time.time() >= self._ends_at:
                     return wait.time_out(self.timeout)
                 looks += 1
                 membership.interval = self._pause(looks)
@@ -152,7 +162,7 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
     async def _next_look(self, poll: SeriesPoll) -> Look | None:
         """Return the next look; at the deadline a last one, as the job may have ended meanwhile, or None."""
         try:
-            async with asyncio.timeout(max(0.0, self.deadline - time.time())):
+            async with asyncio.timeout(max(0.0, self._ends_at - time.time())):
                 return await poll.next_look()
         except TimeoutError:
             poll.look_within(0)
@@ -161,6 +171,17 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
                 return await poll.next_look()
         except TimeoutError:
             return None
+
+    def _end_of_wait(self) -> float:
+        if self.deadline is not None:
+            return self.deadline
+        # Set by the triggerer, from what the scheduler stored when it started the task.
+        airflow_ends_at: datetime | None = getattr(self, "timeout_after", None)
+        if airflow_ends_at is None or self.ends_after is None:
+            return time.time() + self.timeout
+        if airflow_ends_at.tzinfo is None:
+            airflow_ends_at = airflow_ends_at.replace(tzinfo=UTC)
+        return airflow_ends_at.timestamp() - self.ends_after + self.timeout
 
     def _judge(self, wait: RedeemUploadWait, error: Exception | None) -> WaitOutcome | None:
         return wait.see_error(error) if isinstance(error, CapillaryError) else self._unexpected(error)

@@ -24,7 +24,6 @@ from airflow_provider_capillary.api.waiting import (
     WaitOptions,
     WaitOutcome,
     check_choice,
-    check_limits,
 )
 from tests.api.driving import examples, raw_jobs
 
@@ -185,25 +184,40 @@ def test_a_count_that_is_not_known_is_not_told_as_one() -> None:
     [
         ((-1, None, 10), "max_error_count"),
         ((True, None, 10), "max_error_count"),
-        (("3", None, 10), "max_error_count"),
+        (("many", None, 10), "max_error_count"),
+        (("nan", None, 10), "max_error_count"),
         ((None, -0.1, 10), "max_error_rate"),
         ((None, 1.1, 10), "max_error_rate"),
         ((None, 50, 10), "max_error_rate"),
         ((None, float("nan"), 10), "max_error_rate"),
-        ((None, "0.5", 10), "max_error_rate"),
+        ((None, "50", 10), "max_error_rate"),
         ((None, None, 0), "max_consecutive_failures"),
         ((None, None, None), "max_consecutive_failures"),
         ((None, None, True), "max_consecutive_failures"),
     ],
 )
 def test_limits_that_cannot_be_meant_are_refused_by_name(limits: tuple[Any, Any, Any], named: str) -> None:
+    count, rate, budget = limits
+    options = WaitOptions(
+        coupon_series_id=1, max_error_count=count, max_error_rate=rate, max_consecutive_failures=budget
+    )
     with pytest.raises(CapillarySettingsError, match=named):
-        check_limits(*limits)
+        options.limits()
 
 
-@pytest.mark.parametrize("limits", [(None, None, 10), (0, 0, 1), (5, 1.0, 3), (5, 0.5, 10)])
-def test_limits_in_their_range_are_fine(limits: tuple[Any, Any, Any]) -> None:
-    check_limits(*limits)
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ((None, None), (None, None)),
+        ((0, 0), (0, 0)),
+        ((5, 1.0), (5, 1.0)),
+        (("5", "0.5"), (5, 0.5)),  # as templates render them
+        ((" 1000000 ", "1"), (1_000_000, 1)),
+    ],
+)
+def test_limits_in_their_range_are_fine(given: tuple[Any, Any], read: tuple[Any, Any]) -> None:
+    options = WaitOptions(coupon_series_id=1, max_error_count=given[0], max_error_rate=given[1])
+    assert options.limits() == read
 
 
 # --- faults ------------------------------------------------------------------------------------------------------

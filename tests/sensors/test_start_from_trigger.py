@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sensor that never takes a worker slot for its start: from the DAG file to the event, by Airflow's own steps."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk import DAG, XComArg, task
+
+from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
+from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+
+if TYPE_CHECKING:
+    from airflow.triggers.base import StartTriggerArgs
+
+    from airflow_provider_capillary.sandbox import Sandbox
+
+SERIES = 535512
+
+pytestmark = pytest.mark.usefixtures("capillary_connection", "quick_retries")
+
+
+def dag_with(**given: Any) -> DAG:
+    with DAG("night", schedule=None, params={"job_id": 4711, "most": 2}) as dag:
+        arguments = {"task_id": "wait", "coupon_series_id": SERIES, "poke_interval": 0.05, "timeout": 600}
+        CapillaryRedeemUploadSensor(**{**arguments, "start_from_trigger": True, **given})
+    return dag
+
+
+def start_of(dag: DAG) -> tuple[Any, StartTriggerArgs]:
+    """Return the task as the scheduler sees it, and what it starts it with."""
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    encoded = json.loads(json.dumps(DagSerialization.to_dict(dag)))
+    task = DagSerialization.from_dict(encoded).get_task("wait")
+    assert task.start_from_trigger is True
+    return encoded, task.start_trigger_args
+
+
+def triggered(dag: DAG, *, timeout_after: datetime, job_id: int = 4711) -> CapillaryRedeemUploadTrigger:
+    """Make the trigger as a triggerer does, from what the scheduler stored."""
+    from uuid import uuid4
+
+    from airflow.executors.workloads import TaskInstanceDTO
+    from airflow.jobs.triggerer_job_runner import TriggerRunner
+    from airflow.models.trigger import Trigger
+    from airflow.serialization.decoders import smart_decode_trigger_kwargs
+
+    encoded, start = start_of(dag)
+    stored = Trigger._decrypt_kwargs(Trigger.encrypt_kwargs(start.trigger_kwargs or {}))
+    assert start.trigger_cls == f"{CapillaryRedeemUploadTrigger.__module__}.CapillaryRedeemUploadTrigger"
+    trigger = CapillaryRedeemUploadTrigger(
+        **{name: smart_decode_trigger_kwargs(value) for name, value in stored.items()}
+    )
+    now = datetime.now(UTC)
+    ti = TaskInstanceDTO(
+        id=uuid4(),
+        dag_version_id=uuid4(),
+        task_id="wait",
+        dag_id="night",
+        run_id="manual",
+        try_number=1,
+        map_index=-1,
+        pool_slots=1,
+        queue="default",
+        priority_weight=1,
+    )
+    run = {
+        "dag_id": "night",
+        "run_id": "manual",
+        "run_after": now,
+        "logical_date": now,
+        "data_interval_start": now,
+        "data_interval_end": now,
+        "start_date": now,
+        "end_date": None,
+        "partition_key": None,
+        "clear_number": 0,
+        "run_type": "manual",
+        "state": "running",
+        "conf": {"job_id": job_id},
+        "consumed_asset_events": [],
+    }
+    runtime_ti = TriggerRunner.create_runtime_ti(ti, encoded, run)
+    context = runtime_ti.get_template_context()
+    trigger.task_instance = runtime_ti  # type: ignore[assignment]
+    trigger.timeout_after = timeout_after  # type: ignore[attr-defined]
+    trigger.render_template_fields(context=context)
+    return trigger
+
+
+def event_of(trigger: CapillaryRedeemUploadTrigger) -> Any:
+    async def only() -> Any:
+        (event,) = [event.payload async for event in trigger.run()]
+        return json.loads(json.dumps(event))
+
+    return asyncio.run(only())
+
+
+def soon() -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=900)
+
+
+def test_it_waits_for_the_job_of_a_template_and_ends_as_any_other_wait(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES)
+    job = sandbox.add_job(SERIES, rows=4, errors=2)
+    sandbox.add_job(SERIES)
+    dag = dag_with(job_id="{{ dag_run.conf['job_id'] }}", max_error_count="{{ params.most }}")
+
+    event = event_of(triggered(dag, timeout_after=soon(), job_id=job.job_id))
+
+    assert (event["kind"], event["job"]["job_id"]) == ("completed", job.job_id)
+    sensor = dag.get_task("wait")
+    assert isinstance(sensor, CapillaryRedeemUploadSensor)
+    assert start_of(dag)[1].next_method == "execute_complete"
+    assert sensor.execute_complete({}, event)["job_id"] == job.job_id  # type: ignore[typeddict-item]
+
+
+def test_limits_of_templates_count(sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES, rows=4, errors=3)
+
+    event = event_of(triggered(dag_with(job_id=job.job_id, max_error_count="{{ params.most }}"), timeout_after=soon()))
+
+    assert event["kind"] == "too_many_errors"
+    assert event["message"].endswith("more than max_error_count=2")
+
+
+def test_a_template_that_renders_to_no_id_ends_in_an_error_that_names_it(sandbox: Sandbox) -> None:
+    event = event_of(triggered(dag_with(job_id="{{ dag_run.conf.get('absent') }}"), timeout_after=soon()))
+
+    assert event["kind"] == "error"
+    assert event["message"].startswith("job_id must be a positive whole number, but is 'None'")
+
+
+def test_the_time_counts_from_the_start_of_the_task_and_not_anew_after_a_restart(sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES, status="STARTED")
+    dag = dag_with(job_id=job.job_id, timeout=600)
+    _, start = start_of(dag)
+    assert start.timeout is not None
+    started_at = datetime.now(UTC) - timedelta(seconds=601)
+
+    began = time.monotonic()
+    event = event_of(triggered(dag, timeout_after=started_at + start.timeout))
+
+    assert event["kind"] == "timeout"
+    assert event["message"] == (
+        f"the upload job did not end within 600 seconds; last seen: job {job.job_id} was STARTED"
+    )
+    assert time.monotonic() - began < 300
+
+
+def test_an_execution_timeout_does_not_make_the_wait_shorter_than_it_says() -> None:
+    dag = dag_with(timeout=600, execution_timeout=timedelta(seconds=700))
+    started_at = datetime.now(UTC)
+
+    # The scheduler takes the earlier of the two ends.
+    trigger = triggered(dag, timeout_after=started_at + timedelta(seconds=700))
+
+    assert trigger._end_of_wait() == pytest.approx(started_at.timestamp() + 600)
+
+
+def test_the_output_of_a_task_becomes_its_template_and_its_dependency() -> None:
+    with DAG("night", schedule=None) as dag:
+
+        @task
+        def upload() -> int:
+            return 4711
+
+        job_id: Any = upload()
+        CapillaryRedeemUploadSensor(
+            task_id="wait", coupon_series_id=SERIES, job_id=job_id, start_from_trigger=True, timeout=600
+        )
+
+    _, start = start_of(dag)
+
+    assert dag.get_task("wait").upstream_task_ids == {"upload"}
+    assert start.trigger_kwargs is not None
+    assert "xcom_pull(task_ids='upload', dag_id='night', key='return_value')" in json.dumps(start.trigger_kwargs)
+
+
+def test_outputs_that_were_put_together_are_refused_when_the_dag_is_parsed() -> None:
+    with DAG("night", schedule=None):
+
+        @task
+        def upload() -> list[int]:
+            return [4711]
+
+        outputs: Any = upload()
+        with pytest.raises(CapillarySettingsError, match=r"job_id is put together from XComs \(MapXComArg\)"):
+            CapillaryRedeemUploadSensor(
+                task_id="wait", coupon_series_id=SERIES, job_id=XComArg(outputs.operator).map(int),
+                start_from_trigger=True,
+            )  # fmt: skip
+
+
+def test_an_airflow_that_renders_no_templates_in_the_triggerer_is_told_when_the_dag_is_parsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from airflow.triggers.base import BaseTrigger
+
+    # As in 3.2 and before, where the triggerer hands templates on as they are.
+    monkeypatch.delattr(BaseTrigger, "render_template_fields")
+
+    with pytest.raises(CapillarySettingsError, match=r"start_from_trigger needs Airflow 3\.3 or newer"):
+        dag_with()
+
+
+def test_it_contradicts_a_wait_on_the_worker() -> None:
+    with pytest.raises(CapillarySettingsError, match="deferrable=False forbids"):
+        dag_with(deferrable=False)
+
+
+def test_a_choice_that_contradicts_itself_is_refused_when_the_dag_is_parsed() -> None:
+    with pytest.raises(CapillarySettingsError, match="job_id already picks one job"):
+        dag_with(job_id=1, uploaded_file_name="x")
+
+
+def test_without_it_nothing_is_handed_to_the_scheduler() -> None:
+    sensor = CapillaryRedeemUploadSensor(task_id="wait", coupon_series_id=SERIES, deferrable=True)
+
+    assert (sensor.start_from_trigger, sensor.start_trigger_args) == (False, None)
