@@ -125,6 +125,12 @@ def get_provider_info() -> dict[str, object]:
                 "python-modules": ["airflow_provider_capillary.triggers.capillary"],
             }
         ],
+        "asset-uris": [
+            {
+                "schemes": ["capillary"],
+                "handler": "airflow_provider_capillary.assets.capillary.sanitize_uri",
+            }
+        ],
         "transfers": [
             {
                 "source-integration-name": "Capillary",

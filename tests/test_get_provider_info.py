@@ -61,6 +61,7 @@ def modules_named_in(info: dict[str, Any]) -> list[str]:
     for kind in ("hooks", "operators", "sensors", "triggers"):
         for entry in info.get(kind, []):
             modules += entry["python-modules"]
+    modules += [entry["handler"].rpartition(".")[0] for entry in info["asset-uris"]]
     modules += [entry["hook-class-name"].rpartition(".")[0] for entry in info["connection-types"]]
     return modules
 
@@ -154,7 +155,7 @@ def test_every_module_that_is_named_is_a_file_of_the_package(module: str) -> Non
 
 def test_no_module_of_the_package_is_forgotten(info: dict[str, Any]) -> None:
     package = ROOT / "airflow_provider_capillary"
-    kinds = ("hooks", "operators", "sensors", "transfers", "triggers")
+    kinds = ("assets", "hooks", "operators", "sensors", "transfers", "triggers")
     files = {
         ".".join(file.relative_to(ROOT).with_suffix("").parts)
         for kind in kinds

@@ -18,11 +18,13 @@ from airflow_provider_capillary import __version__, exceptions
 from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.api.retry import RetryPolicy
 from airflow_provider_capillary.api.settings import ConnectionSettings
+from airflow_provider_capillary.assets.capillary import capillary_redeem_uploads
 from airflow_provider_capillary.get_provider_info import get_provider_info
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
+from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +95,13 @@ def test_the_table_says_what_is_templated(cls: Any) -> None:
     assert documented == {name: "yes" if name in cls.template_fields else "no" for name in documented}
 
 
+def test_every_parameter_of_the_asset_is_in_its_table_and_its_trigger_has_the_same() -> None:
+    documented = {code(name): default(value) for name, value, _ in table_under("capillary_redeem_uploads", "Parameter")}
+    assert documented == parameters_of(capillary_redeem_uploads)
+    del documented["name"]
+    assert documented == parameters_of(CapillaryRedeemUploadEventTrigger)
+
+
 def test_every_parameter_of_the_retry_policy_is_in_its_table() -> None:
     documented = {code(name): default(value) for name, value, _ in table_under("Hooks", "Parameter")}
     assert documented == parameters_of(RetryPolicy)
@@ -151,11 +160,19 @@ def test_every_python_example_compiles_and_imports_what_there_is(example: str) -
 
 
 def test_the_dag_is_one() -> None:
-    namespace = namespace_of(example_with("with DAG("))
+    namespace = namespace_of(example_with("wait = CapillaryRedeemUploadSensor("))
     dag = namespace["wait"].dag
     assert namespace["wait"].downstream_task_ids == {"errors"}
     assert namespace["errors"].downstream_task_ids == {"load"}
     assert sorted(dag.task_ids) == ["errors", "load", "wait"]
+
+
+def test_the_dag_of_the_asset_is_scheduled_by_it_and_mapped_over_its_jobs() -> None:
+    example = example_with("schedule=[capillary_redeem_uploads(")
+    dag = namespace_of(example.replace("]):", "]) as dag:"))["dag"]
+    (asset,) = dag.timetable.asset_condition.objects
+    assert asset.uri == "capillary://capillary_default/redeem-uploads/535512"
+    assert dag.task_dict["errors"].upstream_task_ids == {"jobs_with_errors"}
 
 
 def test_the_example_of_the_hook_reads_the_whole_error_file(sandbox: Sandbox, capillary_connection: str) -> None:

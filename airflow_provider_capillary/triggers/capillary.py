@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wait for an upload job, as it goes on in the triggerer."""
+"""What goes on in the triggerer: the wait for an upload job, and the watch that DAGs are scheduled by."""
 
 from __future__ import annotations
 
@@ -7,26 +7,39 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pendulum
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
-from airflow_provider_capillary.api.errors import CapillaryError
+from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError
+from airflow_provider_capillary.api.jobs import read_id
 from airflow_provider_capillary.api.waiting import RedeemUploadWait, WaitOptions, WaitOutcome
+from airflow_provider_capillary.api.watching import WatchCursor, begin_watch, watch
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Hashable
     from datetime import datetime
 
+    from airflow.triggers.shared_stream import SharedStreamProducer
+
+    from airflow_provider_capillary.api.jobs import JobHistory
     from airflow_provider_capillary.triggers.shared_poll import Look, SeriesPoll
+    from airflow_provider_capillary.triggers.watch_stream import Delivery
 
 
 #: Two failed looks that are closer than this part of the interval count as one.
 _SAME_LOOK = 0.9
 #: How long a wait whose time is over still waits for its last look.
 _LAST_LOOK_SECONDS = 60.0
+#: Where the cursor lies in the state store of the asset.
+_CURSOR_KEY = "capillary_redeem_uploads"
+#: Seconds after which the triggerer has surely passed an event on. It does so about once a second.
+_PASSED_ON_AFTER = 5.0
+#: Seconds between two attempts to read the cursor, or to go on after what should not have happened.
+_PAUSE_AFTER_FAULT = 30.0
 
 
 class CapillaryRedeemUploadTrigger(BaseTrigger):
@@ -212,3 +225,204 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
             max_consecutive_failures=self.max_consecutive_failures,
             silent_fail=self.silent_fail,
         )
+
+
+class CapillaryRedeemUploadEventTrigger(BaseEventTrigger):
+    """Watch a coupon series, and fire when upload jobs of redeemed coupons are done. For an asset's ``AssetWatcher``.
+
+    ``airflow_provider_capillary.assets.capillary.capillary_redeem_uploads`` makes an asset with it.
+
+    A look at which one or more jobs turn out to be done, completed or failed, fires one event. Its payload::
+
+        {
+            "coupon_series_id": 535512,
+            "jobs": [...],  # UploadJob.to_dict() of each, the oldest first
+            "may_repeat": False,
+        }
+
+    Each job is told once, by its edge, never by its state. How far that got is kept in the state store of the asset,
+    so that neither a restart of the triggerer nor a pause of the DAG loses a job or tells one twice. The cursor moves
+    only when Airflow has stored the event; a crash between these two makes jobs come again, in the first event after
+    the start, the only one in which ``may_repeat`` is true. A job's id tells a repeat for certain.
+
+    All watchers and all waits of a series in one triggerer share one poll. Faults are waited out, less and less often,
+    and told in the log of the triggerer; none ends the watch.
+
+    :param coupon_series_id: The coupon series, number or text.
+    :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``.
+    :param poll_interval: Seconds between two looks, default 60.
+    :param backfill: Whether the first look of all tells the jobs that were done before, 1,000 at a time; default
+        False. Those that still ran then are told in any case.
+    :raises CapillarySettingsError: ``coupon_series_id`` is no id, or ``poll_interval`` is not above 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        coupon_series_id: int | str,
+        capillary_conn_id: str = CapillaryAsyncHook.default_conn_name,
+        poll_interval: float = 60.0,
+        backfill: bool = False,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.coupon_series_id = read_id("coupon_series_id", coupon_series_id)
+        self.capillary_conn_id = capillary_conn_id
+        self.poll_interval = _seconds("poll_interval", poll_interval)
+        self.backfill = backfill
+        self._cursor: WatchCursor | None = None
+        self._stored: WatchCursor | None = None
+        self._has_store = False
+        self._has_told = False
+        self._has_warned = False
+        self._looks: AsyncGenerator[JobHistory, None] | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the path of the class and its arguments, in one form for one meaning: Airflow compares them."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "coupon_series_id": self.coupon_series_id,
+                "capillary_conn_id": self.capillary_conn_id,
+                "poll_interval": self.poll_interval,
+                "backfill": self.backfill,
+            },
+        )
+
+    def shared_stream_key(self) -> Hashable:
+        """Return what watchers of the same looks have in common."""
+        return "capillary_redeem_uploads", self.capillary_conn_id, self.coupon_series_id, self.poll_interval
+
+    @classmethod
+    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> SharedStreamProducer:
+        """Make what looks at the series for all watchers that share it, and hears when their events are stored.
+
+        :param kwargs: Arguments of one of them.
+        """
+        from airflow_provider_capillary.triggers.watch_stream import RedeemUploadStream
+
+        return RedeemUploadStream(kwargs["capillary_conn_id"], kwargs["coupon_series_id"], kwargs["poll_interval"])
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Delivery]) -> AsyncIterator[TriggerEvent]:
+        """Yield the events that the looks of a shared stream mean to this watcher.
+
+        :param shared_stream: The looks.
+        """
+        await self._read_cursor()
+        try:
+            async for delivery in shared_stream:
+                if (event := self._see(delivery.jobs)) is not None:
+                    yield event
+                if self._cursor != self._stored:
+                    delivery.when_stored.append(partial(self._store_cursor, self._cursor))
+        except Exception as error:  # noqa: BLE001 - Airflow would start this anew every two seconds, without an end
+            self.log.warning("The shared watch broke off (%s); going on alone", type(error).__name__)
+        async for event in self.run():
+            yield event
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Watch without anybody to share with, and yield the events."""
+        from airflow_provider_capillary.triggers.shared_poll import follow_series
+
+        while True:
+            await self._read_cursor()
+            self._looks = follow_series(
+                self.capillary_conn_id, self.coupon_series_id, interval=self.poll_interval, log=self.log
+            )
+            try:
+                async for jobs in self._looks:
+                    if (event := self._see(jobs)) is not None:
+                        yield event
+                        await asyncio.sleep(_PASSED_ON_AFTER)
+                    if self._cursor != self._stored:
+                        await self._store_cursor(self._cursor)
+            except Exception as error:  # noqa: BLE001 - as above
+                self.log.error(
+                    "The watch of coupon series %s broke off (%s)", self.coupon_series_id, type(error).__name__
+                )
+            finally:
+                await self.cleanup()
+            await asyncio.sleep(_PAUSE_AFTER_FAULT)
+
+    async def cleanup(self) -> None:
+        """Leave the poll, should the watch have been given up without leaving it."""
+        looks, self._looks = self._looks, None
+        if looks is not None:
+            await looks.aclose()
+
+    def _see(self, jobs: JobHistory) -> TriggerEvent | None:
+        if self._cursor is None:
+            self._cursor = begin_watch(jobs, backfill=self.backfill)
+            self.log.info(
+                "Watching coupon series %s after upload job %d, %d of the jobs up to there still running",
+                self.coupon_series_id,
+                self._cursor.after_job_id,
+                len(self._cursor.pending_job_ids),
+            )
+        done, self._cursor = watch(jobs, self._cursor)
+        if not done:
+            return None
+        may_repeat, self._has_told = not self._has_told, True
+        return TriggerEvent(
+            {
+                "coupon_series_id": self.coupon_series_id,
+                "jobs": [job.to_dict() for job in done],
+                "may_repeat": may_repeat,
+            }
+        )
+
+    async def _read_cursor(self) -> None:
+        """Find out how far the jobs were told; where that cannot be kept, go by what is in memory."""
+        # Its methods to await came with Airflow 3.3.2. The others would block the loop.
+        store: Any = getattr(self, "asset_state_store", None)
+        self._has_store = hasattr(store, "aget")
+        if not self._has_store:
+            self._warn("this Airflow keeps no state of assets (3.3.2 does)")
+        while self._has_store:
+            try:
+                value = await store.aget(_CURSOR_KEY)
+            except ValueError:
+                self._has_store = False
+                self._warn(
+                    "several assets share this trigger, and Airflow cannot tell whose state it is; use one asset, or "
+                    "give their watchers different poll intervals"
+                )
+            except Exception as error:  # noqa: BLE001 - whatever it is, to begin anew would lose jobs
+                self.log.warning("The cursor cannot be read (%s), trying again", type(error).__name__)
+                await asyncio.sleep(_PAUSE_AFTER_FAULT)
+            else:
+                self._cursor = self._stored = self._understood(value)
+                self._has_told = False
+                return
+
+    def _understood(self, value: Any) -> WatchCursor | None:
+        try:
+            return None if value is None else WatchCursor.from_dict(value)
+        except CapillaryError as error:
+            self.log.error("%s: beginning as if there was none", error)
+            return None
+
+    async def _store_cursor(self, cursor: WatchCursor | None) -> None:
+        if cursor is None or not self._has_store:
+            return
+        try:
+            await self.asset_state_store.aset(_CURSOR_KEY, cursor.to_dict())  # type: ignore[union-attr]
+        except Exception as error:  # noqa: BLE001 - the next look tries again
+            self.log.warning("The cursor cannot be stored (%s), trying again", type(error).__name__)
+        else:
+            self._stored = cursor
+
+    def _warn(self, why: str) -> None:
+        if self._has_warned:
+            return
+        self._has_warned = True
+        self.log.warning(
+            "Jobs of coupon series %s that are done while no triggerer runs will not be told: %s",
+            self.coupon_series_id,
+            why,
+        )
+
+
+def _seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise CapillarySettingsError(f"{name} must be a number of seconds above 0, but is {value!r}")
+    return float(value)

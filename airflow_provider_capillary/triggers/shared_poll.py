@@ -19,9 +19,13 @@ from airflow_provider_capillary.api.jobs import JobHistory
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from airflow_provider_capillary.api.jobs import UploadJob
+    from airflow_provider_capillary.api.waiting import Log
+
+#: Seconds between two looks at most, while they fail.
+_LONGEST_PAUSE = 900.0
 
 
 @dataclass(frozen=True)
@@ -226,3 +230,36 @@ async def join_poll(conn_id: str, coupon_series_id: int, *, interval: float) -> 
             # Before the first await: whoever comes meanwhile begins a new one instead of joining the end of this.
             del polls[key]
         await poll.remove(membership)
+
+
+async def follow_series(
+    conn_id: str, coupon_series_id: int, *, interval: float, log: Log
+) -> AsyncGenerator[JobHistory, None]:
+    """Take part in the poll of a series for good, and yield what each look brings. Ends only when it is closed.
+
+    :param conn_id: Airflow connection of type ``capillary``.
+    :param coupon_series_id: The series.
+    :param interval: Seconds between two looks. It doubles with every one that fails, up to a quarter of an hour.
+    :param log: Where failed looks are told.
+    """
+    failures = 0
+    async with join_poll(conn_id, coupon_series_id, interval=interval) as membership:
+        while True:
+            look = await membership.poll.next_look()
+            if look.jobs is None:
+                failures += 1
+                membership.interval = max(interval, min(interval * 2.0 ** min(failures, 16), _LONGEST_PAUSE))
+                log.warning(
+                    "Look at the upload jobs of coupon series %s failed (%d in a row), the next within %.10g s: %s",
+                    coupon_series_id,
+                    failures,
+                    membership.interval,
+                    # Only what was written here is known to hold no secret.
+                    look.error if isinstance(look.error, CapillaryError) else type(look.error).__name__,
+                )
+                continue
+            if failures:
+                log.info("Looks at the upload jobs of coupon series %s succeed again", coupon_series_id)
+                failures, membership.interval = 0, interval
+                membership.poll.look_within(interval)
+            yield look.jobs

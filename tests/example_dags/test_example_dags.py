@@ -11,9 +11,15 @@ import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from airflow_provider_capillary.hooks.capillary import CapillaryHook
+from airflow_provider_capillary.transfers.capillary_to_object_storage import (
+    CapillaryErrorFileToObjectStorageOperator,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,6 +161,57 @@ class TestByFileNameDag:
 
         assert run["states"] == {"wait": "failed", "errors": "upstream_failed"}
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("airflow_database", "capillary_connection")
+class TestByEventDag:
+    """What starts it is tried in tests/system, with a triggerer and a scheduler."""
+
+    @pytest.fixture
+    def dag(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        from airflow.dag_processing.dagbag import DagBag
+
+        name = "capillary_redeem_errors_by_event"
+        bag = DagBag(dag_folder=str(EXAMPLES / f"{name}.py"), bundle_path=EXAMPLES, bundle_name="dags-folder")
+        assert bag.import_errors == {}
+        return bag.dags[name]
+
+    def test_it_is_scheduled_by_the_redeem_uploads_of_the_series(self, dag: Any) -> None:
+        from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
+
+        (asset,) = dag.timetable.asset_condition.objects
+        assert asset.uri == f"capillary://capillary_default/redeem-uploads/{SERIES}"
+        (watcher,) = asset.watchers
+        assert isinstance(watcher.trigger, CapillaryRedeemUploadEventTrigger)
+
+    def test_it_pulls_the_error_files_of_all_jobs_of_the_event(
+        self, dag: Any, sandbox: Sandbox, tmp_path: Path
+    ) -> None:
+        jobs = [sandbox.add_job(SERIES, rows=9, errors=errors) for errors in (2, 0, 3)]
+        jobs.append(sandbox.add_job(SERIES, ends="ERRORED"))
+        done = CapillaryHook().get_redeem_upload_jobs(SERIES)
+        event = SimpleNamespace(extra={"payload": {"jobs": [job.to_dict() for job in done]}})
+
+        mapped = dag.task_dict["jobs_with_errors"].python_callable({"the asset": [event]})
+        operator = dag.task_dict["errors"]
+        for number, arguments in enumerate(mapped):
+            pull = CapillaryErrorFileToObjectStorageOperator(
+                **{**operator.partial_kwargs, "task_id": f"errors_{number}", "destination": f"{tmp_path}/", **arguments}
+            )
+            context: Any = {"ti": SimpleNamespace(xcom_push=lambda **given: None)}
+            pull.execute(context)
+
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {
+            f"redeem_errors_{SERIES}_{job.job_id}.csv": job.read_error_file() for job in (jobs[0], jobs[2])
+        }
+
+    def test_a_run_that_was_started_by_hand_has_nothing_to_pull(self, dag: Any) -> None:
+        run = dag.test()
+
+        assert {ti.task_id: str(ti.state) for ti in run.get_task_instances()} == {
+            "jobs_with_errors": "success",
+            "errors": "skipped",
+        }
 
 
 def test_no_example_asks_anything_while_it_is_parsed(sandbox: Sandbox) -> None:

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The redeem uploads of a coupon series as an asset that a DAG can be scheduled by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow_provider_capillary.api.envelopes import as_int
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from urllib.parse import SplitResult
+
+    from airflow.sdk import Asset
+
+    from airflow_provider_capillary.api.jobs import UploadJob
+
+_SCHEME = "capillary"
+_REDEEM_UPLOADS = "redeem-uploads"
+
+
+def capillary_redeem_uploads(
+    coupon_series_id: int | str,
+    *,
+    capillary_conn_id: str = "capillary_default",
+    poll_interval: float = 60.0,
+    backfill: bool = False,
+    name: str | None = None,
+    **kwargs: Any,
+) -> Asset:
+    """Return the redeem uploads of a coupon series as an asset, with what watches them.
+
+    A DAG with ``schedule=[capillary_redeem_uploads(535512)]`` starts when upload jobs of the series are done.
+
+    :param coupon_series_id: The coupon series, number or text.
+    :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``.
+    :param poll_interval: Seconds between two looks, default 60.
+    :param backfill: Whether the first look tells all jobs that were done before; default False.
+    :param name: Name of the asset; default: its URI, ``capillary://{connection id}/redeem-uploads/{coupon series}``.
+    :param kwargs: What else assets take, such as ``group`` and ``extra``.
+    :raises CapillarySettingsError: ``coupon_series_id`` or ``poll_interval`` cannot be used.
+    """
+    from airflow.sdk import Asset, AssetWatcher
+
+    from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
+
+    trigger = CapillaryRedeemUploadEventTrigger(
+        coupon_series_id=coupon_series_id,
+        capillary_conn_id=capillary_conn_id,
+        poll_interval=poll_interval,
+        backfill=backfill,
+    )
+    uri = f"{_SCHEME}://{quote(capillary_conn_id, safe='')}/{_REDEEM_UPLOADS}/{trigger.coupon_series_id}"
+    watcher = AssetWatcher(name=f"redeem uploads of coupon series {trigger.coupon_series_id}", trigger=trigger)
+    return Asset(name=name or uri, uri=uri, watchers=[watcher], **kwargs)
+
+
+def finished_redeem_uploads(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[UploadJob]:
+    """Return the jobs whose end started a DAG run.
+
+    :param triggering_asset_events: What Airflow hands to a task under this name.
+    :return: Each job once, the oldest first. Events without jobs, such as those made by hand in the UI, add none.
+    """
+    from airflow_provider_capillary.api.jobs import UploadJob
+
+    jobs = {}
+    for events in triggering_asset_events.values():
+        for event in events:
+            payload = (event.extra or {}).get("payload")
+            for value in payload.get("jobs", ()) if isinstance(payload, dict) else ():
+                job = UploadJob.from_dict(value)
+                jobs[job.coupon_series_id, job.job_id] = job
+    return sorted(jobs.values(), key=lambda job: job.job_id)
+
+
+def sanitize_uri(uri: SplitResult) -> SplitResult:
+    """Bring the URI of an asset into its one form; Airflow calls this for the scheme ``capillary``.
+
+    :param uri: ``capillary://{connection id}/redeem-uploads/{coupon series}``.
+    :raises ValueError: It has another form.
+    """
+    kind, _, series = uri.path.strip("/").partition("/")
+    series_id = as_int(series)
+    if not uri.netloc or kind != _REDEEM_UPLOADS or series_id is None or series_id < 1 or uri.query:
+        raise ValueError(
+            f"an asset of Capillary is {_SCHEME}://{{connection id}}/{_REDEEM_UPLOADS}/{{coupon series id}}, "
+            "best made by capillary_redeem_uploads(coupon_series_id)"
+        )
+    return uri._replace(path=f"/{_REDEEM_UPLOADS}/{series_id}")

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The watch over a series: each job is told once, by its edge, in whatever order jobs end."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_capillary.api.errors import CapillaryResponseError
+from airflow_provider_capillary.api.jobs import JobHistory, UploadJob
+from airflow_provider_capillary.api.watching import WatchCursor, begin_watch, watch
+from tests.api.driving import examples
+
+
+def history(**statuses: str) -> JobHistory:
+    """Make a history from ``j7="STARTED"`` and so on."""
+    return JobHistory(UploadJob(job_id=int(name[1:]), status=status) for name, status in statuses.items())
+
+
+def ids(jobs: list[UploadJob]) -> list[int]:
+    return [job.job_id for job in jobs]
+
+
+def test_a_watch_begins_behind_what_is_there() -> None:
+    there = history(j1="COMPLETED", j2="ERRORED", j3="COMPLETED")
+
+    cursor = begin_watch(there, backfill=False)
+
+    assert cursor == WatchCursor(3)
+    assert watch(there, cursor) == ([], cursor)
+
+
+def test_what_still_runs_when_a_watch_begins_is_told_once_it_is_done() -> None:
+    cursor = begin_watch(history(j1="COMPLETED", j2="STARTED", j3="COMPLETED"), backfill=False)
+
+    told, cursor = watch(history(j1="COMPLETED", j2="COMPLETED", j3="COMPLETED"), cursor)
+
+    assert (ids(told), cursor) == ([2], WatchCursor(3))
+
+
+def test_backfill_tells_what_was_done_before_too() -> None:
+    there = history(j1="COMPLETED", j2="STARTED", j3="ERRORED")
+
+    told, cursor = watch(there, begin_watch(there, backfill=True))
+
+    assert (ids(told), cursor) == ([1, 3], WatchCursor(3, (2,)))
+
+
+def test_an_empty_series_begins_at_nothing() -> None:
+    cursor = begin_watch(history(), backfill=False)
+
+    told, _ = watch(history(j1="COMPLETED"), cursor)
+
+    assert ids(told) == [1]
+
+
+def test_jobs_that_end_out_of_order_are_each_told_once() -> None:
+    cursor = WatchCursor(5)
+    told, cursor = watch(history(j6="STARTED", j7="COMPLETED", j8="QUEUED"), cursor)
+    assert (ids(told), cursor) == ([7], WatchCursor(8, (6, 8)))
+
+    told, cursor = watch(history(j6="STARTED", j7="COMPLETED", j8="ERRORED", j9="STARTED"), cursor)
+    assert (ids(told), cursor) == ([8], WatchCursor(9, (6, 9)))
+
+    told, cursor = watch(history(j6="COMPLETED", j7="COMPLETED", j8="ERRORED", j9="FINISHED"), cursor)
+    assert (ids(told), cursor) == ([6, 9], WatchCursor(9))
+
+
+def test_an_answer_that_is_empty_for_a_moment_forgets_nothing() -> None:
+    cursor = WatchCursor(8, (6,))
+
+    assert watch(history(), cursor) == ([], cursor)
+    assert ids(watch(history(j6="COMPLETED", j8="COMPLETED"), cursor)[0]) == [6]
+
+
+def test_more_jobs_than_one_event_carries_follow_with_the_next() -> None:
+    there = history(**{f"j{number}": "STARTED" if number == 2 else "COMPLETED" for number in range(1, 8)})
+
+    first, cursor = watch(there, WatchCursor(), most=3)
+    assert (ids(first), cursor) == ([1, 3, 4], WatchCursor(4, (2,)))
+
+    second, cursor = watch(there, cursor, most=3)
+    assert (ids(second), cursor) == ([5, 6, 7], WatchCursor(7, (2,)))
+
+
+@given(data=st.data())
+@examples(200)
+def test_every_job_is_told_exactly_once_whatever_the_order_and_the_restarts(data: Any) -> None:
+    statuses: dict[int, str] = {}
+    told: list[int] = []
+    cursor = begin_watch(JobHistory([]), backfill=False)
+    for _ in range(data.draw(st.integers(1, 12))):
+        for _ in range(data.draw(st.integers(0, 4))):
+            statuses[len(statuses) + 1] = "STARTED"
+        for job_id in data.draw(st.lists(st.sampled_from(sorted(statuses)), max_size=3)) if statuses else []:
+            statuses[job_id] = "COMPLETED"
+        there = JobHistory(UploadJob(job_id=each, status=status) for each, status in statuses.items())
+        jobs, cursor = watch(there, cursor, most=data.draw(st.integers(1, 3)))
+        told += ids(jobs)
+        cursor = WatchCursor.from_dict(json.loads(json.dumps(cursor.to_dict())))
+    while True:
+        there = JobHistory(UploadJob(job_id=each, status=status) for each, status in statuses.items())
+        jobs, cursor = watch(there, cursor, most=2)
+        if not jobs:
+            break
+        told += ids(jobs)
+
+    assert sorted(told) == [job_id for job_id, status in statuses.items() if status == "COMPLETED"]
+    assert cursor.pending_job_ids == tuple(job_id for job_id, status in statuses.items() if status == "STARTED")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        7,
+        {},
+        [],
+        {"after_job_id": 7},
+        {"after_job_id": "x", "pending_job_ids": []},
+        {"after_job_id": 7, "pending_job_ids": "6"},
+        {"after_job_id": 7, "pending_job_ids": ["x"]},
+    ],
+)
+def test_a_stored_cursor_of_another_form_is_an_error_and_never_a_default(value: Any) -> None:
+    with pytest.raises(CapillaryResponseError, match="stored cursor"):
+        WatchCursor.from_dict(value)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Redeem uploads as an asset: its URI, its watcher, and what a DAG run gets of the events."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk import Asset
+
+from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.jobs import UploadJob
+from airflow_provider_capillary.assets.capillary import capillary_redeem_uploads, finished_redeem_uploads
+from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
+
+
+def test_one_line_makes_asset_and_watcher() -> None:
+    asset = capillary_redeem_uploads("535512", poll_interval=30, backfill=True, group="lake", extra={"team": "crm"})
+
+    assert asset.uri == asset.name == "capillary://capillary_default/redeem-uploads/535512"
+    assert (asset.group, asset.extra) == ("lake", {"team": "crm"})
+    (watcher,) = asset.watchers
+    assert isinstance(watcher.trigger, CapillaryRedeemUploadEventTrigger)
+    assert watcher.trigger.serialize()[1] == {
+        "coupon_series_id": 535512,
+        "capillary_conn_id": "capillary_default",
+        "poll_interval": 30.0,
+        "backfill": True,
+    }
+
+
+def test_connections_make_assets_of_their_own_whatever_they_are_called() -> None:
+    names = ["capillary_eu", "capillary_in", "brand/EU:2", "brand#1"]
+
+    uris = [capillary_redeem_uploads(1, capillary_conn_id=name).uri for name in names]
+
+    assert uris == [
+        "capillary://capillary_eu/redeem-uploads/1",
+        "capillary://capillary_in/redeem-uploads/1",
+        "capillary://brand%2FEU%3A2/redeem-uploads/1",
+        "capillary://brand%231/redeem-uploads/1",
+    ]
+
+
+def test_a_name_may_be_given() -> None:
+    asset = capillary_redeem_uploads(1, name="redeem uploads")
+
+    assert (asset.name, asset.uri) == ("redeem uploads", "capillary://capillary_default/redeem-uploads/1")
+
+
+def test_a_series_that_is_none_is_refused_when_the_dag_is_parsed() -> None:
+    with pytest.raises(CapillarySettingsError, match="coupon_series_id"):
+        capillary_redeem_uploads("{{ params.series }}")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "CAPILLARY://conn/redeem-uploads/7",
+        "capillary://conn/redeem-uploads/007/",
+        "capillary://conn/redeem-uploads/7#x",
+    ],
+)
+def test_airflow_brings_a_uri_into_its_one_form_by_the_registered_scheme(uri: str) -> None:
+    assert Asset(uri).uri == "capillary://conn/redeem-uploads/7"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "capillary://conn/",
+        "capillary:///redeem-uploads/7",
+        "capillary://conn/redeem-uploads",
+        "capillary://conn/redeem-uploads/x",
+        "capillary://conn/redeem-uploads/0",
+        "capillary://conn/redeem-uploads/7/8",
+        "capillary://conn/coupons/7",
+        "capillary://conn/redeem-uploads/7?since=1",
+    ],
+)
+def test_a_uri_of_another_form_is_refused_with_the_form_it_should_have(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"capillary://\{connection id\}/redeem-uploads/\{coupon series id\}"):
+        Asset(uri)
+
+
+def events(*payloads: Any) -> list[SimpleNamespace]:
+    return [SimpleNamespace(extra=payload) for payload in payloads]
+
+
+def test_the_jobs_of_all_events_come_once_each_and_in_order() -> None:
+    def payload(*ids: int, series: int = 1) -> dict[str, Any]:
+        jobs = [UploadJob(job_id=each, status="COMPLETED", coupon_series_id=series).to_dict() for each in ids]
+        return {"payload": {"coupon_series_id": series, "jobs": jobs, "may_repeat": False}}
+
+    jobs = finished_redeem_uploads({"a": events(payload(5, 3), payload(3, 4)), "b": events(payload(3, series=2))})
+
+    assert [(job.coupon_series_id, job.job_id) for job in jobs] == [(1, 3), (2, 3), (1, 4), (1, 5)]
+
+
+@pytest.mark.parametrize("extra", [None, {}, {"payload": None}, {"payload": "x"}, {"payload": {}}])
+def test_an_event_that_was_made_by_hand_adds_no_job(extra: Any) -> None:
+    assert finished_redeem_uploads({"a": events(extra)}) == []

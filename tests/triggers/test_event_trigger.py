@@ -1,0 +1,425 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The watch that DAGs are scheduled by, run as the triggerer does: by Airflow's own manager of shared streams."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.triggers.shared_stream import SharedStreamManager
+
+from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.sandbox import Fault
+from airflow_provider_capillary.triggers import capillary as triggers
+from airflow_provider_capillary.triggers import shared_poll
+from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from airflow.triggers.base import TriggerEvent
+
+    from airflow_provider_capillary.sandbox import Sandbox
+
+SERIES = 535512
+
+pytestmark = pytest.mark.usefixtures("capillary_connection", "quick_retries", "quick_pauses")
+
+
+@pytest.fixture
+def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggers, "_PASSED_ON_AFTER", 0.05)
+    monkeypatch.setattr(triggers, "_PAUSE_AFTER_FAULT", 0.05)
+
+
+class AssetState:
+    """What the state store of an asset does, for one that lives as long as the test: it keeps JSON."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, str] = {}
+        self.fails: Exception | None = None
+        self.failed = 0
+
+    async def aget(self, key: str, default: Any = None) -> Any:
+        self._fail()
+        return json.loads(self.stored[key]) if key in self.stored else default
+
+    async def aset(self, key: str, value: Any) -> None:
+        self._fail()
+        self.stored[key] = json.dumps(value)
+
+    def _fail(self) -> None:
+        if self.fails is not None:
+            self.failed += 1
+            raise self.fails
+
+    @property
+    def cursor(self) -> Any:
+        (value,) = map(json.loads, self.stored.values())
+        return value
+
+
+class Triggerer:
+    """Runs watchers as the triggerer does, with the storing of events done by hand.
+
+    :param stores: Whether events are stored as soon as they are fired.
+    :param ack_timeout: Seconds after which Airflow gives up on a watcher whose event is not stored.
+    """
+
+    def __init__(self, *, stores: bool, ack_timeout: float) -> None:
+        self.stores = stores
+        self.manager = SharedStreamManager(ack_timeout=ack_timeout)
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.events: list[dict[str, Any]] = []
+        self.by_trigger: dict[int, list[dict[str, Any]]] = {}
+        self.unstored: list[int] = []
+
+    def start(self, trigger_id: int, trigger: CapillaryRedeemUploadEventTrigger, state: AssetState | None) -> None:
+        path, arguments = trigger.serialize()
+        assert path == f"{CapillaryRedeemUploadEventTrigger.__module__}.CapillaryRedeemUploadEventTrigger"
+        inflated = CapillaryRedeemUploadEventTrigger(**json.loads(json.dumps(arguments)))
+        inflated.asset_state_store = state  # type: ignore[assignment]
+        self.tasks[trigger_id] = asyncio.create_task(self._run(trigger_id, inflated))
+
+    async def _run(self, trigger_id: int, trigger: CapillaryRedeemUploadEventTrigger) -> None:
+        key = trigger.shared_stream_key()
+        stream = self.manager.subscribe(trigger_id=trigger_id, trigger=trigger, key=key)
+        try:
+            async for event in trigger.filter_shared_stream(stream):
+                self._fired(trigger_id, event, key)
+        finally:
+            await self.manager.unsubscribe(trigger_id, key)
+            await trigger.cleanup()
+
+    def _fired(self, trigger_id: int, event: TriggerEvent, key: Any) -> None:
+        payload = json.loads(json.dumps(event.payload))
+        self.events.append(payload)
+        self.by_trigger.setdefault(trigger_id, []).append(payload)
+        number = self.manager.bind_pending_event(trigger_id=trigger_id, key=key)
+        if number is not None:
+            self.unstored.append(number)
+        if self.stores:
+            self.store()
+
+    def store(self) -> None:
+        stored, self.unstored = self.unstored, []
+        self.manager.confirm_persisted(stored)
+
+    @property
+    def told(self) -> list[int]:
+        return [job["job_id"] for event in self.events for job in event["jobs"]]
+
+    async def stop(self) -> None:
+        for task in self.tasks.values():
+            task.cancel()
+        for task in self.tasks.values():
+            with suppress(asyncio.CancelledError):
+                await task
+        await self.manager.stop_all()
+
+
+@asynccontextmanager
+async def triggerer(
+    *states: AssetState | None, stores: bool = True, ack_timeout: float = 300.0, **given: Any
+) -> AsyncIterator[Triggerer]:
+    """Run one watcher for each state store; at the end nothing of them may be left."""
+    before = asyncio.all_tasks()
+    running = Triggerer(stores=stores, ack_timeout=ack_timeout)
+    for number, state in enumerate(states):
+        running.start(number, watcher(**given), state)
+    try:
+        yield running
+        assert not [task for task in running.tasks.values() if task.done()], "a watcher came to an end"
+    finally:
+        await running.stop()
+    state = shared_poll._states.get(asyncio.get_running_loop())
+    assert asyncio.all_tasks() <= before
+    assert state is None or (state.hooks, state.polls) == ({}, {})
+    gc.collect()  # an open transport would warn of itself
+
+
+def watcher(**given: Any) -> CapillaryRedeemUploadEventTrigger:
+    arguments = {"coupon_series_id": SERIES, "poll_interval": 0.05}
+    return CapillaryRedeemUploadEventTrigger(**{**arguments, **given})
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - the sandbox runs in another thread
+            await asyncio.sleep(0.01)
+
+
+async def some_looks(sandbox: Sandbox, number: int = 3) -> None:
+    asked = sandbox.count("status")
+    await until(lambda: sandbox.count("status") >= asked + number)
+
+
+async def test_it_fires_when_jobs_newer_than_its_cursor_are_done(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES)
+    async with triggerer(AssetState()) as running:
+        await some_looks(sandbox)
+        assert running.events == []
+
+        job = sandbox.add_job(SERIES, rows=5, errors=2, status="STARTED")
+        await some_looks(sandbox)
+        assert running.events == []
+        sandbox.finish(job)
+        await until(lambda: running.events)
+        await some_looks(sandbox)
+
+    (event,) = running.events
+    assert (event["coupon_series_id"], event["may_repeat"]) == (SERIES, True)
+    assert [(told["job_id"], told["error_count"]) for told in event["jobs"]] == [(job.job_id, 2)]
+
+
+async def test_one_event_a_poll_carries_all_jobs_that_are_done(sandbox: Sandbox) -> None:
+    async with triggerer(AssetState()) as running:
+        await some_looks(sandbox)
+        jobs = [sandbox.add_job(SERIES, status="STARTED") for _ in range(5)]
+        await some_looks(sandbox)
+        sandbox.inject(Fault("slow", endpoint="status", seconds=0.3))  # all five end while one look is under way
+        await some_looks(sandbox, 1)
+        for job in jobs:
+            sandbox.finish(job, "ERRORED" if job is jobs[0] else "COMPLETED")
+        await until(lambda: len(running.told) == 5)
+
+    assert running.told == [job.job_id for job in jobs]
+    assert len(running.events) <= 2  # the slow look may have been answered before or in between
+    assert [event["may_repeat"] for event in running.events] == [True, False][: len(running.events)]
+
+
+async def test_backfill_tells_what_was_done_before(sandbox: Sandbox) -> None:
+    jobs = [sandbox.add_job(SERIES) for _ in range(3)]
+    async with triggerer(AssetState(), backfill=True) as running:
+        await until(lambda: running.events)
+        await some_looks(sandbox)
+
+    assert running.told == [job.job_id for job in jobs]
+
+
+async def test_a_restart_neither_loses_nor_repeats_a_job(sandbox: Sandbox) -> None:
+    state = AssetState()
+    async with triggerer(state) as first:
+        await some_looks(sandbox)
+        before = sandbox.add_job(SERIES)
+        await until(lambda: first.events and state.cursor["after_job_id"] == before.job_id)
+        running = sandbox.add_job(SERIES, status="STARTED")
+        await until(lambda: state.cursor["pending_job_ids"] == [running.job_id])
+    between = sandbox.add_job(SERIES)
+    sandbox.finish(running)
+
+    async with triggerer(state) as second:
+        await until(lambda: second.events)
+        after = sandbox.add_job(SERIES)
+        await until(lambda: len(second.told) >= 3)
+        await some_looks(sandbox)
+
+    assert first.told == [before.job_id]
+    assert second.told == [running.job_id, between.job_id, after.job_id]
+
+
+async def test_the_cursor_stays_until_airflow_has_stored_the_event(sandbox: Sandbox) -> None:
+    state = AssetState()
+    async with triggerer(state, stores=False) as first:
+        await until(lambda: state.stored)
+        job = sandbox.add_job(SERIES)
+        await until(lambda: first.events)
+        await some_looks(sandbox)
+        assert state.cursor["after_job_id"] == 0
+    # The triggerer died before the event was in the database.
+
+    async with triggerer(state, stores=False) as second:
+        await until(lambda: second.events)
+        second.store()
+        await until(lambda: state.cursor["after_job_id"] == job.job_id)
+
+    assert first.told == second.told == [job.job_id]
+    assert second.events[0]["may_repeat"] is True  # which it does
+
+
+async def test_watchers_of_one_series_share_one_poll_and_each_tells_its_own_asset(sandbox: Sandbox) -> None:
+    states = [AssetState() for _ in range(5)]
+    async with triggerer(*states, poll_interval=0.5) as running:
+        await until(lambda: all(state.stored for state in states))
+        asked = sandbox.count("status")
+        job = sandbox.add_job(SERIES)
+        await until(lambda: len(running.events) == 5)
+        assert sandbox.count("status") - asked <= 3
+
+    assert {
+        number: [told["job_id"] for told in events[0]["jobs"]] for number, events in running.by_trigger.items()
+    } == {number: [job.job_id] for number in range(5)}
+    assert sandbox.count("token") == 1
+
+
+async def test_faults_are_waited_out_less_and_less_often_and_told(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with triggerer(AssetState()) as running:
+        await some_looks(sandbox)
+        sandbox.inject(Fault("status", endpoint="status", status=503, times=8))  # four looks of two attempts
+        job = sandbox.add_job(SERIES)
+        await until(lambda: running.events)
+
+    assert running.told == [job.job_id]
+    told = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
+    assert [line.partition(", the next")[0] for line in told[:4]] == [
+        f"Look at the upload jobs of coupon series {SERIES} failed ({number} in a row)" for number in (1, 2, 3, 4)
+    ]
+    assert [line.partition("within ")[2].partition(" s:")[0] for line in told[:4]] == ["0.1", "0.2", "0.4", "0.8"]
+    assert "Looks at the upload jobs of coupon series 535512 succeed again" in caplog.text
+
+
+async def test_wrong_credentials_do_not_end_the_watch(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = sandbox.connection_json(requests_per_minute=1_000_000)
+    monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", good.replace("sandbox-secret", "expired-secret"))
+    async with triggerer(AssetState(), backfill=True) as running:
+        await until(lambda: sandbox.count("token") >= 2)
+        monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", good)
+        job = sandbox.add_job(SERIES)
+        await until(lambda: running.events)
+
+    assert running.told == [job.job_id]
+
+
+async def test_without_a_state_store_it_works_with_a_cursor_in_memory_and_warns_once(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.add_job(SERIES)
+    async with triggerer(None) as running:
+        await some_looks(sandbox)
+        jobs = []
+        for _ in range(3):
+            jobs.append(sandbox.add_job(SERIES))
+            await until(lambda: len(running.told) == len(jobs))
+
+    assert running.told == [job.job_id for job in jobs]
+    assert (
+        capsys.readouterr().out.count("done while no triggerer runs will not be told: this Airflow keeps no state") == 1
+    )
+
+
+async def test_two_assets_that_share_a_trigger_are_told_what_to_do_and_the_watch_goes_on(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from airflow.sdk import Asset
+    from airflow.sdk.execution_time.context import AssetStateStoreAccessors
+
+    shared: Any = AssetStateStoreAccessors(inlets=[Asset("one"), Asset("two")])
+    async with triggerer(shared) as running:
+        await some_looks(sandbox)
+        job = sandbox.add_job(SERIES)
+        await until(lambda: running.events)
+
+    assert running.told == [job.job_id]
+    assert "several assets share this trigger" in capsys.readouterr().out
+
+
+async def test_a_state_store_that_fails_is_tried_again_and_nothing_begins_anew(sandbox: Sandbox) -> None:
+    state = AssetState()
+    state.stored = {"capillary_redeem_uploads": json.dumps({"after_job_id": 0, "pending_job_ids": []})}
+    state.fails = RuntimeError("no API server")
+    job = sandbox.add_job(SERIES)
+    async with triggerer(state) as running:
+        await until(lambda: state.failed >= 2)
+        assert running.events == []
+        state.fails = None
+        await until(lambda: running.events)  # and not: taken for done before the watch began
+        await until(lambda: state.cursor["after_job_id"] == job.job_id)
+        state.fails, state.failed = RuntimeError("no API server"), 0
+        later = sandbox.add_job(SERIES)
+        await until(lambda: state.failed >= 1)
+        state.fails = None
+        await until(lambda: state.cursor["after_job_id"] == later.job_id)
+
+    assert running.told == [job.job_id, later.job_id]
+
+
+async def test_a_cursor_of_another_form_is_told_and_the_watch_begins_anew(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = AssetState()
+    state.stored = {"capillary_redeem_uploads": '{"offset": 7}'}
+    sandbox.add_job(SERIES)
+    async with triggerer(state) as running:
+        await some_looks(sandbox)
+        job = sandbox.add_job(SERIES)
+        await until(lambda: running.events)
+
+    assert running.told == [job.job_id]
+    assert "the stored cursor is not one of this version" in capsys.readouterr().out
+
+
+async def test_a_shared_stream_that_breaks_off_is_gone_on_with_alone_from_what_was_stored(sandbox: Sandbox) -> None:
+    state = AssetState()
+    async with triggerer(state, stores=False, ack_timeout=0.5) as running:
+        await until(lambda: state.stored)
+        job = sandbox.add_job(SERIES)
+        await until(lambda: running.events)
+        # Airflow does not say in time that the event is stored, and gives up on the watcher.
+        await until(lambda: len(running.events) == 2)
+        await until(lambda: state.cursor["after_job_id"] == job.job_id)
+
+    assert running.told == [job.job_id, job.job_id]
+    assert running.events[1]["may_repeat"] is True
+
+
+async def test_run_alone_does_the_same(sandbox: Sandbox) -> None:
+    state = AssetState()
+    alone = watcher()
+    alone.asset_state_store = state  # type: ignore[assignment]
+    events: list[Any] = []
+
+    async def run() -> None:
+        async for event in alone.run():
+            events.append(event.payload)
+
+    task = asyncio.create_task(run())
+    await until(lambda: state.stored)
+    jobs = []
+    for _ in range(2):
+        jobs.append(sandbox.add_job(SERIES).job_id)
+        await until(lambda: state.cursor["after_job_id"] == jobs[-1])
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    await alone.cleanup()
+
+    assert [[job["job_id"] for job in event["jobs"]] for event in events] == [[each] for each in jobs]
+
+
+async def test_no_secret_and_no_row_is_in_an_event_or_the_log(
+    sandbox: Sandbox, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with triggerer(AssetState(), backfill=True) as running:
+        sandbox.inject(Fault("expired_token", endpoint="status"))
+        sandbox.inject(Fault("status", endpoint="status", status=503, times=2))
+        sandbox.add_job(SERIES, errors=2, error_file=b"message,code\nunknown,SAVE-9876543210\n")
+        await until(lambda: running.events)
+
+    assert len(sandbox.tokens_issued) == 2
+    shown = json.dumps(running.events) + "".join(capfd.readouterr()) + caplog.text
+    assert "failed (1 in a row)" in shown
+    for secret in ("sandbox-secret", "sandbox-key", "SAVE-9876543210", *sandbox.tokens_issued):
+        assert secret not in shown
+
+
+@pytest.mark.parametrize("given", [{"coupon_series_id": "x"}, {"coupon_series_id": 0}, {"coupon_series_id": None}])
+def test_a_series_that_is_none_is_refused_when_the_dag_is_parsed(given: dict[str, Any]) -> None:
+    with pytest.raises(CapillarySettingsError, match="coupon_series_id must be a positive whole number"):
+        watcher(**given)
+
+
+@pytest.mark.parametrize("interval", [0, -1, True, None, "60", float("inf"), float("nan")])
+def test_an_interval_that_cannot_be_meant_is_refused_when_the_dag_is_parsed(interval: Any) -> None:
+    with pytest.raises(CapillarySettingsError, match="poll_interval must be a number of seconds above 0"):
+        watcher(poll_interval=interval)
+
+
+def test_one_meaning_has_one_form_whatever_the_types() -> None:
+    # Airflow tells triggers apart by their arguments: 535512 and "535512" would become two.
+    assert watcher(coupon_series_id="535512", poll_interval=60).serialize() == watcher(poll_interval=60.0).serialize()
