@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow.triggers.shared_stream import SharedStreamProducer
 
     from airflow_provider_capillary.api.jobs import JobHistory
-    from airflow_provider_capillary.triggers.shared_poll import Look, SeriesPoll
+    from airflow_provider_capillary.triggers.shared_poll import Look, PollMembership
     from airflow_provider_capillary.triggers.watch_stream import Delivery
 
 
@@ -154,10 +154,15 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
         failed_at = float("-inf")
         async with self._joined as joined:
             membership = await joined.enter_async_context(
-                join_poll(self.capillary_conn_id, options.series_id, interval=self._pause(looks))
+                join_poll(
+                    self.capillary_conn_id,
+                    options.series_id,
+                    interval=self._pause(looks),
+                    wants_all=self.exponential_backoff,
+                )
             )
             while True:
-                look = await self._next_look(membership.poll)
+                look = await self._next_look(membership)
                 outcome: WaitOutcome | None = None
                 if look is not None and look.jobs is not None:
                     outcome = wait.see_jobs(look.jobs)
@@ -172,16 +177,16 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
                 looks += 1
                 membership.interval = self._pause(looks)
 
-    async def _next_look(self, poll: SeriesPoll) -> Look | None:
+    async def _next_look(self, membership: PollMembership) -> Look | None:
         """Return the next look; at the deadline a last one, as the job may have ended meanwhile, or None."""
         try:
             async with asyncio.timeout(max(0.0, self._ends_at - time.time())):
-                return await poll.next_look()
+                return await membership.next_look()
         except TimeoutError:
-            poll.look_within(0)
+            membership.look_now()
         try:
             async with asyncio.timeout(_LAST_LOOK_SECONDS):
-                return await poll.next_look()
+                return await membership.next_look()
         except TimeoutError:
             return None
 

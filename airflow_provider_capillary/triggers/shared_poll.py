@@ -104,7 +104,6 @@ class SeriesPoll:
         self._waits: set[PollMembership] = set()
         self._due = float("inf")
         self._due_changed = asyncio.Event()
-        self._published = asyncio.Event()
         self._look: Look | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -146,12 +145,6 @@ class SeriesPoll:
             self._due = due
             self._due_changed.set()
 
-    async def next_look(self) -> Look:
-        """Wait for the next look to end, and return what it brought."""
-        await self._published.wait()
-        assert self._look is not None
-        return self._look
-
     async def _run(self) -> None:
         hook: CapillaryAsyncHook | None = None
         async with AsyncExitStack() as borrowed:
@@ -164,7 +157,8 @@ class SeriesPoll:
                     if hook is None:
                         hook = await borrowed.enter_async_context(shared_hook(self._conn_id))
                     jobs = await hook.get_redeem_upload_jobs(self._series_id)
-                    look = Look(time.monotonic(), jobs=await _indexed(jobs))
+                    before = None if self._look is None else self._look.jobs
+                    look = Look(time.monotonic(), jobs=await _indexed(jobs, before))
                 except Exception as error:  # noqa: BLE001 - each wait decides for itself what it means
                     look = Look(time.monotonic(), error=error)
                     if not (isinstance(error, CapillaryError) and error.is_transient):
@@ -186,14 +180,22 @@ class SeriesPoll:
                 return
 
     def _publish(self, look: Look) -> None:
+        # Of a thousand waits, a look that brings nothing new need not wake a single one.
+        is_news = self._look is None or look.jobs is None or look.jobs is not self._look.jobs
         self._look = look
-        published, self._published = self._published, asyncio.Event()
-        published.set()
+        for wait in self._waits:
+            wait.offer(look, is_news=is_news)
 
 
-async def _indexed(jobs: list[UploadJob]) -> JobHistory:
-    # Sorting the history of years takes long enough for others to notice.
-    return JobHistory(jobs) if len(jobs) < 1000 else await asyncio.to_thread(JobHistory, jobs)
+async def _indexed(jobs: list[UploadJob], before: JobHistory | None) -> JobHistory:
+    """Put the jobs in order; where they are what they were before, return the same object."""
+    # Sorting and comparing the history of years takes long enough for others to notice.
+    return _same(jobs, before) if len(jobs) < 1000 else await asyncio.to_thread(_same, jobs, before)
+
+
+def _same(jobs: list[UploadJob], before: JobHistory | None) -> JobHistory:
+    history = JobHistory(jobs)
+    return before if before is not None and before.newest_first == history.newest_first else history
 
 
 @dataclass(eq=False)
@@ -202,26 +204,60 @@ class PollMembership:
 
     :param poll: The poll.
     :param interval: Seconds between two looks that this wait needs; it may change. The shortest of all counts.
+    :param wants_all: Whether it wants to hear of every look, and not only of those that bring something new or fail.
     """
 
     poll: SeriesPoll
     interval: float
+    wants_all: bool = False
+    _wants_next: bool = field(default=True, init=False)
+    _offered: Look | None = field(default=None, init=False)
+    _waiting: asyncio.Future[None] | None = field(default=None, init=False)
+
+    def look_now(self) -> None:
+        """Have a look right now, and hear of it whatever it brings."""
+        self._wants_next = True
+        self.poll.look_within(0)
+
+    def offer(self, look: Look, *, is_news: bool) -> None:
+        """Hand over what a look brought.
+
+        :param look: The look.
+        :param is_news: Whether it brought anything that the one before did not, or failed.
+        """
+        if is_news or self.wants_all or self._wants_next:
+            self._wants_next = False
+            self._offered = look
+            if self._waiting is not None and not self._waiting.done():
+                self._waiting.set_result(None)
+
+    async def next_look(self) -> Look:
+        """Wait for the next look that this wait has to hear of, and return what it brought. The first is one."""
+        if self._offered is None:
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+        look, self._offered = self._offered, None
+        assert look is not None
+        return look
 
 
 @asynccontextmanager
-async def join_poll(conn_id: str, coupon_series_id: int, *, interval: float) -> AsyncIterator[PollMembership]:
+async def join_poll(
+    conn_id: str, coupon_series_id: int, *, interval: float, wants_all: bool = False
+) -> AsyncIterator[PollMembership]:
     """Take part in the poll of a series, which the first wait starts and the last one ends.
 
     :param conn_id: Airflow connection of type ``capillary``.
     :param coupon_series_id: The series.
     :param interval: Seconds between two looks.
+    :param wants_all: See :class:`PollMembership`.
     """
     polls = _state().polls
     key = (conn_id, coupon_series_id)
     poll = polls.get(key)
     if poll is None:
         poll = polls[key] = SeriesPoll(conn_id, coupon_series_id)
-    membership = PollMembership(poll, interval)
+    membership = PollMembership(poll, interval, wants_all)
     poll.add(membership)
     try:
         yield membership
@@ -243,9 +279,9 @@ async def follow_series(
     :param log: Where failed looks are told.
     """
     failures = 0
-    async with join_poll(conn_id, coupon_series_id, interval=interval) as membership:
+    async with join_poll(conn_id, coupon_series_id, interval=interval, wants_all=True) as membership:
         while True:
-            look = await membership.poll.next_look()
+            look = await membership.next_look()
             if look.jobs is None:
                 failures += 1
                 membership.interval = max(interval, min(interval * 2.0 ** min(failures, 16), _LONGEST_PAUSE))

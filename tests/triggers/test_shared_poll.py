@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import random
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_capillary.api import limiter
 from airflow_provider_capillary.api.jobs import JobHistory
+from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.hooks.connection_state import forget_connection_states
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.triggers import shared_poll
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
@@ -120,6 +124,106 @@ async def test_a_poll_that_fails_once_ends_no_wait(sandbox: Sandbox) -> None:
     sandbox.finish(job)
 
     assert {event["kind"] for event in await asyncio.gather(*tasks)} == {"completed"}
+
+
+async def test_a_look_that_brings_nothing_new_wakes_no_wait_that_has_seen_one(sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES, status="STARTED")
+    heard: dict[str, list[str]] = {"waiting": [], "all": [], "late": []}
+
+    async def hear(name: str, *, wants_all: bool = False) -> None:
+        async with join_poll(CONN_ID, SERIES, interval=0.05, wants_all=wants_all) as membership:
+            while True:
+                look = await membership.next_look()
+                heard[name].append("failed" if look.jobs is None else look.jobs.newest_first[0].status)
+
+    async def looks(number: int) -> None:
+        asked = len(heard["all"])
+        await until(lambda: len(heard["all"]) >= asked + number)
+
+    tasks = [asyncio.create_task(hear("waiting")), asyncio.create_task(hear("all", wants_all=True))]
+    await looks(4)
+    tasks.append(asyncio.create_task(hear("late")))
+    await looks(4)
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=4))  # two looks of two attempts
+    await looks(6)
+    sandbox.finish(job)
+    await looks(4)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+    assert heard["waiting"] == ["STARTED", "failed", "failed", "STARTED", "COMPLETED"]
+    assert heard["late"] == heard["waiting"]
+    assert len(heard["all"]) >= 18
+
+
+async def test_what_a_look_brought_is_not_missed_by_a_wait_that_was_busy(sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES, status="STARTED")
+    async with join_poll(CONN_ID, SERIES, interval=0.05) as membership:
+        await membership.next_look()
+        asked = sandbox.count("status")
+        sandbox.finish(job)
+        await until(lambda: sandbox.count("status") >= asked + 3)  # told once, and not again
+
+        async with asyncio.timeout(20):
+            look = await membership.next_look()
+
+    assert look.jobs is not None
+    assert look.jobs.newest_first[0].is_completed
+
+
+async def test_a_look_asked_for_is_heard_of_whatever_it_brings(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES, status="STARTED")
+    async with join_poll(CONN_ID, SERIES, interval=3600.0) as membership, asyncio.timeout(20):
+        membership.look_now()
+        first = await membership.next_look()
+        membership.look_now()
+        second = await membership.next_look()
+
+    assert second is not first
+    assert second.jobs is first.jobs
+
+
+async def test_an_answer_429_slows_everyone_on_the_connection_down(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (2, 0.01, 0.02, 60.0))
+    jobs = {series: sandbox.add_job(series, status="STARTED") for series in (1, 2, 3, 4)}
+    tasks = waiting(*[trigger(series, poke_interval=0.1) for series in jobs])
+    await until(lambda: sandbox.count("status") >= 8)
+    sandbox.inject(Fault("status", endpoint="status", status=429, retry_after=2))
+    asked = sandbox.count("status")
+    await until(lambda: sandbox.count("status") >= asked + 12)
+    for job in jobs.values():
+        sandbox.finish(job)
+    await asyncio.gather(*tasks)
+
+    moments = sorted(request.at for request in sandbox.requests if request.endpoint == "status")
+    # Nothing, of any series, for about as long as Capillary said; without it there are forty looks a second.
+    assert max(later - earlier for earlier, later in itertools.pairwise(moments)) > 1.5
+
+
+async def test_never_more_requests_than_the_limit_in_any_window(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A minute of two seconds: 40 series that each want five looks in it, with a limit of 30.
+    window = 2.0
+    monkeypatch.setattr(limiter, "_WINDOW_SECONDS", window)
+    monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", sandbox.connection_json(requests_per_minute=30))
+    forget_connection_states()
+    tasks = waiting(*[trigger(series, poke_interval=0.4) for series in range(1, 41)])
+    await until(lambda: len(sandbox.requests) >= 120)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+    moments = sorted(request.at for request in sandbox.requests)
+    # A request is on its way for some milliseconds, not all for the same.
+    slack = 0.2 * window
+    worst = max(sum(first <= moment < first + window - slack for moment in moments) for first in moments)
+    assert worst <= 30
+    # And the limit is used: a limiter that sends next to nothing would pass the above, too.
+    assert len(moments) / (moments[-1] - moments[0]) > 0.7 * 30 / window
 
 
 async def test_a_connection_that_was_mended_is_read_anew(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
