@@ -46,8 +46,12 @@ $(DOCS_STAMP): $(STAMP)
 	@touch $@
 
 .PHONY: test
-test: $(STAMP) ## Run all tests; PYTEST_ARGS are handed on
+test: $(STAMP) ## Run all tests but the system tests; PYTEST_ARGS are handed on
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: test-system
+test-system: $(STAMP) ## Run the tests of a whole Airflow, whose triggerer is killed; PYTEST_ARGS are handed on
+	@$(BIN)/python -m pytest tests/system $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## Check style and types

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ OURS, PEER = "airflow_provider_capillary", "airflow.providers.http"
 SERIES = range(1, 51)
 # Seldom enough to cost little itself, and often enough to meet whatever holds the loop for long.
 _TICK = 0.05
+_WINDOW = 60.0
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -73,32 +75,33 @@ async def measure(candidate: str, waits: int, interval: float, seconds: float, b
 
     tasks = [asyncio.create_task(wait(number)) for number in range(waits)]
     await asyncio.sleep(interval)  # from here on the first connections are made and everybody is in the rhythm
-    asked = sum(control(base_url, "/sandbox")["requests"].values())
     ticking = asyncio.create_task(tick())
-    began, cpu, memory = time.time(), time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, cpu = time.time(), time.process_time()
     await asyncio.sleep(seconds)
     cpu, took = time.process_time() - cpu, time.time() - began
-    asked = sum(control(base_url, "/sandbox")["requests"].values()) - asked
     for task in (*tasks, ticking):
         task.cancel()
     await asyncio.wait([*tasks, ticking])
     ends_at = float(os.environ["JOBS_END_AT"])
     late = [at - ends_at for at in ended]
     return {
-        "requests_per_minute": asked / took * 60,
+        "from": began,
+        "to": began + took,
         "cpu_percent": cpu / took * 100,
         "lag_p99_ms": percentile(lags, 0.99) * 1000,
         "lag_max_ms": max(lags) * 1000,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "memory_before_mb": memory / 1024,
         "events": len(ended),
         "late_p50_s": percentile(late, 0.5),
         "late_p99_s": percentile(late, 0.99),
     }
 
 
-def run(candidate: str, arguments: argparse.Namespace, waits: int) -> dict[str, float]:
-    """Start a server and a process for the waits, and return what that process measured."""
+def run(candidate: str, arguments: argparse.Namespace, waits: int, *, history: int = 0) -> dict[str, float]:
+    """Start a server and a process for the waits, and return what that process measured.
+
+    :param history: Jobs of the past in the first series.
+    """
     with tempfile.TemporaryDirectory() as home:
         file = Path(home) / "connection.json"
         command = [sys.executable, "-m", "airflow_provider_capillary.sandbox", "--port", "0", "--quiet"]
@@ -110,6 +113,8 @@ def run(candidate: str, arguments: argparse.Namespace, waits: int) -> dict[str, 
             connection = json.loads(file.read_text())
             connection["extra"] = {"requests_per_minute": arguments.requests_per_minute}
             base_url = f"{connection['host']}:{connection['port']}"
+            for _ in range(history):
+                control(base_url, "/sandbox/jobs", {"coupon_series_id": SERIES[0], "rows": 100, "errors": 3})
             lasting = arguments.interval + arguments.seconds / 2
             for series in SERIES:
                 for name, running in (("ends", lasting), ("runs", 3600.0)):
@@ -125,21 +130,51 @@ def run(candidate: str, arguments: argparse.Namespace, waits: int) -> dict[str, 
             }
             command = [sys.executable, __file__, "--measure", candidate, base_url, "--waits", str(waits)]
             command += ["--interval", str(arguments.interval), "--seconds", str(arguments.seconds)]
-            done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise SystemExit(done.stdout + done.stderr)
-            return dict(json.loads(done.stdout.splitlines()[-1]))
+            counts = []
+            # Into files: whoever fills a pipe that nobody reads stops.
+            with (
+                (Path(home) / "output").open("w+") as output,
+                (Path(home) / "errors").open("w+") as errors,
+                subprocess.Popen(command, env=env, stdout=output, stderr=errors) as measuring,
+            ):
+                while measuring.poll() is None:
+                    # Ten thousand waits of the peer can keep the server from answering anybody else.
+                    with suppress(TimeoutError):
+                        counts.append((time.time(), sum(control(base_url, "/sandbox")["requests"].values())))
+                    time.sleep(0.5)
+                if measuring.returncode:
+                    errors.seek(0)
+                    raise SystemExit(errors.read())
+                output.seek(0)
+                *_, last = output
+            told = dict(json.loads(last))
+            counts = [(at, number) for at, number in counts if told["from"] <= at <= told["to"]]
+            told["requests_per_minute"] = 60 * (counts[-1][1] - counts[0][1]) / (counts[-1][0] - counts[0][0])
+            told["busiest_minute"] = max(
+                behind - before for at, before in counts for later, behind in counts if 0 <= later - at <= _WINDOW
+            )
+            return told
         finally:
             server.terminate()
             server.wait(10)
+
+
+def line_of(candidate: str, waits: int, told: dict[str, float]) -> str:
+    figures = [f"{waits}", f"{told['requests_per_minute']:.0f}", f"{told['busiest_minute']:.0f}"]
+    figures += [f"{told['cpu_percent']:.2f}", f"{told['lag_p99_ms']:.1f} ms", f"{told['lag_max_ms']:.0f} ms"]
+    figures += [f"{told['peak_memory_mb']:.0f}"]
+    if told["events"]:
+        figures += [f"{told['late_p50_s']:.1f} s", f"{told['late_p99_s']:.1f} s"]
+    return f"{candidate:<28}" + "".join(f"{figure:>10}" for figure in figures)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--waits", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--interval", type=float, default=10.0, help="seconds between two looks (default: 10)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure (default: 60)")
+    parser.add_argument("--seconds", type=float, default=90.0, help="how long to measure (default: 90)")
     parser.add_argument("--requests-per-minute", type=int, default=400, help="limit of our connection (default: 400)")
+    parser.add_argument("--history", type=int, default=20_000, help="jobs in a long history (default: 20000)")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -149,7 +184,7 @@ def main() -> None:
         told = measure(candidate, arguments.waits[0], arguments.interval, arguments.seconds, base_url)
         print(json.dumps(asyncio.run(told)))
         return
-    columns = ("waits", "req/min", "CPU %", "lag p99", "lag max", "peak MB", "late p50", "late p99")
+    columns = ("waits", "req/min", "busiest", "CPU %", "lag p99", "lag max", "peak MB", "late p50", "late p99")
     lines = [
         f"{len(SERIES)} series, a look every {arguments.interval:g} s, measured for {arguments.seconds:g} s",
         f"{'':<28}" + "".join(f"{column:>10}" for column in columns),
@@ -159,12 +194,10 @@ def main() -> None:
         for candidate in (PEER, OURS):
             told = run(candidate, arguments, waits)
             cpu[candidate] = told["cpu_percent"]
-            figures = [f"{waits}", f"{told['requests_per_minute']:.0f}", f"{told['cpu_percent']:.1f}"]
-            figures += [f"{told['lag_p99_ms']:.1f} ms", f"{told['lag_max_ms']:.0f} ms", f"{told['peak_memory_mb']:.0f}"]
-            if told["events"]:
-                figures += [f"{told['late_p50_s']:.1f} s", f"{told['late_p99_s']:.1f} s"]
-            lines.append(f"{candidate:<28}" + "".join(f"{figure:>10}" for figure in figures))
-        lines.append(f"{'CPU, ours to theirs':<28}{waits:>10}{'':>10}{cpu[OURS] / cpu[PEER]:>10.3f}")
+            lines.append(line_of(candidate, waits, told))
+        lines.append(f"{'CPU, ours to theirs':<28}{waits:>10}{'':>20}{cpu[OURS] / cpu[PEER]:>10.3f}")
+    told = run(OURS, arguments, len(SERIES), history=arguments.history)
+    lines += [f"and with a history of {arguments.history} jobs in one of the series", line_of(OURS, len(SERIES), told)]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "waits.txt").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

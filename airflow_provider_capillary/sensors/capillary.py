@@ -253,8 +253,16 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
                         f"{name} is put together from XComs ({type(value).__name__}), which the triggerer cannot do; "
                         "leave out start_from_trigger, or give the output of one task"
                     )
-                # The output of a task, as the template that it stands for.
-                given[name] = str(value)
+                output: Any = value
+                given[name] = (
+                    f"{{{{ ti.xcom_pull(task_ids={output.operator.task_id!r}, key={output.key!r}, map_indexes=-1) }}}}"
+                )
+            elif isinstance(value, str) and "xcom_pull" in value and "map_indexes" not in value:
+                # Otherwise Airflow 3.3.2 asks its triggerer for a list of XComs, gets no answer, and waits for ever.
+                raise CapillarySettingsError(
+                    f"{name} pulls an XCom in a way that the triggerer never answers; write "
+                    "ti.xcom_pull('the task', map_indexes=-1), or leave out start_from_trigger"
+                )
         ends_after = self.timeout + _BACKSTOP_SECONDS
         if self.execution_timeout is not None:
             ends_after = min(ends_after, self.execution_timeout.total_seconds())

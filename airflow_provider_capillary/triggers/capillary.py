@@ -38,6 +38,8 @@ _LAST_LOOK_SECONDS = 60.0
 _CURSOR_KEY = "capillary_redeem_uploads"
 #: Seconds after which the triggerer has surely passed an event on. It does so about once a second.
 _PASSED_ON_AFTER = 5.0
+#: Seconds that storing the cursor may take; the next look tries again.
+_STORED_WITHIN = 5.0
 #: Seconds between two attempts to read the cursor, or to go on after what should not have happened.
 _PAUSE_AFTER_FAULT = 30.0
 
@@ -410,7 +412,9 @@ class CapillaryRedeemUploadEventTrigger(BaseEventTrigger):
         if cursor is None or not self._has_store:
             return
         try:
-            await self.asset_state_store.aset(_CURSOR_KEY, cursor.to_dict())  # type: ignore[union-attr]
+            # A triggerer that stops waits for this, when there is nobody left to answer.
+            async with asyncio.timeout(_STORED_WITHIN):
+                await self.asset_state_store.aset(_CURSOR_KEY, cursor.to_dict())  # type: ignore[union-attr]
         except Exception as error:  # noqa: BLE001 - the next look tries again
             self.log.warning("The cursor cannot be stored (%s), trying again", type(error).__name__)
         else:

@@ -181,7 +181,17 @@ def test_the_output_of_a_task_becomes_its_template_and_its_dependency() -> None:
 
     assert dag.get_task("wait").upstream_task_ids == {"upload"}
     assert start.trigger_kwargs is not None
-    assert "xcom_pull(task_ids='upload', dag_id='night', key='return_value')" in json.dumps(start.trigger_kwargs)
+    template = "{{ ti.xcom_pull(task_ids='upload', key='return_value', map_indexes=-1) }}"
+    assert template in json.dumps(start.trigger_kwargs)
+
+
+def test_a_template_whose_xcom_the_triggerer_never_answers_is_refused_when_the_dag_is_parsed() -> None:
+    # Airflow 3.3.2 would wait for ever, and only the log of the triggerer says why.
+    with pytest.raises(CapillarySettingsError, match=r"job_id pulls an XCom .*map_indexes=-1"):
+        dag_with(job_id="{{ ti.xcom_pull('upload')['job_id'] }}")
+
+    template = "{{ ti.xcom_pull('upload', map_indexes=-1)['job_id'] }}"
+    assert template in json.dumps(start_of(dag_with(job_id=template))[1].trigger_kwargs)
 
 
 def test_outputs_that_were_put_together_are_refused_when_the_dag_is_parsed() -> None:

@@ -339,6 +339,28 @@ async def test_a_state_store_that_fails_is_tried_again_and_nothing_begins_anew(s
     assert running.told == [job.job_id, later.job_id]
 
 
+async def test_a_state_store_that_never_answers_does_not_hold_up_a_triggerer_that_stops(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triggers, "_STORED_WITHIN", 0.2)
+    state = AssetState()
+    asked = asyncio.Event()
+
+    async def never(key: str, value: Any) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(state, "aset", never)
+    async with asyncio.timeout(20) as limit:
+        async with triggerer(state, backfill=True) as running:
+            job = sandbox.add_job(SERIES)
+            await until(lambda: running.events)
+            await asked.wait()
+
+    assert not limit.expired()
+    assert running.told == [job.job_id]
+
+
 async def test_a_cursor_of_another_form_is_told_and_the_watch_begins_anew(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Airflow for tests: API server, scheduler, DAG processor and triggerer, each a process of its own.
+
+It shows what `dag.test()` cannot: what becomes of deferred tasks and watchers when the triggerer dies, and what really
+lies in the metadata database and in the logs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import requests
+from cryptography.fernet import Fernet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+
+LOOPBACK = "127.0.0.1"
+#: Deadlines, not waits: a machine with nothing else to do needs a tenth of these.
+COMMAND_SECONDS = 120.0
+START_SECONDS = 240.0
+#: How long a process may take to end by itself.
+STOP_SECONDS = 10.0
+REQUEST_SECONDS = 60.0
+GET_ATTEMPTS = 3
+TAIL_LINES = 25
+
+COMMANDS = {
+    "api-server": ["api-server", "--host", LOOPBACK, "--workers", "1"],
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
+
+
+def free_port() -> int:
+    """Return a port that is free, below those that systems give to clients: some time goes by until it is used."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Tell whether a process runs; one that nobody collects, as in a container without an init, does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class AirflowProcesses:
+    """A running Airflow with a home and a database of its own; nothing of it is left on leaving the context.
+
+    :param dags: Files to put into the folder of DAGs, by name.
+    :param connections: Connections to store in the metadata database, by id.
+    :param hidden: Returns what no message of a failed test may show.
+    """
+
+    def __init__(
+        self,
+        *,
+        dags: Mapping[str, str],
+        connections: Mapping[str, Mapping[str, Any]],
+        hidden: Callable[[], Iterable[str]] = list,
+    ) -> None:
+        self._dags = dags
+        self._connections = connections
+        self._hidden = hidden
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._starts = 0
+        self._env: dict[str, str] = {}
+        self._session = requests.Session()
+        # No proxy, no .netrc.
+        self._session.trust_env = False
+        self.home = Path()
+        self.url = ""
+
+    def __enter__(self) -> AirflowProcesses:
+        self.home = Path(tempfile.mkdtemp(prefix="airflow-system-"))
+        try:
+            self._prepare()
+            for name in COMMANDS:
+                self.start(name)
+            self._log_in()
+            self._wait_until_healthy()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.stop()
+        finally:
+            self._session.close()
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    @property
+    def database(self) -> Path:
+        """The file of the metadata database."""
+        return self.home / "airflow.db"
+
+    @property
+    def output(self) -> Path:
+        """The folder with one file for each process: what it wrote to stdout and stderr."""
+        return self.home / "output"
+
+    def _prepare(self) -> None:
+        self.output.mkdir()
+        (self.home / "dags").mkdir()
+        for name, content in self._dags.items():
+            (self.home / "dags" / name).write_text(content)
+        port = free_port()
+        self.url = f"http://{LOOPBACK}:{port}"
+        self._env = environment(self.home, port)
+        self.run("db", "migrate")
+        with contextlib.closing(sqlite3.connect(self.database)) as database:
+            # Readers and a writer at the same time: five processes share this file.
+            database.execute("PRAGMA journal_mode=WAL")
+        # A file, as the client key would be seen among the arguments of a command, which Airflow keeps.
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(self._connections, file)
+            file.flush()
+            self.run("connections", "import", file.name)
+
+    def run(self, *arguments: str) -> None:
+        """Run an `airflow` command to its end."""
+        with (self.output / f"{arguments[0]}-{arguments[1]}.log").open("ab") as log:
+            done = subprocess.run(
+                [sys.executable, "-m", "airflow", *arguments],
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=COMMAND_SECONDS,
+                check=False,
+            )
+        if done.returncode:
+            raise AssertionError(f"airflow {' '.join(arguments[:2])} ended with {done.returncode}\n{self.tails()}")
+
+    def start(self, name: str) -> None:
+        """Start one of the processes."""
+        self._starts += 1
+        with (self.output / f"{name}-{self._starts}.log").open("wb") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "airflow", *COMMANDS[name]],
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.home,
+                # A group of its own: Ctrl-C reaches pytest alone, which then stops them here.
+                start_new_session=True,
+            )
+
+    def kill(self, name: str) -> None:
+        """End a process and all its children at once, as the kernel does when memory runs out."""
+        process = self._processes.pop(name)
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        process.wait(STOP_SECONDS)
+        self.wait_until(lambda: not any(map(is_alive, family)), f"{name} is gone", seconds=STOP_SECONDS)
+
+    def stop(self) -> None:
+        """End all processes, and whatever they started; once more does nothing."""
+        processes, self._processes = self._processes, {}
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in processes.values():
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+            deadline = time.monotonic() + STOP_SECONDS
+            for process in processes.values():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, deadline - time.monotonic()))
+        # Tasks have groups of their own, and their parent may be gone: they are known by their home.
+        strays = [process for process in psutil.process_iter() if self._is_ours(process)]
+        for stray in strays:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stray.kill()
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(map(is_alive, strays)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get("AIRFLOW_HOME") == str(self.home)
+        except psutil.Error:
+            return False
+
+    def wait_until(self, condition: Callable[[], Any], what: str, *, seconds: float) -> Any:
+        """Wait until a condition holds, and return what it returned.
+
+        :param condition: Asked again and again, until it returns something that is true.
+        :param what: What it is, for the message of the error.
+        :param seconds: For how long.
+        """
+        deadline = time.monotonic() + seconds
+        while not (result := condition()):
+            for name, process in self._processes.items():
+                if process.poll() is not None:
+                    raise AssertionError(f"{name} ended with {process.returncode}\n{self.tails()}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {seconds:.0f} s: {what}\n{self.tails()}")
+            time.sleep(0.25)
+        return result
+
+    def tails(self) -> str:
+        """Return the last lines of what each process wrote, but for the debugging of Airflow itself."""
+        tails = []
+        for file in sorted(self.output.iterdir()):
+            lines = [line for line in file.read_text(errors="replace").splitlines() if "[debug " not in line]
+            tails.append("\n".join([f"---- {file.name}", *lines[-TAIL_LINES:]]))
+        text = "\n".join(tails)
+        for value in self._hidden():
+            text = text.replace(value, "***")
+        return text
+
+    def get(self, path: str, **params: Any) -> dict[str, Any]:
+        """Ask the REST API; more than once where it had no time, or no access to the database."""
+        for _ in range(GET_ATTEMPTS - 1):
+            try:
+                return self._request("GET", path, params=params)
+            except requests.HTTPError as error:
+                if error.response.status_code < 500:
+                    raise
+            except requests.RequestException:
+                pass
+            time.sleep(1)
+        return self._request("GET", path, params=params)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Tell the REST API."""
+        return self._request("POST", path, json=body)
+
+    def _request(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=REQUEST_SECONDS, **arguments)
+        answer.raise_for_status()
+        body: dict[str, Any] = answer.json()
+        return body
+
+    def _log_in(self) -> None:
+        def token() -> str | None:
+            try:
+                answer = self._session.get(f"{self.url}/auth/token", timeout=10)
+            except requests.RequestException:
+                return None
+            return str(answer.json()["access_token"]) if answer.ok else None
+
+        found = self.wait_until(token, "the API server hands out a token", seconds=START_SECONDS)
+        self._session.headers["Authorization"] = f"Bearer {found}"
+
+    def _wait_until_healthy(self) -> None:
+        def healthy() -> bool:
+            return all(part["status"] == "healthy" for part in self.get("monitor/health").values())
+
+        def parsed() -> bool:
+            errors = self.get("importErrors")["import_errors"]
+            assert not errors, errors
+            wanted = {name for name in self._dags if name.endswith(".py")}
+            return wanted <= {Path(dag["fileloc"]).name for dag in self.get("dags", limit=100)["dags"]}
+
+        self.wait_until(healthy, "all parts of Airflow are healthy", seconds=START_SECONDS)
+        self.wait_until(parsed, "the DAGs are parsed", seconds=START_SECONDS)
+
+    def trigger(self, dag_id: str, **conf: Any) -> str:
+        """Start a DAG run and return its id."""
+        return str(self.post(f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"])
+
+    def runs(self, dag_id: str) -> list[str]:
+        """Return the ids of all runs of a DAG, in the order in which they came."""
+        found = self.get(f"dags/{dag_id}/dagRuns", order_by="id", limit=100)["dag_runs"]
+        return [run["dag_run_id"] for run in found]
+
+    def task_instances(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
+        """Return the task instances of a DAG run by task id."""
+        found = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", limit=100)["task_instances"]
+        return {instance["task_id"]: instance for instance in found}
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        """Return an XCom; None if there is none."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
+        try:
+            return self.get(path, deserialize="true")["value"]
+        except requests.HTTPError as error:
+            if error.response.status_code == 404:
+                return None
+            raise
+
+
+def environment(home: Path, port: int) -> dict[str, str]:
+    """Return the environment of an Airflow that is on this machine alone, and quick to see that a part is gone."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_AIRFLOW", "PYTEST"))}
+    settings = {
+        "API__BASE_URL": f"http://{LOOPBACK}:{port}",
+        "API__PORT": str(port),
+        "API__SECRET_KEY": secrets.token_hex(16),
+        "API_AUTH__JWT_SECRET": secrets.token_hex(32),
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "CORE__EXECUTION_API_SERVER_URL": f"http://{LOOPBACK}:{port}/execution/",
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__FERNET_KEY": Fernet.generate_key().decode(),
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__PARALLELISM": "4",
+        "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        # Five processes share the file: wait for the lock instead of failing after five seconds.
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
+        "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        # A triggerer that sent no heartbeat for so long is dead, and its triggers go to another one.
+        "TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+        "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "5",
+        # All that a user may ever get to see in a log.
+        "LOGGING__LOGGING_LEVEL": "DEBUG",
+        "USAGE_DATA_COLLECTION__ENABLED": "False",
+        # As long as a task's supervisor may sleep after the task has ended.
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+        # On a loaded machine an answer takes its time.
+        "WORKERS__EXECUTION_API_TIMEOUT": "30",
+    }
+    return (
+        kept
+        | {f"AIRFLOW__{name}": value for name, value in settings.items()}
+        | {
+            "AIRFLOW_HOME": str(home),
+            "PYTHONUNBUFFERED": "1",
+            "NO_PROXY": LOOPBACK,
+            "no_proxy": LOOPBACK,
+        }
+    )
