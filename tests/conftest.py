@@ -6,6 +6,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -59,6 +60,15 @@ def sandbox() -> Iterator[Sandbox]:
 
     with Sandbox(queued_seconds=0, started_seconds=0) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    """The metadata database of the test run's own Airflow."""
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture

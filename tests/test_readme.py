@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/object-stores.md")
 REQUIRED = inspect.Parameter.empty
 
 
@@ -207,15 +207,24 @@ def test_the_sandbox_takes_what_the_examples_give_it() -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_link_into_the_repository_leads_somewhere(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
-    # As GitHub makes them.
-    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
-        if target.startswith("#"):
-            assert target[1:] in anchors, target
-        elif "://" not in target:
-            assert (ROOT / target).exists(), target
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(text)):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        there = ROOT / name if not file else (ROOT / name).parent / file
+        assert there.exists(), target
+        if anchor:
+            assert anchor in anchors_of(there.read_text(encoding="utf-8")), target
+
+
+def prose_of(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors_of(text: str) -> set[str]:
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(text), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_changelog_has_this_version() -> None:

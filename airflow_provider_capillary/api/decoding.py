@@ -6,6 +6,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Protocol
 
+from airflow_provider_capillary.api.error_files import ERROR_FILE
 from airflow_provider_capillary.api.errors import CapillaryErrorFileError
 
 if TYPE_CHECKING:
@@ -26,18 +27,19 @@ class Decoder(Protocol):
         """Whether what came in may end here."""
 
 
-def make_decoder(encoding: str) -> Decoder:
+def make_decoder(encoding: str, *, name: str = ERROR_FILE) -> Decoder:
     """Return the decoder for a ``Content-Encoding``.
 
     :param encoding: Lower case; empty for none.
+    :param name: What errors are to call the file.
     :raises CapillaryErrorFileError: It is one that was not asked for and is not known.
     """
     if not encoding:
         return _Plain()
     if encoding in ("gzip", "x-gzip"):
-        return _Gzip()
+        return _Gzip(name)
     raise CapillaryErrorFileError(
-        f"the error file came with the Content-Encoding {encoding[:40]!r}, although none was asked for"
+        f"the {name} came with the Content-Encoding {encoding[:40]!r}, although none was asked for"
     )
 
 
@@ -52,7 +54,8 @@ class _Plain:
 class _Gzip:
     """Gzip, possibly of several members one behind the other (RFC 1952, 2.2)."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._member = zlib.decompressobj(wbits=31)
         self._is_fresh = True
         self._has_member = False
@@ -67,7 +70,7 @@ class _Gzip:
             try:
                 piece = self._member.decompress(data, _PIECE)
             except zlib.error:
-                raise CapillaryErrorFileError("the error file came as gzip that cannot be decompressed") from None
+                raise CapillaryErrorFileError(f"the {self._name} came as gzip that cannot be decompressed") from None
             if piece:
                 yield piece
             if self._member.eof:

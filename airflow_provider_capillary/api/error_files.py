@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the error file of a job lies, and which places it must not be fetched from.
+"""Where a file of a job lies, and which places it must not be fetched from.
 
 ``errorFileUrl`` has only ever been seen as a bare handle, is documented as a URL, and comes from outside in any case
-(docs/capillary-api.md, 5).
+(docs/capillary-api.md, 5). The same rules hold for the success file and the uploaded one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from airflow_provider_capillary.api.errors import CapillaryErrorFileError
 from airflow_provider_capillary.api.messages import without_query
 from airflow_provider_capillary.api.settings import HANDLE_FIELD, ConnectionSettings, is_loopback_host, split_url
 
+#: What errors call the file unless they are told another name.
+ERROR_FILE = "error file"
 #: Object stores that an answer may point to. Narrow on purpose: file, ftp or http-like file systems would let an
 #: answer from outside read from inside.
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss"})
@@ -27,9 +29,11 @@ class UrlSource:
     """A file to be fetched by GET.
 
     :param url: Checked URL. Not for logs as it stands: its query may be a signature.
+    :param name: What errors are to call the file.
     """
 
     url: str
+    name: str = ERROR_FILE
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class DownloadSource:
     """A file to be asked for by its handle at Capillary's own, undocumented, download endpoint."""
 
     handle: str
+    name: str = ERROR_FILE
 
 
 @dataclass(frozen=True)
@@ -45,53 +50,57 @@ class ObjectSource:
 
     :param uri: URI without credentials.
     :param conn_id: Airflow connection to read it with.
+    :param name: What errors are to call the file.
     """
 
     uri: str
     conn_id: str | None
+    name: str = ERROR_FILE
 
 
 ErrorFileSource = UrlSource | DownloadSource | ObjectSource
 
 
-def locate_error_file(reference: str, settings: ConnectionSettings) -> ErrorFileSource:
+def locate_error_file(reference: str, settings: ConnectionSettings, *, name: str = ERROR_FILE) -> ErrorFileSource:
     """Say where an error file is to be had, in the four steps that the README tells users.
 
-    :param reference: ``error_file_url`` of the job.
+    :param reference: ``error_file_url`` of the job, or that of another of its files.
     :param settings: The connection.
+    :param name: What errors are to call the file, such as ``success file``.
     :raises CapillaryErrorFileError: The reference breaks a rule; the message says which.
     """
     if len(reference) > _LONGEST_REFERENCE:
-        raise _refused("it is longer than 4096 characters")
+        raise _refused("it is longer than 4096 characters", name=name)
     scheme = reference.partition("://")[0].lower() if "://" in reference else None
     if scheme in _HTTP:
-        check_url(reference, settings)
-        return UrlSource(reference)
+        check_url(reference, settings, name=name)
+        return UrlSource(reference, name)
     if scheme is not None:
-        return _object_source(reference, scheme, settings)
-    _check_handle(reference)
+        return _object_source(reference, scheme, settings, name)
+    _check_handle(reference, name)
     template = settings.error_file_url
     if template is None:
-        return DownloadSource(reference)
+        return DownloadSource(reference, name)
     if template.partition("://")[0].lower() in _HTTP:
         url = template.replace(HANDLE_FIELD, quote(reference, safe="/"))
-        check_url(url, settings)
-        return UrlSource(url)
-    _check_object_name(reference)
-    return ObjectSource(template.replace(HANDLE_FIELD, reference), settings.error_file_conn_id)
+        check_url(url, settings, name=name)
+        return UrlSource(url, name)
+    _check_object_name(reference, name)
+    return ObjectSource(template.replace(HANDLE_FIELD, reference), settings.error_file_conn_id, name)
 
 
-def check_url(url: str, settings: ConnectionSettings) -> None:
+def check_url(url: str, settings: ConnectionSettings, *, name: str = ERROR_FILE) -> None:
     """Refuse a file URL that must not be fetched. Every redirect goes through here too.
 
     :param url: Absolute URL.
     :param settings: The connection: its own hosts are trusted further than others.
+    :param name: What errors are to call the file.
     :raises CapillaryErrorFileError: The URL breaks a rule; the message says which.
     """
     try:
         parts = split_url(url)
     except ValueError as reason:
-        raise _refused(str(reason), url) from None
+        raise _refused(str(reason), url, name=name) from None
     scheme, host = parts.scheme.lower(), (parts.hostname or "").removesuffix(".")
     configured = is_configured_host(host, settings)
     if scheme == "http":
@@ -99,16 +108,16 @@ def check_url(url: str, settings: ConnectionSettings) -> None:
             configured and url_is_from_template(url, settings) and (settings.allow_http or is_loopback_host(host))
         )
         if not plain_allowed:
-            raise _refused("it is not https", url)
+            raise _refused("it is not https", url, name=name)
     elif scheme != "https":
-        raise _refused("it is neither https nor an object-storage URI", url)
+        raise _refused("it is neither https nor an object-storage URI", url, name=name)
     if configured:
         return
     address = literal_address(host)
     if address is not None and not is_public(address):
-        raise _refused("its address is private, loopback or link-local", url)
+        raise _refused("its address is private, loopback or link-local", url, name=name)
     if is_loopback_host(host):
-        raise _refused("its host is this machine", url)
+        raise _refused("its host is this machine", url, name=name)
 
 
 def check_peer(host: str, address: str, settings: ConnectionSettings) -> None:
@@ -137,21 +146,22 @@ def url_is_from_template(url: str, settings: ConnectionSettings) -> bool:
     return (ours.scheme.lower(), ours.hostname, ours.port) == (theirs.scheme.lower(), theirs.hostname, theirs.port)
 
 
-def follow_redirect(url: str, location: str | None, settings: ConnectionSettings) -> str:
+def follow_redirect(url: str, location: str | None, settings: ConnectionSettings, *, name: str = ERROR_FILE) -> str:
     """Return where a redirect of a file download leads.
 
     :param url: The URL that was asked.
     :param location: Its ``Location`` header.
     :param settings: The connection.
+    :param name: What errors are to call the file.
     :raises CapillaryErrorFileError: There is no usable target, or the target breaks a rule.
     """
     if not location:
-        raise _refused("it redirects to nowhere", url)
+        raise _refused("it redirects to nowhere", url, name=name)
     try:
         target = urljoin(url, location)
     except ValueError:
-        raise _refused("it redirects to a malformed URL", url) from None
-    check_url(target, settings)
+        raise _refused("it redirects to a malformed URL", url, name=name) from None
+    check_url(target, settings, name=name)
     return target
 
 
@@ -162,45 +172,45 @@ def _template_host(settings: ConnectionSettings) -> str | None:
     return (urlsplit(template.replace(HANDLE_FIELD, "handle")).hostname or "").removesuffix(".")
 
 
-def _check_handle(handle: str) -> None:
+def _check_handle(handle: str, name: str) -> None:
     if not handle.strip():
-        raise _refused("it is empty")
+        raise _refused("it is empty", name=name)
     if not handle.isprintable():
-        raise _refused("the handle has a control character in it")
+        raise _refused("the handle has a control character in it", name=name)
     if "\\" in handle or "%" in handle:
-        raise _refused("the handle has a backslash or a percent sign in it")
+        raise _refused("the handle has a backslash or a percent sign in it", name=name)
     if "::" in handle:
-        raise _refused("the handle has '::' in it, which chains file systems")
+        raise _refused("the handle has '::' in it, which chains file systems", name=name)
     if handle.startswith("/"):
-        raise _refused("the handle begins with a slash")
+        raise _refused("the handle begins with a slash", name=name)
     if ".." in handle.split("/"):
-        raise _refused("the handle has a '..' segment")
+        raise _refused("the handle has a '..' segment", name=name)
 
 
-def _check_object_name(name: str) -> None:
+def _check_object_name(handle: str, name: str) -> None:
     """Refuse a name that fsspec would cut short, and so take for that of another object."""
-    if "?" in name or name.endswith("#"):
-        raise _refused("the handle has a '?' in it or ends in '#', which object storage cuts off")
+    if "?" in handle or handle.endswith("#"):
+        raise _refused("the handle has a '?' in it or ends in '#', which object storage cuts off", name=name)
 
 
-def _object_source(uri: str, scheme: str, settings: ConnectionSettings) -> ObjectSource:
+def _object_source(uri: str, scheme: str, settings: ConnectionSettings, name: str) -> ObjectSource:
     if scheme not in _OBJECT_STORES:
-        raise _refused(f"its scheme is not one of https, {', '.join(sorted(_OBJECT_STORES))}", uri)
-    _check_handle(uri)
-    _check_object_name(uri)
+        raise _refused(f"its scheme is not one of https, {', '.join(sorted(_OBJECT_STORES))}", uri, name=name)
+    _check_handle(uri, name)
+    _check_object_name(uri, name)
     try:
         parts = urlsplit(uri)
     except ValueError:
-        raise _refused("it is malformed", uri) from None
+        raise _refused("it is malformed", uri, name=name) from None
     if "@" in parts.netloc:
         # Airflow would read what stands before the @ as the id of a connection to use.
-        raise _refused("it carries credentials", uri)
+        raise _refused("it carries credentials", uri, name=name)
     if not parts.netloc or not parts.path.strip("/"):
-        raise _refused("it names no object", uri)
-    return ObjectSource(uri, settings.error_file_conn_id)
+        raise _refused("it names no object", uri, name=name)
+    return ObjectSource(uri, settings.error_file_conn_id, name)
 
 
-def _refused(rule: str, url: str | None = None) -> CapillaryErrorFileError:
+def _refused(rule: str, url: str | None = None, *, name: str = ERROR_FILE) -> CapillaryErrorFileError:
     where = f" {without_query(url)}" if url is not None else ""
     printable = "".join(character if character.isprintable() else "?" for character in where)
-    return CapillaryErrorFileError(f"the error file{printable} is not fetched, because {rule}")
+    return CapillaryErrorFileError(f"the {name}{printable} is not fetched, because {rule}")

@@ -53,6 +53,13 @@ class CapillaryError(Exception):
         # Keyword-only arguments are lost by the default pickling of exceptions.
         return _rebuild, (type(self), self._facts())
 
+    def about(self, what: str) -> CapillaryError:
+        """Return the same error with what it is about in front of its message.
+
+        :param what: Such as ``upload job 4455``.
+        """
+        return _rebuild(type(self), {**self._facts(), "message": f"{what}: {self.message}"})
+
     def _facts(self) -> dict[str, Any]:
         return {
             "message": self.message,

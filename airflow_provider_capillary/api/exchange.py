@@ -7,12 +7,13 @@ What is sent, how answers are read, when a token is fetched and when something i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random as _random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from hashlib import blake2b
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,17 +25,16 @@ from airflow_provider_capillary.api.envelopes import (
     raise_for_failure,
     read_payload,
 )
-from airflow_provider_capillary.api.error_files import DownloadSource, UrlSource, follow_redirect
+from airflow_provider_capillary.api.error_files import ERROR_FILE, DownloadSource, UrlSource, follow_redirect
 from airflow_provider_capillary.api.errors import (
     CapillaryAuthError,
     CapillaryError,
     CapillaryErrorFileError,
-    CapillaryJobNotFoundError,
     CapillaryRateLimitError,
     CapillaryResponseError,
     CapillaryTransportError,
 )
-from airflow_provider_capillary.api.jobs import read_id, read_jobs
+from airflow_provider_capillary.api.jobs import find_jobs, read_id, read_jobs
 from airflow_provider_capillary.api.messages import Answer, ApiRequest, Fault, without_query
 from airflow_provider_capillary.api.retry import RetryPolicy, parse_retry_after
 from airflow_provider_capillary.api.tokens import Token, TokenKeeper, TokenRefresh, make_token
@@ -93,9 +93,13 @@ class Read:
 
 @dataclass(frozen=True)
 class Emit:
-    """Hand on a piece of the file. Answered with None."""
+    """Hand on a piece of the file. Answered with None.
+
+    :param total: Bytes of the whole file, where the server told that.
+    """
 
     data: bytes = field(repr=False)
+    total: int | None = None
 
 
 Step = Send | Wait | Join | Mask | Read | Emit
@@ -110,10 +114,12 @@ class FilePart:
 
     :param answer: The answer; its body is the first bytes, the rest is still to be read.
     :param start: Offset of the first byte in the encoded body.
+    :param name: What errors are to call the file.
     """
 
     answer: Answer
     start: int
+    name: str = ERROR_FILE
 
     @property
     def encoding(self) -> str:
@@ -133,7 +139,7 @@ class FilePart:
         length = as_int(headers.get("content-length"))
         if length is None or length < 0:
             raise CapillaryErrorFileError(
-                "the error file came without Content-Length and not in chunks, so that nobody can tell whether it is "
+                f"the {self.name} came without Content-Length and not in chunks, so that nobody can tell whether it is "
                 "whole; have the server or proxy that sends it mark its end"
             )
         return length
@@ -215,13 +221,8 @@ class CapillaryApi:
         :raises CapillaryJobNotFoundError: The series has no such job.
         """
         wanted = read_id("job_id", job_id)
-        for job in (yield from self.get_redeem_upload_jobs(coupon_series_id)):
-            if job.job_id == wanted:
-                return job
-        raise CapillaryJobNotFoundError(
-            f"coupon series {coupon_series_id} has no redeem upload job {wanted}; "
-            "check both ids, and that the connection is that of the series' organisation"
-        )
+        jobs = yield from self.get_redeem_upload_jobs(coupon_series_id)
+        return find_jobs(jobs, [wanted], coupon_series_id=coupon_series_id)[0]
 
     def get_token(self) -> Exchange[Token]:
         """Return the token of the connection, fetching it where there is none that is fresh.
@@ -256,15 +257,15 @@ class CapillaryApi:
         """
         part = yield from self._open_part(source)
         encoding, validator, total = part.encoding, part.validator, part.total
-        decoder = make_decoder(encoding)
-        position, digest = 0, blake2b()
+        decoder = make_decoder(encoding, name=source.name)
+        position, digest = 0, hashlib.sha256()
         failures = 0
         is_doubtful = False
         while True:
             progress = _Progress(part, position, digest)
             while (data := (yield from progress.next_piece())) is not None:
                 for piece in decoder.feed(data):
-                    yield Emit(piece)
+                    yield Emit(piece, None if encoding else total)
             if progress.fault is None and not decoder.is_whole:
                 progress.fault = Fault("the compressed body broke off")
             if progress.fault is None and is_doubtful:
@@ -275,13 +276,14 @@ class CapillaryApi:
             position = progress.position
             if failures >= self._retry.max_attempts:
                 raise CapillaryTransportError(
-                    f"the error file broke off {failures} times in a row at byte {position}: {progress.fault.message}",
+                    f"the {source.name} broke off {failures} times in a row at byte {position}: "
+                    f"{progress.fault.message}",
                     is_transient=True,
                 )
             yield Wait(self._retry.delay(failures, retry_after=None, random=self._random))
             part = yield from self._open_part(source, start=position, validator=validator)
             if part.encoding != encoding:
-                raise _changed()
+                raise _changed(source.name)
             if None not in (total, part.total) and part.total != total:
                 # Either may be wrong, and what is here a part only. The next answer has to agree with this one.
                 is_doubtful, validator = True, None
@@ -305,8 +307,8 @@ class CapillaryApi:
                 # It may be a signature, and HTTP libraries log it at DEBUG.
                 yield Mask(query)
             try:
-                answer = yield from self._ask(request, self._read_file_answer)
-                _refuse_unasked_part(request, answer)
+                answer = yield from self._ask(request, partial(self._read_file_answer, name=source.name))
+                _refuse_unasked_part(request, answer, source.name)
             except CapillaryError as error:
                 if error.http_status != 416 or "Range" not in request.headers:
                     raise
@@ -314,10 +316,10 @@ class CapillaryApi:
                 request = self._file_request(source)
                 continue
             if answer.status not in _REDIRECTS:
-                return FilePart(answer, _start_of(answer, start))
-            request = self._redirected(request, answer)
+                return FilePart(answer, _start_of(answer, start, source.name), source.name)
+            request = self._redirected(request, answer, source.name)
         raise CapillaryErrorFileError(
-            f"the error file is not fetched, because it redirects more than {_MAX_REDIRECTS} times"
+            f"the {source.name} is not fetched, because it redirects more than {_MAX_REDIRECTS} times"
         )
 
     def _fetch_token(self, refresh: TokenRefresh) -> Exchange[Token]:
@@ -437,12 +439,12 @@ class CapillaryApi:
             stream=True,
         )
 
-    def _redirected(self, request: ApiRequest, answer: Answer) -> ApiRequest:
-        target = follow_redirect(request.url, answer.headers.get("location"), self.settings)
+    def _redirected(self, request: ApiRequest, answer: Answer, name: str) -> ApiRequest:
+        target = follow_redirect(request.url, answer.headers.get("location"), self.settings, name=name)
         if request.method != "GET" and answer.status in (307, 308):
             # These two mean "the same request again, over there"; the handle is for Capillary alone.
             raise CapillaryErrorFileError(
-                f"the error file is not fetched, because {without_query(request.url)} redirects a POST"
+                f"the {name} is not fetched, because {without_query(request.url)} redirects a POST"
             )
         onward = self._get_file(target)
         kept = {name: value for name, value in request.headers.items() if name in ("Range", "If-Range")}
@@ -466,7 +468,7 @@ class CapillaryApi:
             raise CapillaryAuthError("Capillary's token has characters that no header can carry")
         return make_token(value, as_int(data.get("ttlSeconds")), asked_at=sent.at)
 
-    def _read_file_answer(self, answer: Answer, sent: _Sent) -> Answer:
+    def _read_file_answer(self, answer: Answer, sent: _Sent, *, name: str) -> Answer:
         """Tell a file from an error that came in its place, going by the first bytes."""
         if answer.status in _REDIRECTS:
             return answer
@@ -474,26 +476,24 @@ class CapillaryApi:
         is_file = bool(answer.body) if answer.status == 206 else answer.body.lstrip()[:1] not in (b"", b"{")
         if isinstance(answer.rest, Fault) and (_encoding_of(answer) or not is_file):
             # It broke off before one could tell whether this is the file at all.
-            raise CapillaryTransportError(
-                f"the error file: {answer.rest.message}", is_transient=answer.rest.is_transient
-            )
+            raise CapillaryTransportError(f"the {name}: {answer.rest.message}", is_transient=answer.rest.is_transient)
         payload = _object_in_place_of_file(answer)
         try:
             raise_for_failure(answer, payload, secrets=sent.secrets)
         except CapillaryError as error:
             facts: dict[str, Any] = {"http_status": error.http_status, "request_id": error.request_id}
             if answer.status in (404, 410) and not isinstance(error, TokenRefusedError):
-                raise CapillaryErrorFileError("the error file is not there (any more)", **facts) from None
+                raise CapillaryErrorFileError(f"the {name} is not there (any more)", **facts) from None
             if sent.is_capillary:
                 raise
             raise CapillaryErrorFileError(
-                "the host of the error file did not hand it out; where its URL is signed, it may have expired",
+                f"the host of the {name} did not hand it out; where its URL is signed, it may have expired",
                 is_transient=error.is_transient,
                 **facts,
             ) from None
         if "html" in answer.headers.get("content-type", "").lower():
             raise CapillaryResponseError(
-                "an HTML page came where the error file was expected",
+                f"an HTML page came where the {name} was expected",
                 http_status=answer.status,
                 request_id=answer.request_id,
                 is_transient=True,
@@ -535,11 +535,9 @@ class _Sent:
     is_capillary: bool
 
 
-def _refuse_unasked_part(request: ApiRequest, answer: Answer) -> None:
+def _refuse_unasked_part(request: ApiRequest, answer: Answer, name: str) -> None:
     if answer.status == 206 and "Range" not in request.headers:
-        raise CapillaryResponseError(
-            "the server sent a part of the error file where all was asked for", http_status=206
-        )
+        raise CapillaryResponseError(f"the server sent a part of the {name} where all was asked for", http_status=206)
 
 
 def _content_range(answer: Answer) -> tuple[str, int | None, int | None, int | None]:
@@ -550,20 +548,20 @@ def _content_range(answer: Answer) -> tuple[str, int | None, int | None, int | N
     return unit.lower(), as_int(first), as_int(last), as_int(total)
 
 
-def _start_of(answer: Answer, asked_from: int) -> int:
+def _start_of(answer: Answer, asked_from: int, name: str) -> int:
     """Return the offset at which an answer begins, from its ``Content-Range``."""
     if answer.status != 206:
         return 0
     unit, start, _, _ = _content_range(answer)
     if unit != "bytes" or start != asked_from:
         raise CapillaryResponseError(
-            "the server sent another range of the error file than was asked for", http_status=answer.status
+            f"the server sent another range of the {name} than was asked for", http_status=answer.status
         )
     return start
 
 
-def _changed() -> CapillaryErrorFileError:
-    return CapillaryErrorFileError("the error file changed while it was being read; try again")
+def _changed(name: str) -> CapillaryErrorFileError:
+    return CapillaryErrorFileError(f"the {name} changed while it was being read; try again")
 
 
 class _Progress:
@@ -574,13 +572,13 @@ class _Progress:
     :param digest: Digest of these bytes; kept up to date.
     """
 
-    def __init__(self, part: FilePart, position: int, digest: blake2b) -> None:
+    def __init__(self, part: FilePart, position: int, digest: hashlib._Hash) -> None:
         self.position = position
         self.fault: Fault | None = None
         self._part = part
         self._offset = part.start
         self._digest = digest
-        self._again = blake2b()
+        self._again = hashlib.sha256()
         self._expected = part.length
         self._received = 0
         self._is_first = True
@@ -596,7 +594,7 @@ class _Progress:
             if overlap > 0:
                 self._again.update(data[:overlap])
                 if self._offset >= self.position and self._again.digest() != self._digest.digest():
-                    raise _changed()
+                    raise _changed(self._part.name)
                 data = data[overlap:]
             if data:
                 self._digest.update(data)
@@ -622,7 +620,7 @@ class _Progress:
         if self._expected is not None and self._received != self._expected:
             self.fault = Fault(f"{self._received} bytes came where {self._expected} were announced")
         elif self._offset < self.position:
-            raise _changed()
+            raise _changed(self._part.name)
         elif not self._part.reaches_end:
             self.fault = Fault("the server sent less than it was asked for")
         return None

@@ -7,16 +7,21 @@ Fields, status words and the unreliable timestamps: docs/capillary-api.md, 3.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pendulum
 from pendulum import DateTime
 
 from airflow_provider_capillary.api.envelopes import as_int
-from airflow_provider_capillary.api.errors import CapillaryResponseError, CapillarySettingsError
+from airflow_provider_capillary.api.errors import (
+    CapillaryJobNotFoundError,
+    CapillaryResponseError,
+    CapillarySettingsError,
+)
 from airflow_provider_capillary.api.messages import without_query
 
 if TYPE_CHECKING:
@@ -28,6 +33,9 @@ _RUNNING = frozenset({"QUEUED", "STARTED", "VALIDATED", "COMMITED", "COMMITTED"}
 
 # Stored uploads are named {name}_{milliseconds}_{series}.csv (docs/capillary-api.md, 4).
 _STORED_NAME = re.compile(r"_(?P<millis>\d{13})_\d+(\.[A-Za-z0-9]+)?\Z", re.ASCII)
+#: Which of the files that Capillary keeps of a job.
+JobFile = Literal["error", "success", "uploaded"]
+JOB_FILES: tuple[str, ...] = get_args(JobFile)
 _DATES = ("created_on", "updated_on")
 _FILES = ("error_file_url", "success_file_url", "uploaded_file_url")
 
@@ -105,6 +113,14 @@ class UploadJob:
         if self.error_count >= self.total_uploaded_count:
             return 1.0
         return self.error_count / self.total_uploaded_count
+
+    def file_url(self, which: JobFile) -> str | None:
+        """Return where a file of the job is; None where Capillary tells of none.
+
+        :param which: ``error``, ``success`` or ``uploaded``.
+        """
+        url: str | None = getattr(self, f"{which}_file_url")
+        return url
 
     @property
     def uploaded_at(self) -> DateTime | None:
@@ -243,6 +259,59 @@ def read_id(name: str, value: Any, *, least: int = 1) -> int:
             f"{name} must be {kind}, but is {value!r}; if it comes from a template, check what the template renders to"
         )
     return number
+
+
+def read_ids(name: str, value: Any) -> list[int]:
+    """Read ids that a user gave as a list, or as text that a template made of one: ``[1, 2]``, ``1,2``.
+
+    :param name: What to call them in the message.
+    :param value: What was given.
+    :return: Each id once, in their order; empty for an empty list, ``[]``.
+    :raises CapillarySettingsError: It is no list, or one of them no positive whole number.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = [value]  # what a list of one, joined by commas, renders to natively
+    elif isinstance(value, str):
+        text = value.strip()
+        bracketed = text[:1] + text[-1:] in ("[]", "()")
+        inner = text[1:-1].strip().removesuffix(",") if bracketed else text
+        value = [each.strip().strip("'\"") for each in inner.split(",")] if inner or not bracketed else []
+    elif not isinstance(value, Sequence) or isinstance(value, bytes | bytearray):
+        raise CapillarySettingsError(
+            f"{name} must be a list of ids, but is a {type(value).__name__}; if it comes from a template, check what "
+            "the template renders to"
+        )
+    return list(dict.fromkeys(read_id(name, each) for each in value))
+
+
+def read_word(name: str, value: Any, words: tuple[str, ...]) -> None:
+    """Check a word that a user chose, often by a template.
+
+    :param name: What to call it in the message.
+    :param value: What was given.
+    :param words: What it may be.
+    :raises CapillarySettingsError: It is none of them.
+    """
+    if value not in words:
+        raise CapillarySettingsError(f"{name} must be one of {', '.join(words)}, but is {value!r}")
+
+
+def find_jobs(jobs: Iterable[UploadJob], job_ids: Iterable[int], *, coupon_series_id: int | str) -> list[UploadJob]:
+    """Return the jobs with these ids, in the order of the ids.
+
+    :param jobs: All jobs of the series.
+    :param job_ids: Which of them.
+    :param coupon_series_id: The series, for the message.
+    :raises CapillaryJobNotFoundError: The series has not all of them.
+    """
+    by_id = {job.job_id: job for job in jobs}
+    wanted = list(job_ids)
+    if missing := [str(job_id) for job_id in wanted if job_id not in by_id]:
+        raise CapillaryJobNotFoundError(
+            f"coupon series {coupon_series_id} has no redeem upload job {', '.join(missing)}; "
+            "check both ids, and that the connection is that of the series' organisation"
+        )
+    return [by_id[job_id] for job_id in wanted]
 
 
 class JobHistory:

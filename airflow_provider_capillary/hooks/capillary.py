@@ -20,13 +20,14 @@ from airflow_provider_capillary.api.errors import CapillaryError, CapillaryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Self
 
     import requests
 
     from airflow_provider_capillary.api.exchange import CapillaryApi
-    from airflow_provider_capillary.api.jobs import UploadJob
+    from airflow_provider_capillary.api.jobs import JobFile, UploadJob
     from airflow_provider_capillary.api.retry import RetryPolicy
     from airflow_provider_capillary.api.settings import ConnectionSettings
     from airflow_provider_capillary.hooks.httpx_driver import HttpxDriver
@@ -170,27 +171,39 @@ class CapillaryHook(_CapillaryConnection):
         """
         return self._driver.run(self._capillary.get_redeem_upload_job(coupon_series_id, job_id))
 
-    @contextmanager
-    def open_error_file(self, job: UploadJob) -> Iterator[BinaryIO]:
-        """Open the error file of a job for reading, whatever its size, in constant memory.
-
-        Capillary documents no download for it. A URL is fetched, an object-storage URI read through Airflow, a bare
-        handle looked up by the connection's error file URL, or else asked for at ``/coupon/api/v1/download``, which
-        was seen in use but is not official (docs/capillary-api.md, 5). What breaks off is read on from there.
+    def open_error_file(self, job: UploadJob) -> AbstractContextManager[BinaryIO]:
+        """Open the error file of a job for reading: short for ``open_job_file(job, "error")``.
 
         :param job: A job with an ``error_file_url``.
+        """
+        return self.open_job_file(job)
+
+    @contextmanager
+    def open_job_file(self, job: UploadJob, which: JobFile = "error") -> Iterator[BinaryIO]:
+        """Open a file of a job for reading, whatever its size, in constant memory.
+
+        Capillary documents no download for any of them. A URL is fetched, an object-storage URI read through Airflow,
+        a bare handle looked up by the connection's error file URL, or else asked for at ``/coupon/api/v1/download``,
+        which was seen in use but is not official (docs/capillary-api.md, 5). What breaks off is read on from there.
+
+        :param job: A job with an ``error_file_url``, ``success_file_url`` or ``uploaded_file_url``.
+        :param which: Which of these: ``error`` (default), ``success`` or ``uploaded``.
         :return: A context manager of a binary stream, read from front to end. The bytes are those of the file,
             unchanged: their format is not documented either, and they hold personal data.
-        :raises CapillaryErrorFileError: The job has no error file, or its place breaks a rule of safety; the message
+        :raises CapillarySettingsError: ``which`` is none of the three.
+        :raises CapillaryErrorFileError: The job has no such file, or its place breaks a rule of safety; the message
             says which.
         :raises CapillaryError: The file could not be fetched.
         """
         from airflow_provider_capillary.api.error_files import ObjectSource, locate_error_file
+        from airflow_provider_capillary.api.jobs import JOB_FILES, read_word
         from airflow_provider_capillary.hooks.error_file_stream import open_object, open_pieces
 
-        if not job.error_file_url:
-            raise CapillaryErrorFileError(f"upload job {job.job_id} has no error file")
-        source = locate_error_file(job.error_file_url, self.settings)
+        read_word("which", which, JOB_FILES)
+        url = job.file_url(which)
+        if not url:
+            raise CapillaryErrorFileError(f"upload job {job.job_id} has no {which} file")
+        source = locate_error_file(url, self.settings, name=f"{which} file")
         if isinstance(source, ObjectSource):
             with open_object(source) as stream:
                 yield stream

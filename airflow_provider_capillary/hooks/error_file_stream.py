@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Error files as binary streams."""
+"""Error files, and the other files of jobs, as binary streams."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_capillary.api.error_files import ObjectSource
+    from airflow_provider_capillary.api.exchange import Emit
 
 _READ_AHEAD = 1 << 20
 
@@ -26,17 +27,17 @@ def open_object(source: ObjectSource) -> Iterator[BinaryIO]:
     :raises CapillaryErrorFileError: There is no such object, or it cannot be read.
     """
     try:
-        with telling(f"the error file at {source.uri} cannot be read"):
+        with telling(_unreadable(source)):
             stream = object_storage_path(source.uri, source.conn_id).open("rb", block_size=BLOCK_BYTES)
     except CapillaryErrorFileError as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            raise CapillaryErrorFileError(f"there is no error file at {source.uri}") from None
+            raise CapillaryErrorFileError(f"there is no {source.name} at {source.uri}") from None
         raise
-    with stream, io.BufferedReader(_ObjectReader(stream, source.uri), BLOCK_BYTES) as reader:
+    with stream, io.BufferedReader(_ObjectReader(stream, source), BLOCK_BYTES) as reader:
         yield reader
 
 
-def open_pieces(pieces: Iterator[bytes]) -> BinaryIO:
+def open_pieces(pieces: Iterator[Emit]) -> BinaryIO:
     """Return a binary stream, read from front to end, over the pieces of a file.
 
     :param pieces: The pieces; closed with the stream.
@@ -44,19 +45,33 @@ def open_pieces(pieces: Iterator[bytes]) -> BinaryIO:
     return io.BufferedReader(_PieceReader(pieces), _READ_AHEAD)
 
 
+def size_of(stream: BinaryIO) -> int | None:
+    """Return how many bytes a stream will have brought at its end, where that is known by now; None where not.
+
+    :param stream: What one of the functions above returned. A download tells with its first bytes.
+    """
+    size = getattr(getattr(stream, "raw", None), "size", None)
+    return size if isinstance(size, int) else None
+
+
+def _unreadable(source: ObjectSource) -> str:
+    return f"the {source.name} at {source.uri} cannot be read"
+
+
 class _ObjectReader(io.RawIOBase):
     """A raw stream over an object, whose errors say which object they are about."""
 
-    def __init__(self, stream: Any, uri: str) -> None:
+    def __init__(self, stream: Any, source: ObjectSource) -> None:
         super().__init__()
+        self.size = getattr(stream, "size", None)
         self._stream = stream
-        self._uri = uri
+        self._source = source
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        with telling(f"the error file at {self._uri} cannot be read"):
+        with telling(_unreadable(self._source)):
             data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
@@ -65,8 +80,9 @@ class _ObjectReader(io.RawIOBase):
 class _PieceReader(io.RawIOBase):
     """A raw stream over the pieces that an exchange hands on."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, pieces: Iterator[Emit]) -> None:
         super().__init__()
+        self.size: int | None = None
         self._pieces = pieces
         self._left = memoryview(b"")
         self._error: Exception | None = None
@@ -86,7 +102,8 @@ class _PieceReader(io.RawIOBase):
                 raise
             if piece is None:
                 return 0
-            self._left = memoryview(piece)
+            self.size = piece.total
+            self._left = memoryview(piece.data)
         count = min(len(buffer), len(self._left))
         buffer[:count] = self._left[:count]
         self._left = self._left[count:]

@@ -61,7 +61,7 @@ class RequestsDriver:
                 result: T = stop.value
                 return result
 
-    def iterate(self, exchange: Exchange[None]) -> Iterator[bytes]:
+    def iterate(self, exchange: Exchange[None]) -> Iterator[Emit]:
         """Carry an exchange out and yield the pieces of the file that it hands on.
 
         :param exchange: The reading of a file.
@@ -99,7 +99,7 @@ class RequestsDriver:
                 elif isinstance(step, Mask):
                     self._mask(step.secret)
                 elif isinstance(step, Emit):
-                    yield step.data
+                    yield step
         finally:
             exchange.close()
             if streamed is not None:

@@ -27,7 +27,7 @@ from airflow_provider_capillary.sandbox.ranges import UnsatisfiableRangeError, w
 from airflow_provider_capillary.sandbox.redeem import UploadRefusedError, read_upload, work_through
 
 if TYPE_CHECKING:
-    from airflow_provider_capillary.sandbox.jobs import Clocks, JobStore, SandboxJob
+    from airflow_provider_capillary.sandbox.jobs import Clocks, JobStore, StoredFile
     from airflow_provider_capillary.sandbox.records import Headers
     from airflow_provider_capillary.sandbox.tokens import TokenBook
 
@@ -207,18 +207,17 @@ class Api:
             return coupon_error(400, str(error))
         if not isinstance(name, str):
             return coupon_error(400, "fileName is missing")
-        job = self._jobs.job_with_file(name)
-        body = _body_of(job)
+        body = _body_of(self._jobs.file(name))
         if body is None:
             return coupon_error(404, "There is no such file.")
         return Answer(200, {"Content-Type": "application/octet-stream"}, body)
 
     def _file(self, request: Request) -> Answer:
-        job = self._jobs.job_with_file(request.argument)
-        body = _body_of(job)
-        if job is None or body is None:
+        file = self._jobs.file(request.argument)
+        body = _body_of(file)
+        if file is None or body is None:
             return bytes_answer(404, "text/plain; charset=utf-8", b"There is no such file.\n")
-        tag, modified = _version(job)
+        tag, modified = _version(file)
         headers = {"Content-Type": "application/octet-stream", "ETag": tag, "Last-Modified": modified}
         if not self._settings.file_ranges:
             return Answer(200, headers, body)
@@ -249,19 +248,18 @@ def _same(given: object, expected: str) -> bool:
     return isinstance(given, str) and hmac.compare_digest(given.encode(errors="replace"), expected.encode())
 
 
-def _body_of(job: SandboxJob | None) -> Body | None:
-    if job is None or job.error_file is None:
+def _body_of(file: StoredFile | None) -> Body | None:
+    if file is None:
         return None
     try:
-        return Body.of(job.error_file)
+        return Body.of(file.content)
     except OSError:
         return None  # a test has taken its file away
 
 
-def _version(job: SandboxJob) -> tuple[str, str]:
-    """Return ETag and Last-Modified of the error file."""
-    if isinstance(job.error_file, Path):
-        state = job.error_file.stat()
+def _version(file: StoredFile) -> tuple[str, str]:
+    """Return ETag and Last-Modified of a file."""
+    if isinstance(file.content, Path):
+        state = file.content.stat()
         return f'"{state.st_mtime_ns:x}-{state.st_size:x}"', formatdate(state.st_mtime, usegmt=True)
-    content = job.error_file or b""
-    return f'"{sha256(content).hexdigest()[:32]}"', formatdate(job.made_at.timestamp(), usegmt=True)
+    return f'"{sha256(file.content).hexdigest()[:32]}"', formatdate(file.made_at.timestamp(), usegmt=True)

@@ -63,12 +63,13 @@ class Control:
 
     def _add_job(self, values: dict[str, Any]) -> Answer:
         check_names(values, known=signature(self._sandbox.add_job).parameters, needed="coupon_series_id")
-        content = values.get("error_file")
-        if content is not None:
-            # The content itself. Were it a path, any page in a browser could read any file.
-            if not isinstance(content, str):
-                raise FieldError("error_file", "must be the text of the file")
-            values["error_file"] = content.encode()
+        for name in ("error_file", "success_file", "uploaded_file"):
+            content = values.get(name)
+            if content is not None:
+                # The content itself. Were it a path, any page in a browser could read any file.
+                if not isinstance(content, str):
+                    raise FieldError(name, "must be the text of the file")
+                values[name] = content.encode()
         return json_answer(201, _describe(self._sandbox.add_job(**values)))
 
     def _overview(self) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Upload jobs: how they come to be, what they say of themselves, and their error files."""
+"""Upload jobs: how they come to be, what they say of themselves, and their files."""
 
 from __future__ import annotations
 
@@ -95,6 +95,18 @@ class Progress:
         return "STARTED" if now < self.ends_at else self.ends
 
 
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a job, ready to be served.
+
+    :param content: bytes, or the path of a file
+    :param made_at: when its job was made, on the cluster
+    """
+
+    content: bytes | Path
+    made_at: datetime
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class SandboxJob:
     """One upload job. Made by ``Sandbox.add_job`` and by uploads, never by hand.
@@ -108,6 +120,8 @@ class SandboxJob:
     :ivar handle: name of the error file in the sandbox
     :ivar error_file: the error file: bytes, or the path of a file; None where there is none
     :ivar url: what :attr:`error_file_url` is once it shows
+    :ivar success_file: the file of the accepted rows; None where there is none, as in every sample
+    :ivar uploaded_file: what was uploaded; None where nobody kept it
     :ivar made_at: when the job was made, on the cluster
     :ivar progress: how its status moves
     """
@@ -121,6 +135,8 @@ class SandboxJob:
     handle: str
     error_file: bytes | Path | None
     url: str | None
+    success_file: bytes | Path | None
+    uploaded_file: bytes | Path | None
     made_at: datetime
     progress: Progress
 
@@ -142,6 +158,16 @@ class SandboxJob:
         return self.url if self.is_done and self.errors else None
 
     @property
+    def success_handle(self) -> str:
+        """Name of the success file, made after that of the error file: none was ever seen."""
+        return f"success_{self.handle.removeprefix('error_')}"
+
+    @property
+    def success_file_url(self) -> str | None:
+        """What ``successFileUrl`` says now."""
+        return self.success_handle if self.is_done and self.success_file is not None else None
+
+    @property
     def error_file_size(self) -> int:
         """Size of the error file in bytes, 0 where there is none."""
         return Body.of(self.error_file).size if self.error_file is not None else 0
@@ -156,14 +182,25 @@ class SandboxJob:
         """End the job at once, in the word ``status``."""
         self.progress.fixed = status
 
-    def file_names(self) -> set[str]:
-        """Return every name under which a client may ask for the error file."""
+    def file_names(self) -> dict[str, str]:
+        """Return every name under which a client may ask for a file, with the attribute that holds the file."""
         names = {self.handle}
         if self.url is not None:
             # Whatever was given as the URL leads here too, also where it is an address under /files/.
             name = re.split("[?#]", self.url.partition("/files/")[2])[0]
             names |= {self.url, unquote(name)} - {""}
-        return names
+        others = {self.success_handle: "success_file", self.uploaded_file_name: "uploaded_file"}
+        return others | dict.fromkeys(names, "error_file")
+
+    def file(self, attribute: str) -> StoredFile | None:
+        """Return a file of the job, once it is there.
+
+        :param attribute: which of :meth:`file_names`
+        """
+        content = getattr(self, attribute)
+        if content is None or not (self.is_done or attribute == "uploaded_file"):
+            return None
+        return StoredFile(content, self.made_at)
 
     def to_json(self) -> dict[str, Any]:
         """Describe the job as the status endpoint does."""
@@ -180,7 +217,7 @@ class SandboxJob:
             "createdOn": day,
             "updatedOn": day,
             "errorFileUrl": self.error_file_url,
-            "successFileUrl": None,
+            "successFileUrl": self.success_file_url,
             "uploadedFileUrl": self.uploaded_file_name,
             "totalUploadedCount": rows,
             "actualRowCount": rows,
@@ -194,7 +231,8 @@ class SandboxJob:
         stamp = str(self._milliseconds())
         queued = {"uploadRedeemedCouponStatus": "QUEUED", "createdOn": stamp, "updatedOn": stamp}
         nothing_yet = {"totalUploadedCount": 0, "actualRowCount": 0, "errorCount": 0}
-        return self.to_json() | queued | nothing_yet | {"errorFileUrl": None, "uploadTableName": None}
+        no_names = dict.fromkeys(("errorFileUrl", "successFileUrl", "uploadTableName"))
+        return self.to_json() | queued | nothing_yet | no_names
 
     def _milliseconds(self) -> int:
         return round(self.made_at.timestamp() * 1000)
@@ -216,7 +254,7 @@ class JobStore:
         self._started_seconds = started_seconds
         self._lock = threading.RLock()
         self._jobs: dict[int, SandboxJob] = {}
-        self._files: dict[str, SandboxJob] = {}
+        self._files: dict[str, tuple[SandboxJob, str]] = {}
         self._file_names: set[str] = set()
         self._redeemed: set[tuple[int, str]] = set()
 
@@ -234,6 +272,8 @@ class JobStore:
         queued_seconds: float | None = None,
         started_seconds: float | None = None,
         error_file_url: str | None = "handle",
+        success_file: bytes | Path | None = None,
+        uploaded_file: bytes | Path | None = None,
         age_seconds: float = 0.0,
     ) -> SandboxJob:
         """Add a job; for the parameters see ``Sandbox.add_job``."""
@@ -243,11 +283,16 @@ class JobStore:
         text("ends", ends)
         whole_number("rows", rows)
         whole_number("errors", errors, most=None if error_file is not None else _MOST_MADE_UP_ERRORS)
-        if isinstance(error_file, Path):
-            if not error_file.is_file():
-                raise FieldError("error_file", "is not a file")
-        elif error_file is not None and not isinstance(error_file, bytes):
-            raise FieldError("error_file", "must be bytes or a pathlib.Path")
+        for name, file in (
+            ("error_file", error_file),
+            ("success_file", success_file),
+            ("uploaded_file", uploaded_file),
+        ):
+            if isinstance(file, Path):
+                if not file.is_file():
+                    raise FieldError(name, "is not a file")
+            elif file is not None and not isinstance(file, bytes):
+                raise FieldError(name, "must be bytes or a pathlib.Path")
         if uploaded_file_name is not None:
             text("uploaded_file_name", uploaded_file_name)
         queued_seconds = self._queued_seconds if queued_seconds is None else queued_seconds
@@ -282,6 +327,8 @@ class JobStore:
                 handle=handle,
                 error_file=error_file,
                 url=handle if error_file_url == "handle" else error_file_url,
+                success_file=success_file,
+                uploaded_file=uploaded_file,
                 made_at=made_at,
                 progress=Progress(
                     clock=self._clocks.monotonic,
@@ -292,7 +339,7 @@ class JobStore:
                 ),
             )
             self._jobs[job_id] = job
-            self._files |= dict.fromkeys(job.file_names(), job)
+            self._files |= {name: (job, attribute) for name, attribute in job.file_names().items()}
             self._file_names.add(job.uploaded_file_name)
             return job
 
@@ -316,11 +363,11 @@ class JobStore:
         with self._lock:
             return [job for job in self._jobs.values() if coupon_series_id in (None, job.coupon_series_id)]
 
-    def job_with_file(self, name: str) -> SandboxJob | None:
-        """Return the job whose error file goes by ``name``, once it is there. No path is ever looked up."""
+    def file(self, name: str) -> StoredFile | None:
+        """Return the file that goes by ``name``, once it is there. No path is ever looked up."""
         with self._lock:
-            job = self._files.get(name)
-        return job if job is not None and job.is_done and job.error_file is not None else None
+            job, attribute = self._files.get(name, (None, ""))
+        return None if job is None else job.file(attribute)
 
     def redeem(self, coupon_series_id: int, coupon: str) -> bool:
         """Redeem a coupon; False if it was redeemed before."""

@@ -215,6 +215,8 @@ class Sandbox:
         queued_seconds: float | None = None,
         started_seconds: float | None = None,
         error_file_url: str | None = "handle",
+        success_file: bytes | Path | None = None,
+        uploaded_file: bytes | Path | None = None,
         age_seconds: float = 0.0,
     ) -> SandboxJob:
         """Add an upload job, as if a file had been uploaded.
@@ -234,6 +236,9 @@ class Sandbox:
         :param error_file_url: what ``errorFileUrl`` shows once the job is done with errors: ``handle`` for a
             bare handle of the usual form, None for null, any other text as it stands. An address under
             ``/files/`` of this sandbox leads to the error file
+        :param success_file: the file of the accepted rows, likewise; None: there is none, as in every sample.
+            ``successFileUrl`` then shows a bare handle as soon as the job is done
+        :param uploaded_file: what ``uploadedFileUrl`` leads to, likewise; None: nobody kept it
         :param age_seconds: how long ago the job was made, in seconds
         :raises ValueError: if a value cannot be used; the message names the field
         """
@@ -249,6 +254,8 @@ class Sandbox:
             queued_seconds=queued_seconds,
             started_seconds=started_seconds,
             error_file_url=error_file_url,
+            success_file=success_file,
+            uploaded_file=uploaded_file,
             age_seconds=age_seconds,
         )
 

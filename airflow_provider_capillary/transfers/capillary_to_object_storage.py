@@ -1,152 +1,301 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator that pulls error files into object storage."""
+"""The operator that pulls the files of upload jobs into object storage."""
 
 from __future__ import annotations
 
-import hashlib
+import time
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
 
-from airflow_provider_capillary.api.errors import CapillaryErrorFileError, CapillarySettingsError
-from airflow_provider_capillary.api.jobs import read_id
+from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError, CapillarySettingsError
+from airflow_provider_capillary.api.jobs import JOB_FILES, find_jobs, read_id, read_ids, read_word
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
-from airflow_provider_capillary.transfers.whole_object import locate, open_whole
+from airflow_provider_capillary.transfers.part_writer import Measure
+from airflow_provider_capillary.transfers.transfer_log import TransferLog
+from airflow_provider_capillary.transfers.whole_object import locate, open_whole, recorded_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import BinaryIO
 
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_capillary.api.jobs import UploadJob
-    from airflow_provider_capillary.transfers.whole_object import ObjectLocation
+    from airflow_provider_capillary.api.jobs import JobFile, UploadJob
+    from airflow_provider_capillary.transfers.stores.base import ObjectLocation
+    from airflow_provider_capillary.transfers.whole_object import Sink
 
 IfNoErrors = Literal["skip", "succeed", "fail"]
+_IF_CHANGED = "if_changed"
 _BLOCK_BYTES = 1 << 20
+#: Which file -> how its name in a folder begins.
+_NAMES = {"error": "redeem_errors", "success": "redeem_success", "uploaded": "redeem_uploaded"}
+
+
+@dataclass(frozen=True)
+class PulledFile:
+    """A file that is in the object store now.
+
+    :param location: Where.
+    :param coupon_series_id: Coupon series.
+    :param job_id: Upload job.
+    :param which: Which file of the job.
+    :param error_count: Refused rows, as Capillary counts them.
+    :param size_bytes: Its length.
+    :param sha256: In hex.
+    :param lines: Its lines, a header included.
+    """
+
+    location: ObjectLocation
+    coupon_series_id: int
+    job_id: int
+    which: JobFile
+    error_count: int | None
+    size_bytes: int
+    sha256: str
+    lines: int
+
+    def facts(self) -> dict[str, Any]:
+        """Return what XCom and asset events carry."""
+        names = ("coupon_series_id", "job_id", "error_count", "size_bytes", "sha256")
+        return {"uri": self.location.uri} | {name: getattr(self, name) for name in names}
 
 
 class CapillaryErrorFileToObjectStorageOperator(BaseOperator):
-    """Copy the error file of a redeem upload job into object storage.
+    """Copy the error file of a redeem upload job, or another of its files, into object storage.
 
     The object appears whole, or the old one stays. The bytes are those that Capillary holds: their format is not
     documented, and they are personal data, so no row of them is ever logged.
 
+    With ``job_ids``, the files of several jobs are copied one after the other. If one of them fails, those before it
+    stay, and a retry writes the same bytes under the same names.
+
+    Each ``Asset`` among the ``outlets`` gets an event whose extra is the dictionary of XCom ``error_file``; with
+    ``job_ids``, ``{"files": [...]}``, one dictionary for each file.
+
     :param coupon_series_id: The coupon series, number or text. (templated)
     :param job_id: The job; it must be done, see ``CapillaryRedeemUploadSensor``. (templated)
-    :param destination: ``s3://bucket/key``, ``file:///path`` or an absolute path. One that ends in ``/`` is a folder,
-        in which the file is named ``redeem_errors_{coupon_series_id}_{job_id}.csv``. (templated)
+    :param job_ids: Several jobs in place of ``job_id``: a list, or text that a template made of one, such as
+        ``[4455, 4456]`` or ``4455,4456``. Jobs without a file are left out. (templated)
+    :param which: Which file of the job: ``error`` (default), ``success``, which no published sample has, or
+        ``uploaded``. (templated)
+    :param destination: ``s3://bucket/key``, ``abfs://container/name``, ``gs://bucket/key``, ``file:///path`` or an
+        absolute path. One that ends in ``/`` is a folder, in which the file is named
+        ``redeem_errors_{coupon_series_id}_{job_id}.csv``, ``redeem_success_...`` or ``redeem_uploaded_...``; with
+        ``job_ids`` it has to be one. (templated)
     :param object_storage_conn_id: Airflow connection of the object store; None, the default, for what the worker
         itself may do. (templated)
-    :param if_no_errors: What to do where the job has no errors and no file: ``skip`` the task (default), ``succeed``,
-        or ``fail`` without retry. (templated)
-    :param overwrite: Whether to replace an object that is already there; default True.
+    :param if_no_errors: What to do where the job has no errors and no file, or, for another file than that of the
+        errors, no such file: ``skip`` the task (default), ``succeed``, or ``fail`` without retry. With ``job_ids``,
+        where no job has one. (templated)
+    :param overwrite: Whether to replace an object that is already there; default True. With ``"if_changed"``, the file
+        is read first and sent only if the object that is there has another length or another recorded sha256.
     :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``. (templated)
     :return: XCom ``return_value``: the object's URI, without connection id or credentials; None where there was
         nothing to pull. XCom ``error_file``: ``{uri, coupon_series_id, job_id, error_count, size_bytes, sha256}``.
+        With ``job_ids``, both are lists in the order of the ids.
+    :raises CapillarySettingsError: Both ``job_id`` and ``job_ids`` are given, or neither.
     """
 
     template_fields: Sequence[str] = (
         "coupon_series_id",
         "job_id",
+        "job_ids",
+        "which",
         "destination",
         "object_storage_conn_id",
         "if_no_errors",
         "capillary_conn_id",
     )
     ui_color = "#fbe6d4"
+    #: Replaced by tests, which do not wait.
+    _clock = staticmethod(time.monotonic)
 
     def __init__(
         self,
         *,
         coupon_series_id: int | str,
-        job_id: int | str,
+        job_id: int | str | None = None,
+        job_ids: Sequence[int | str] | str | None = None,
+        which: JobFile = "error",
         destination: str,
         object_storage_conn_id: str | None = None,
         if_no_errors: IfNoErrors = "skip",
-        overwrite: bool = True,
+        overwrite: bool | Literal["if_changed"] = True,
         capillary_conn_id: str = CapillaryHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if (job_id is None) == (job_ids is None):
+            raise CapillarySettingsError(
+                f"{'neither' if job_id is None else 'both'} of job_id and job_ids is given; give job_id for one job, "
+                "or job_ids for several"
+            )
+        if overwrite not in (True, False, _IF_CHANGED):
+            raise CapillarySettingsError(f"overwrite must be True, False or {_IF_CHANGED!r}, but is {overwrite!r}")
         self.coupon_series_id = coupon_series_id
         self.job_id = job_id
+        self.job_ids = job_ids
+        self.which = which
         self.destination = destination
         self.object_storage_conn_id = object_storage_conn_id
         self.if_no_errors = if_no_errors
         self.overwrite = overwrite
         self.capillary_conn_id = capillary_conn_id
+        # Not asked again later: a template may render natively to None, which is not the same as "not given".
+        self._takes_several = job_ids is not None
+        self._pulled: list[PulledFile] = []
 
     @cached_property
     def hook(self) -> CapillaryHook:
         """The hook of the connection."""
         return CapillaryHook(self.capillary_conn_id)
 
-    def execute(self, context: Context) -> str | None:
-        """Copy the file.
+    def execute(self, context: Context) -> str | list[str] | None:
+        """Copy the file, or the files.
 
         :param context: Airflow's context.
-        :return: The object's URI, or None.
+        :return: The object's URI, or None; with ``job_ids`` a list of URIs.
         :raises CapillarySettingsError: A parameter cannot be used.
-        :raises CapillaryErrorFileError: The job is not done, its file cannot be had, or the destination not written.
+        :raises CapillaryJobNotFoundError: The series has no such job.
+        :raises CapillaryErrorFileError: A job is not done, its file cannot be had, or the destination not written.
         """
-        if self.if_no_errors not in get_args(IfNoErrors):
-            raise CapillarySettingsError(
-                f"if_no_errors must be one of {', '.join(get_args(IfNoErrors))}, but is {self.if_no_errors!r}"
-            )
-        series_id, job_id = read_id("coupon_series_id", self.coupon_series_id), read_id("job_id", self.job_id)
+        read_word("if_no_errors", self.if_no_errors, get_args(IfNoErrors))
+        read_word("which", self.which, JOB_FILES)
+        series_id = read_id("coupon_series_id", self.coupon_series_id)
+        ids = read_ids("job_ids", self.job_ids) if self._takes_several else [read_id("job_id", self.job_id)]
+        locations = {job_id: self._locate(series_id, job_id) for job_id in ids}
+        self._pulled = []
+        # One answer has all jobs of the series, so it is asked for once.
+        jobs = self.hook.get_redeem_upload_jobs(series_id) if ids else []
+        for job in self._with_file(find_jobs(jobs, ids, coupon_series_id=series_id)):
+            try:
+                self._pulled.append(self._pull(context, series_id, job, locations[job.job_id]))
+            except CapillaryError as error:
+                if not self._takes_several:
+                    raise
+                raise error.about(f"upload job {job.job_id}") from error
+        uris = [file.location.uri for file in self._pulled]
+        facts = [file.facts() for file in self._pulled]
+        if self._takes_several:
+            self._tell(context, facts, {"files": facts})
+            return uris
+        if not facts:
+            return None
+        self._tell(context, facts[0], facts[0])
+        return uris[0]
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Tell OpenLineage which object came from which job. Called by Airflow's OpenLineage provider only.
+
+        :param task_instance: The task instance.
+        """
+        from airflow_provider_capillary.transfers.lineage import lineage_of
+
+        return lineage_of(self._pulled, api_host=self.hook.settings.host)
+
+    def _locate(self, series_id: int, job_id: int) -> ObjectLocation:
         location = locate(
             self.destination,
             conn_id=self.object_storage_conn_id,
-            file_name=f"redeem_errors_{series_id}_{job_id}.csv",
+            file_name=f"{_NAMES[self.which]}_{series_id}_{job_id}.csv",
         )
-        job = self.hook.get_redeem_upload_job(series_id, job_id)
-        if not self._has_error_file(job):
-            return None
-        size, sha256 = self._copy(job, location)
-        self.log.info("Error file of upload job %d: %d bytes, sha256 %s, now at %s", job_id, size, sha256, location.uri)
-        context["ti"].xcom_push(
-            key="error_file",
-            value={
-                "uri": location.uri,
-                "coupon_series_id": series_id,
-                "job_id": job_id,
-                "error_count": job.error_count,
-                "size_bytes": size,
-                "sha256": sha256,
-            },
-        )
-        return location.uri
+        if self._takes_several and not self.destination.endswith("/"):
+            raise CapillarySettingsError(
+                f"destination {location.uri} must be a folder, that is end in /, where job_ids is given: each file "
+                "needs a name of its own"
+            )
+        return location
 
-    def _has_error_file(self, job: UploadJob) -> bool:
-        """Decide whether there is something to pull, and what it means if not."""
-        if not job.is_done:
-            raise CapillaryErrorFileError(
-                f"upload job {job.job_id} is still {job.status.strip()}; "
-                "wait for it with CapillaryRedeemUploadSensor before its error file is pulled"
-            )
-        if job.error_file_url:
-            return True
-        if job.is_failed or job.error_count != 0:
-            count = "an unknown number of" if job.error_count is None else job.error_count
-            raise CapillaryErrorFileError(
-                f"upload job {job.job_id} ended as {job.status.strip()} with {count} errors, but without an error file"
-            )
-        message = f"upload job {job.job_id} has no errors and no error file"
+    def _with_file(self, jobs: list[UploadJob]) -> list[UploadJob]:
+        """Return the jobs that have something to pull, and decide what it means if none has."""
+        missing = {job.job_id: reason for job in jobs if (reason := self._missing(job))}
+        found = [job for job in jobs if job.job_id not in missing]
+        if found:
+            for reason in missing.values():
+                self.log.info("Left out: %s", reason)
+            return found
+        if len(missing) > 1:
+            message = f"the upload jobs {', '.join(map(str, missing))} have no {self.which} file"
+        else:
+            message = next(iter(missing.values()), "job_ids is empty")
         if self.if_no_errors == "fail":
             raise AirflowFailException(f"{message}, and if_no_errors is 'fail'")
         if self.if_no_errors == "skip":
             raise AirflowSkipException(message)
         self.log.info("There is nothing to pull: %s", message)
-        return False
+        return []
 
-    def _copy(self, job: UploadJob, location: ObjectLocation) -> tuple[int, str]:
-        """Stream the file and return its size in bytes and its sha256."""
-        digest = hashlib.sha256()
-        size = 0
-        with self.hook.open_error_file(job) as source, open_whole(location, overwrite=self.overwrite) as sink:
-            while block := source.read(_BLOCK_BYTES):
-                digest.update(block)
-                sink.write(block)
-                size += len(block)
-        return size, digest.hexdigest()
+    def _missing(self, job: UploadJob) -> str | None:
+        """Return why there is rightly nothing to pull, or None where there is something."""
+        if not job.is_done:
+            raise CapillaryErrorFileError(
+                f"upload job {job.job_id} is still {job.status.strip()}; "
+                f"wait for it with CapillaryRedeemUploadSensor before its {self.which} file is pulled"
+            )
+        if job.file_url(self.which):
+            return None
+        if self.which != "error":
+            return f"upload job {job.job_id} has no {self.which} file"
+        if job.is_failed or job.error_count != 0:
+            count = "an unknown number of" if job.error_count is None else job.error_count
+            raise CapillaryErrorFileError(
+                f"upload job {job.job_id} ended as {job.status.strip()} with {count} errors, but without an error file"
+            )
+        return f"upload job {job.job_id} has no errors and no error file"
+
+    def _pull(self, context: Context, series_id: int, job: UploadJob, location: ObjectLocation) -> PulledFile:
+        """Stream a file to its place, unless it is there already and that is reason enough not to."""
+        what = f"{self.which.capitalize()} file of upload job {job.job_id}"
+        there = recorded_at(location) if self.overwrite == _IF_CHANGED else None
+        sink: Sink = Measure()
+        progress = TransferLog(self.log, what, clock=self._clock)
+        if there is not None:
+            with self.hook.open_job_file(job, self.which) as source:
+                _stream(source, sink, progress, most=there[0])
+        if there == (sink.size, sink.sha256):
+            progress.finish(sha256=sink.sha256, uri=f"{location.uri} as before, and was not sent again")
+        else:
+            progress = TransferLog(self.log, what, clock=self._clock)
+            with (
+                self.hook.open_job_file(job, self.which) as source,
+                open_whole(
+                    location,
+                    overwrite=bool(self.overwrite),
+                    record=self.overwrite == _IF_CHANGED,
+                    notes=context.get("task_state_store"),
+                ) as sink,
+            ):
+                _stream(source, sink, progress)
+            progress.finish(sha256=sink.sha256, uri=location.uri)
+        return PulledFile(
+            location=location,
+            coupon_series_id=series_id,
+            job_id=job.job_id,
+            which=self.which,
+            error_count=job.error_count,
+            size_bytes=sink.size,
+            sha256=sink.sha256,
+            lines=progress.lines,
+        )
+
+    def _tell(self, context: Context, xcom: Any, extra: dict[str, Any]) -> None:
+        """Hand on to downstream tasks, and with the assets that this task updates, what was pulled."""
+        from airflow.providers.common.compat.sdk import Asset
+
+        context["ti"].xcom_push(key="error_file", value=xcom)
+        for outlet in self.outlets:
+            if isinstance(outlet, Asset):
+                context["outlet_events"][outlet].extra = extra
+
+
+def _stream(source: BinaryIO, sink: Sink, progress: TransferLog, *, most: float = float("inf")) -> None:
+    """Hand all of a stream on, or no more of it once it is longer than ``most`` bytes."""
+    from airflow_provider_capillary.hooks.error_file_stream import size_of
+
+    while sink.size <= most and (block := source.read(_BLOCK_BYTES)):
+        sink.write(block)
+        progress.add(block, total=size_of(source))

@@ -3,54 +3,52 @@
 
 from __future__ import annotations
 
-import os
 import re
-import uuid
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from airflow_provider_capillary.api.errors import CapillaryErrorFileError, CapillarySettingsError
 from airflow_provider_capillary.api.messages import without_query
-from airflow_provider_capillary.hooks.object_storage import BLOCK_BYTES, object_storage_path, telling
+from airflow_provider_capillary.hooks.object_storage import telling
+from airflow_provider_capillary.transfers.part_writer import PartWriter
+from airflow_provider_capillary.transfers.stores.base import ObjectLocation, store_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator
 
-_S3_SCHEMES = ("s3", "s3a")
+    from airflow_provider_capillary.transfers.stores.base import PartStore
+
+_NOTE = "capillary_unfinished"
 _CONN_ID = re.compile(r"[\w.-]+\Z")
-
-
-@dataclass(frozen=True)
-class ObjectLocation:
-    """Where an object is to be.
-
-    :param uri: Without connection id or credentials: fit for logs and XCom.
-    :param conn_id: Airflow connection of the store; None for what the machine itself may do.
-    """
-
-    uri: str
-    conn_id: str | None = None
-
-    @property
-    def scheme(self) -> str:
-        """The kind of store."""
-        return self.uri.partition("://")[0]
-
-    @property
-    def path(self) -> Path:
-        """The path of a ``file://`` location. Not unquoted, as fsspec does not either."""
-        return Path(self.uri.removeprefix("file://"))
 
 
 class Sink(Protocol):
     """What the bytes are written to."""
 
-    def write(self, data: bytes) -> object:
+    def write(self, data: bytes) -> int:
         """Write all of ``data``."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that were written so far."""
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far, in hex."""
+
+
+class Notes(Protocol):
+    """What outlives a try of a task: Airflow's state store of the task."""
+
+    def get(self, key: str) -> Any:
+        """Return what was set, or None."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a value that is JSON."""
+
+    def delete(self, key: str) -> None:
+        """Forget it."""
 
 
 def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLocation:
@@ -74,6 +72,8 @@ def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLo
         parts = urlsplit(uri)
     except ValueError:
         raise CapillarySettingsError("destination is a malformed URI") from None
+    from airflow.sdk.io import has_fs
+
     scheme = parts.scheme.lower()
     userinfo, _, authority = parts.netloc.rpartition("@")
     if ":" in authority or (userinfo and not _CONN_ID.match(userinfo)):
@@ -87,7 +87,7 @@ def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLo
             raise CapillarySettingsError(
                 f"destination {uri!r} must have an absolute path, such as file:///data/errors/"
             )
-    elif scheme in _S3_SCHEMES:
+    elif has_fs(scheme):
         if not authority or not rest.partition("/")[1]:
             raise CapillarySettingsError(f"destination '{scheme}://{rest}' must name a bucket and a key or folder")
         if "?" in rest or "::" in rest or rest.endswith("#"):
@@ -98,8 +98,9 @@ def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLo
             )
     else:
         raise CapillarySettingsError(
-            f"destination must begin with one of file://, s3://, but begins with {scheme or destination[:20]!r}: "
-            "only for these is an object known to appear whole or not at all"
+            f"destination must be an absolute path or begin with the scheme of a store that Airflow can reach, such as "
+            f"s3://, gs://, abfs:// or file://, but begins with {scheme or destination[:20]!r}; "
+            "is the Airflow provider of the store installed?"
         )
     if rest.endswith("/"):
         rest += file_name
@@ -107,135 +108,96 @@ def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLo
 
 
 @contextmanager
-def open_whole(location: ObjectLocation, *, overwrite: bool = True) -> Iterator[Sink]:
+def open_whole(
+    location: ObjectLocation, *, overwrite: bool = True, record: bool = False, notes: Notes | None = None
+) -> Iterator[Sink]:
     """Open an object for writing that appears when the block ends, and not at all when it raises.
 
     An object that is already there stays as it is until then.
 
     :param location: Where.
     :param overwrite: Whether an object that is there, or comes in meanwhile, may be replaced.
+    :param record: Whether the store is to remember the sha256, for :func:`recorded_at`.
+    :param notes: Where it is kept what a process that is killed would leave behind. The next try removes that.
     :return: A context manager of the sink.
     :raises CapillaryErrorFileError: The destination cannot be written, or is there and must not be replaced.
     """
-    sink = _Local(location) if location.scheme == "file" else _Staged(location)
-    if not overwrite:
-        sink.refuse_if_there()
+    with _writing(location):
+        store = store_of(location)
+        if not overwrite and store.exists():
+            raise FileExistsError
+    note = _noting(location, store, notes)
+    writer = PartWriter(store, note=note)
     try:
-        sink.open()  # in here, because a task can be interrupted at any line
-        yield sink
-        sink.commit(overwrite=overwrite)
+        yield _Sink(writer, location)
+        with _writing(location):
+            writer.commit(overwrite=overwrite, record=record)
     except BaseException:
-        sink.discard()
+        with suppress(Exception):
+            writer.discard()
         raise
 
 
-class _Local:
-    """A hidden sibling that takes the file's place in one step: what goes through $TMPDIR may cross file systems."""
+def recorded_at(location: ObjectLocation) -> tuple[int, str] | None:
+    """Return size in bytes and sha256 of the object that is there; None where there is none, or nobody recorded it.
 
-    def __init__(self, location: ObjectLocation) -> None:
-        self._location = location
-        # Not unquoted, as fsspec does not either.
-        self._path = Path(location.uri.removeprefix("file://"))
-        self._part = self._path.with_name(f".{uuid.uuid4().hex}.part")
-        self._file: Any = None
-
-    def refuse_if_there(self) -> None:
-        if self._path.exists():
-            raise _already_there(self._location)
-
-    def open(self) -> None:
-        with _writing(self._location):
-            if self._path.is_dir():
-                raise IsADirectoryError("it is a folder; let it end in / to have the file named for you")
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._part.open("xb")
-
-    def write(self, data: bytes) -> object:
-        with _writing(self._location):
-            return self._file.write(data)
-
-    def commit(self, *, overwrite: bool) -> None:
-        with _writing(self._location):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            if overwrite:
-                self._part.replace(self._path)
-                return
-            try:
-                # Unlike a rename, a link does not replace what came in meanwhile.
-                self._path.hardlink_to(self._part)
-            except FileExistsError:
-                raise _already_there(self._location) from None
-            self._part.unlink()
-
-    def discard(self) -> None:
-        if self._file is not None:
-            with suppress(OSError):
-                self._file.close()
-        with suppress(OSError):
-            self._part.unlink()
-
-
-class _Staged:
-    """A store that keeps what is written aside until it is told to show it, as S3 does with a multipart upload.
-
-    What fits into one part is kept here instead and sent in one request, which leaves nothing behind if it fails.
+    :param location: Where.
+    :raises CapillaryErrorFileError: The store cannot be asked.
     """
+    with _writing(location):
+        recorded = store_of(location).recorded()
+    if recorded is None or recorded[1] is None:
+        return None
+    return recorded[0], recorded[1]
 
-    def __init__(self, location: ObjectLocation) -> None:
+
+class _Sink:
+    """What a block of :func:`open_whole` writes to."""
+
+    def __init__(self, writer: PartWriter, location: ObjectLocation) -> None:
+        self._writer = writer
         self._location = location
-        with _writing(location):
-            self._path = object_storage_path(location.uri, location.conn_id)
-        self._first = bytearray()
-        self._file: Any = None
 
-    def refuse_if_there(self) -> None:
+    def write(self, data: bytes) -> int:
         with _writing(self._location):
-            self._path.fs.invalidate_cache()
-            if self._path.exists():
-                raise _already_there(self._location)
+            return self._writer.write(data)
 
-    def open(self) -> None:
-        """Ask nothing of the store before there is more than one part."""
+    @property
+    def size(self) -> int:
+        return self._writer.size
 
-    def write(self, data: bytes) -> object:
-        if self._file is None and len(self._first) + len(data) <= BLOCK_BYTES:
-            self._first += data
-            return len(data)
-        with _writing(self._location):
-            if self._file is None:
-                self._file = self._path.open("wb", autocommit=False, block_size=BLOCK_BYTES)
-                self._file.write(bytes(self._first))
-            return self._file.write(data)
+    @property
+    def sha256(self) -> str:
+        return self._writer.sha256
 
-    def commit(self, *, overwrite: bool) -> None:
-        if not overwrite:
-            self.refuse_if_there()
-        with _writing(self._location):
-            if self._file is None:
-                self._path.fs.pipe_file(self._path.path, bytes(self._first))
-            else:
-                self._file.close()
-                self._file.commit()
 
-    def discard(self) -> None:
-        if self._file is None:
-            return
-        # Closing sends what is left to the staged upload, which then is thrown away; it must be closed all the same,
-        # or the file would close itself when it is garbage collected.
+def _noting(location: ObjectLocation, store: PartStore, notes: Notes | None) -> Callable[[str], None]:
+    """Remove what an earlier try left behind, and return what notes down what this one would leave."""
+    if notes is None:
+        return lambda left: None
+    left = notes.get(_NOTE)
+    if isinstance(left, dict) and left.get("uri") == location.uri and isinstance(left.get("left"), str):
+        # It may be gone already; and where it cannot be removed, the file is worth more than a tidy store.
         with suppress(Exception):
-            self._file.close()
-        with suppress(Exception):
-            self._file.discard()
+            store.remove(left["left"])
+        notes.delete(_NOTE)
+
+    def note(left: str) -> None:
+        if left:
+            notes.set(_NOTE, {"uri": location.uri, "left": left})
+        else:
+            notes.delete(_NOTE)
+
+    return note
 
 
-def _writing(location: ObjectLocation) -> AbstractContextManager[None]:
-    return telling(f"destination {location.uri} cannot be written")
-
-
-def _already_there(location: ObjectLocation) -> CapillaryErrorFileError:
-    return CapillaryErrorFileError(
-        f"destination {location.uri} is already there and overwrite is off; "
-        "remove the object, choose another destination, or set overwrite=True"
-    )
+@contextmanager
+def _writing(location: ObjectLocation) -> Iterator[None]:
+    with telling(f"destination {location.uri} cannot be written"):
+        try:
+            yield
+        except FileExistsError:
+            raise CapillaryErrorFileError(
+                f"destination {location.uri} is already there and overwrite is off; "
+                "remove the object, choose another destination, or set overwrite=True"
+            ) from None

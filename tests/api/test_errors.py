@@ -113,3 +113,8 @@ def test_errors_that_capillary_answered_with_can_be_caught_together() -> None:
 
 def test_a_wrong_setting_is_a_value_error_too() -> None:
     assert issubclass(CapillarySettingsError, ValueError)
+
+
+def test_an_error_can_be_told_what_it_is_about_and_stays_what_it_is() -> None:
+    error = errors.CapillaryErrorFileError("gone", http_status=404, api_code="1", request_id="r", is_transient=True)
+    assert error.about("upload job 7").to_dict() == error.to_dict() | {"message": "upload job 7: gone"}

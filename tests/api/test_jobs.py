@@ -12,8 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_capillary.api.envelopes import read_payload
-from airflow_provider_capillary.api.errors import CapillaryResponseError, CapillarySettingsError
-from airflow_provider_capillary.api.jobs import JobChoice, UploadJob, read_id, read_jobs
+from airflow_provider_capillary.api.errors import (
+    CapillaryJobNotFoundError,
+    CapillaryResponseError,
+    CapillarySettingsError,
+)
+from airflow_provider_capillary.api.jobs import (
+    JOB_FILES,
+    JobChoice,
+    UploadJob,
+    find_jobs,
+    read_id,
+    read_ids,
+    read_jobs,
+    read_word,
+)
 from tests.api.driving import any_text, attempt, examples, json_values, raw_jobs, reply, sample
 
 MIDNIGHT_IN_INDIA = pendulum.datetime(2020, 10, 20, tz="Asia/Kolkata")
@@ -447,6 +460,58 @@ def test_what_is_no_id_is_named_with_a_hint_at_templates(value: Any) -> None:
         f"coupon_series_id must be a positive whole number, but is {value!r}; "
         "if it comes from a template, check what the template renders to"
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "ids"),
+    [
+        ([5, "6"], [5, 6]),
+        ((5,), [5]),
+        (5, [5]),
+        ("5", [5]),
+        ("5,6", [5, 6]),
+        ("[5, 6]\n", [5, 6]),
+        ("['5', \"6\"]", [5, 6]),
+        ("(5,)", [5]),
+        ([6, 5, "6"], [6, 5]),
+        ([], []),
+        ("[]", []),
+        ("( )", []),
+    ],
+)
+def test_ids_are_a_list_or_what_templates_make_of_one(value: Any, ids: list[int]) -> None:
+    assert read_ids("job_ids", value) == ids
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 5.0, {}, {5}, b"5", "", ",", "[5", "5]", "[5 6]", "[5,,6]", [None], [[5]]]
+)
+def test_what_is_no_list_of_ids_is_named_with_a_hint_at_templates(value: Any) -> None:
+    with pytest.raises(CapillarySettingsError, match=r"^job_ids must be a .*; if it comes from a template, check what"):
+        read_ids("job_ids", value)
+
+
+@pytest.mark.parametrize("value", ["", "Error", None, 1, ["error"]])
+def test_a_word_that_is_not_among_those_allowed_is_named_with_them(value: Any) -> None:
+    with pytest.raises(
+        CapillarySettingsError, match=r"^which must be one of error, success, uploaded, but is "
+    ) as caught:
+        read_word("which", value, JOB_FILES)
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("which", JOB_FILES)
+def test_each_file_of_a_job_has_an_address_of_its_own(which: Any) -> None:
+    urls: Any = {f"{name}_file_url": name for name in JOB_FILES}
+    assert UploadJob(job_id=7, status="COMPLETED", **urls).file_url(which) == which
+    assert UploadJob(job_id=7, status="COMPLETED").file_url(which) is None
+
+
+def test_jobs_are_found_in_the_order_of_their_ids_and_all_that_are_not_there_are_named() -> None:
+    jobs = [job(1), job(2), job(3)]
+    assert find_jobs(jobs, [3, 1], coupon_series_id=9) == [jobs[2], jobs[0]]
+    with pytest.raises(CapillaryJobNotFoundError, match=r"^coupon series 9 has no redeem upload job 7, 8;"):
+        find_jobs(jobs, [7, 1, 8], coupon_series_id=9)
 
 
 # --- which job ---------------------------------------------------------------------------------------------------

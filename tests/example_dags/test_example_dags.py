@@ -30,15 +30,6 @@ EXAMPLES = Path(__file__).parents[2] / "example_dags"
 SERIES = 535512
 
 
-@pytest.fixture(scope="session")
-def airflow_database() -> None:
-    """The metadata database of the test run's own Airflow."""
-    done = subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def tonight() -> dict[str, str]:
     """What the nightly DAG waits for unless it is told otherwise."""
     return {"uploaded_file_name": f"redeemed_{datetime.now(UTC):%Y%m%d}_1795400755483_{SERIES}.csv"}

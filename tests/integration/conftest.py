@@ -8,7 +8,34 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.integration.azurite import Azurite
+    from tests.integration.gcs_emulator import GCSEmulator
     from tests.integration.seaweedfs import SeaweedFS
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[GCSEmulator]:
+    """A server that speaks as Google Cloud Storage, with one bucket, the same for the whole run."""
+    from tests.integration.gcs_emulator import GCSEmulator
+
+    with GCSEmulator() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure() -> Iterator[Azurite]:
+    """A real Blob server with one container, the same for the whole run: use names of your own."""
+    from tests.integration.azurite import Azurite
+
+    with Azurite() as server:
+        yield server
+
+
+@pytest.fixture
+def azure_connection(azure: Azurite, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of an Airflow connection to the Blob server."""
+    monkeypatch.setenv("AIRFLOW_CONN_WASB_DEFAULT", azure.azure_connection_json())
+    return "wasb_default"
 
 
 @pytest.fixture(scope="session")

@@ -155,6 +155,11 @@ class GCSEmulator:
         described: dict[str, Any] = json.loads(self._ask("GET", self._object(key)))
         return described.get("metadata") or {}
 
+    def written_at(self, key: str) -> object:
+        """Return what differs from write to write of an object."""
+        described = json.loads(self._ask("GET", self._object(key)))
+        return described["generation"], described["timeCreated"]
+
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys of all objects that a reader of the bucket sees."""
         query = urlencode({"prefix": prefix})

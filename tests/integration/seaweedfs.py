@@ -234,6 +234,12 @@ class SeaweedFS:
         body: bytes = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
         return body
 
+    def written_at(self, key: str) -> object:
+        """Return what differs from write to write of an object: the second, so it waits until that is over."""
+        written_at = self.client.head_object(Bucket=self.bucket, Key=key)["LastModified"]
+        time.sleep(max(0.0, written_at.timestamp() + 1.1 - time.time()))
+        return written_at
+
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys of all objects that a reader of the bucket sees."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)

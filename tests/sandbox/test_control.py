@@ -82,6 +82,8 @@ def test_a_fault_can_be_added_and_all_of_them_removed(client, sandbox):
         ("jobs", {"coupon_series_id": 1, "row": 3}, "row"),
         ("jobs", {"coupon_series_id": 1, "rows": -3}, "rows"),
         ("jobs", {"coupon_series_id": 1, "error_file": ["/etc/passwd"]}, "error_file"),
+        ("jobs", {"coupon_series_id": 1, "success_file": ["/etc/passwd"]}, "success_file"),
+        ("jobs", {"coupon_series_id": 1, "uploaded_file": 7}, "uploaded_file"),
         ("faults", {}, "kind"),
         ("faults", {"kind": "explode"}, "kind"),
         ("faults", {"kind": "status", "end_point": "token"}, "end_point"),
@@ -108,10 +110,11 @@ def test_a_body_that_is_no_json_object_is_refused(client, path, body):
     assert reply.json() == {"error": "the body must be a JSON object"}
 
 
-def test_an_error_file_is_its_content_and_never_a_path(client, sandbox):
-    client.post_json("/sandbox/jobs", {"coupon_series_id": 1, "errors": 1, "error_file": "/etc/passwd"})
+@pytest.mark.parametrize("name", ["error_file", "success_file", "uploaded_file"])
+def test_a_file_is_its_content_and_never_a_path(client, sandbox, name):
+    client.post_json("/sandbox/jobs", {"coupon_series_id": 1, "errors": 1, name: "/etc/passwd"})
 
-    assert sandbox.jobs(1)[0].read_error_file() == b"/etc/passwd"
+    assert getattr(sandbox.jobs(1)[0], name) == b"/etc/passwd"
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/sandbox/jobs"), ("PUT", "/sandbox"), ("POST", "/sandbox/x")])

@@ -142,6 +142,44 @@ def test_a_large_file_is_served_in_constant_memory(client, sandbox, tmp_path):
     assert peak < 4 * 1024 * 1024
 
 
+@pytest.mark.parametrize("fetch", ["download", "files"])
+def test_the_success_file_and_the_uploaded_one_are_served_like_the_error_file(client, sandbox, tmp_path, fetch):
+    path = tmp_path / "uploaded.csv"
+    path.write_bytes(b"uploaded")
+    job = sandbox.add_job(SERIES, errors=1, error_file=b"refused", success_file=b"accepted", uploaded_file=path)
+
+    def read(name: str) -> bytes:
+        reply = client.download(name) if fetch == "download" else client.send("GET", f"/files/{name}")
+        return reply.body if reply.status == 200 else b""
+
+    (told,) = client.jobs()
+    names = [told[field] for field in ("errorFileUrl", "successFileUrl", "uploadedFileUrl")]
+    assert [read(name) for name in names] == [b"refused", b"accepted", b"uploaded"]
+    assert names == [job.handle, job.success_handle, job.uploaded_file_name]
+    assert job.success_handle.startswith("success_redemption_upload_")
+
+
+def test_the_success_file_is_there_once_the_job_is_done_and_the_uploaded_one_at_once(client, sandbox):
+    job = sandbox.add_job(SERIES, status="STARTED", success_file=b"accepted", uploaded_file=b"uploaded")
+
+    assert client.jobs()[0]["successFileUrl"] is None
+    assert client.download(job.success_handle).status == 404
+    assert client.download(job.uploaded_file_name).body == b"uploaded"
+
+    sandbox.finish(job)
+    assert client.jobs()[0]["successFileUrl"] == job.success_handle
+    assert client.download(job.success_handle).body == b"accepted"
+
+
+def test_unless_they_are_given_there_is_no_success_file_and_the_upload_is_not_kept(client, sandbox):
+    job = sandbox.add_job(SERIES, errors=1)
+
+    (told,) = client.jobs()
+    assert (told["successFileUrl"], told["uploadedFileUrl"]) == (None, job.uploaded_file_name)
+    assert client.download(job.success_handle).status == 404
+    assert client.download(job.uploaded_file_name).status == 404
+
+
 # Ranges
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the operator in a process of its own, to be measured or killed.
 
-Its argument is the operator's arguments as JSON. The last line it prints is JSON:
+Its argument is the operator's arguments as JSON, and `state_file`: where Airflow would keep the state of the task from
+try to try. The last line it prints is JSON:
 ``{"uri", "error_file", "growth": bytes by which the peak of its memory grew}``.
 """
 
@@ -10,9 +11,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
-from tests.transfers.running import TaskInstance
+from tests.transfers.running import StateStore, TaskInstance
 
 
 def peak_of_memory() -> int:
@@ -22,10 +24,13 @@ def peak_of_memory() -> int:
 
 
 def main() -> None:
-    operator = CapillaryErrorFileToObjectStorageOperator(task_id="errors", **json.loads(sys.argv[1]))
+    arguments = json.loads(sys.argv[1])
+    state = StateStore(arguments.pop("state_file", None))
+    operator = CapillaryErrorFileToObjectStorageOperator(task_id="errors", **arguments)
     ti = TaskInstance()
+    context: Any = {"ti": ti, "task_state_store": state}
     before = peak_of_memory()
-    uri = operator.execute({"ti": ti})
+    uri = operator.execute(context)
     growth = peak_of_memory() - before
     print(json.dumps({"uri": uri, "error_file": ti.xcoms.get("error_file"), "growth": growth}))
 

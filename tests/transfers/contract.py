@@ -8,7 +8,9 @@ tests/integration/test_error_file_to_s3.py: they derive from it and bring the fi
 from __future__ import annotations
 
 import gzip
+import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -18,9 +20,11 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError
 from airflow_provider_capillary.sandbox import Fault
-from airflow_provider_capillary.transfers import whole_object
+from airflow_provider_capillary.transfers import part_writer, whole_object
+from airflow_provider_capillary.transfers.stores import azure, local, s3, staged
 from tests.transfers.running import (
     LARGE,
+    MIB,
     SERIES,
     SMALL,
     Run,
@@ -29,15 +33,21 @@ from tests.transfers.running import (
     interrupting,
     interrupting_at_line,
     pull,
+    run_child,
     start_child,
     wait_until,
 )
 from tests.transfers.stores import Content
 
 if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
     from airflow_provider_capillary.sandbox import Sandbox
     from tests.transfers.stores import Store
 
+#: Where the writing of objects is at home.
+WRITING = [module.__file__ for module in (whole_object, part_writer, local, s3, azure, staged)]
 NAME = "errors.csv"
 OLD = b"the errors of yesterday\n"
 SIZES = pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "of several parts"])
@@ -275,6 +285,66 @@ class Overwriting(Contract):
         assert store.unfinished() == []
 
 
+class Changing(Contract):
+    """With overwrite="if_changed", the same file is not sent twice."""
+
+    @pytest.fixture(params=[SMALL, LARGE], ids=["small", "of several parts"])
+    def content(self, request: pytest.FixtureRequest) -> bytes:
+        return bytes(request.param)
+
+    def test_the_same_file_is_not_sent_again(
+        self, sandbox: Sandbox, store: Store, to: dict, content: bytes, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=content)
+        first = pull(job, **to, overwrite="if_changed")
+        written_at = store.written_at(NAME)
+
+        second = pull(job, **to, overwrite="if_changed")
+
+        assert store.written_at(NAME) == written_at
+        assert store.visible() == {NAME: Content.of(content)}
+        assert second.result == first.result
+        assert second.xcoms == first.xcoms
+        assert sandbox.count("download") == 2
+        assert "was not sent again" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("change", ["another byte", "shorter", "longer"])
+    def test_another_file_replaces_the_object(
+        self, sandbox: Sandbox, store: Store, to: dict, content: bytes, change: str
+    ) -> None:
+        other = {"another byte": b"X" + content[1:], "shorter": content[:-1], "longer": content + b"X"}[change]
+        pull(sandbox.add_job(SERIES, errors=1, error_file=content), **to, overwrite="if_changed")
+
+        run = pull(sandbox.add_job(SERIES, errors=1, error_file=other), **to, overwrite="if_changed")
+
+        assert store.visible() == {NAME: Content.of(other)}
+        assert run.xcoms["error_file"]["size_bytes"] == len(other)
+        assert run.xcoms["error_file"]["sha256"] == sha256(other).hexdigest()
+        assert store.unfinished() == []
+
+    def test_an_object_of_unknown_origin_is_replaced(
+        self, sandbox: Sandbox, store: Store, to: dict, content: bytes
+    ) -> None:
+        store.put(NAME, OLD)
+
+        pull(sandbox.add_job(SERIES, errors=1, error_file=content), **to, overwrite="if_changed")
+
+        assert store.visible() == {NAME: Content.of(content)}
+
+    def test_a_file_that_breaks_off_while_it_is_compared_leaves_all_as_it_was(
+        self, sandbox: Sandbox, store: Store, to: dict, content: bytes
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=content)
+        pull(job, **to, overwrite="if_changed")
+        sandbox.inject(Fault("cut", endpoint="download", fraction=0.5, times=None))
+
+        with pytest.raises(CapillaryError):
+            pull(job, **to, overwrite="if_changed")
+
+        assert store.visible() == {NAME: Content.of(content)}
+        assert store.unfinished() == []
+
+
 class Wholeness(Contract):
     """Nothing partial is ever visible: the object appears whole, or what was there before stays."""
 
@@ -386,7 +456,7 @@ class Wholeness(Contract):
             nonlocal was_under_way
             while not over.is_set():
                 seen.append(store.visible())
-                was_under_way = was_under_way or store.unfinished() != []
+                was_under_way = was_under_way or store.under_way() != []
 
         observer = threading.Thread(target=observe)
         observer.start()
@@ -412,7 +482,7 @@ class Wholeness(Contract):
         sandbox.inject(Fault("drip", endpoint="download", seconds=2.0))
         run = Run(job, **to)
 
-        with pytest.raises(type(error)), interrupting(error, when=lambda: store.unfinished() != []):
+        with pytest.raises(type(error)), interrupting(error, when=lambda: store.under_way() != []):
             run()
 
         assert store.visible() == before
@@ -428,7 +498,7 @@ class Wholeness(Contract):
         while was_interrupted:
             store.put(NAME, OLD)
             try:
-                with interrupting_at_line(len(states) + 1, whole_object.__file__):
+                with interrupting_at_line(len(states) + 1, *WRITING):
                     pull(job, **to)
                 was_interrupted = False
             except KeyboardInterrupt:
@@ -465,7 +535,7 @@ class Wholeness(Contract):
         job = sandbox.add_job(SERIES, errors=1, error_file=LARGE)
         sandbox.inject(Fault("drip", endpoint="download", seconds=4.0))
         with start_child(job, **to) as child:
-            wait_until(lambda: store.unfinished() != [])
+            wait_until(lambda: store.under_way() != [])
             child.kill()
 
         assert store.visible() == {NAME: Content.of(OLD)}
@@ -473,3 +543,51 @@ class Wholeness(Contract):
         pull(job, **to)
 
         assert store.visible() == {NAME: Content.of(LARGE)}
+
+
+class Killing(Contract):
+    """A worker may be killed at any moment, and a retry does not care what the try before it came to."""
+
+    SIZE = 256 * MIB
+
+    def test_killed_at_ten_random_moments_it_shows_the_old_object_and_the_retry_makes_it_whole(
+        self, sandbox: Sandbox, store: Store, to: dict, tmp_path: Path
+    ) -> None:
+        source = tmp_path / "source.csv"
+        with source.open("wb") as file:
+            for number in range(self.SIZE // MIB):
+                file.write(number.to_bytes(4, "big") * (MIB // 4))
+        digest = sha256(source.read_bytes()).hexdigest()
+        job = sandbox.add_job(SERIES, errors=1, error_file=source, error_file_url=file_url(sandbox))
+        state_file = str(tmp_path / "state.json")
+        chance = random.Random()
+
+        def started() -> subprocess.Popen[str]:
+            asked = sandbox.count("files")
+            child = start_child(job, **to, state_file=state_file)
+            wait_until(lambda: sandbox.count("files") > asked or child.poll() is not None, seconds=120)
+            return child
+
+        with started() as child:
+            asked = time.monotonic()
+            output, _ = child.communicate(timeout=300)
+        assert child.returncode == 0, output
+        seconds = time.monotonic() - asked
+
+        store.put(NAME, OLD)
+        for _ in range(10):
+            with started() as child:
+                time.sleep(chance.random() * seconds)
+                child.kill()
+            (visible,) = store.visible().values()
+            # Where the machine was quicker than the first time, it is through already.
+            assert visible == Content.of(OLD) or (visible.size, visible.sha256) == (self.SIZE, digest)
+            # What a try left behind, the next one removes.
+            assert len(store.unfinished()) <= 1
+
+        told = run_child(job, **to, state_file=state_file)
+
+        (visible,) = store.visible().values()
+        assert (visible.size, visible.sha256) == (self.SIZE, digest)
+        assert told["error_file"]["sha256"] == digest
+        assert store.unfinished() == []

@@ -64,6 +64,34 @@ class TaskInstance:
         self.xcoms[key] = json.loads(json.dumps(value))
 
 
+class StateStore:
+    """What Airflow keeps of a task from try to try.
+
+    :param file: Where, so that another process finds it; None for this process alone.
+    """
+
+    def __init__(self, file: str | None = None) -> None:
+        self._file = None if file is None else Path(file)
+        self._values: dict[str, Any] = {}
+        if self._file is not None and self._file.exists():
+            self._values = json.loads(self._file.read_text())
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._values.get(key, default)
+
+    def set(self, key: str, value: Any) -> None:
+        self._values[key] = json.loads(json.dumps(value))
+        self._write()
+
+    def delete(self, key: str) -> None:
+        self._values.pop(key, None)
+        self._write()
+
+    def _write(self) -> None:
+        if self._file is not None:
+            self._file.write_text(json.dumps(self._values))
+
+
 class Run:
     """One run of the operator.
 
@@ -130,13 +158,13 @@ def interrupting(error: BaseException, *, when: Callable[[], bool]) -> Iterator[
 
 
 @contextmanager
-def interrupting_at_line(number: int, file: str) -> Iterator[None]:
-    """Raise KeyboardInterrupt once, before the line of a file that is the `number`-th to be executed."""
+def interrupting_at_line(number: int, *files: str) -> Iterator[None]:
+    """Raise KeyboardInterrupt once, before the line of some files that is the `number`-th to be executed."""
     lines = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal lines
-        if frame.f_code.co_filename != file:
+        if frame.f_code.co_filename not in files:
             return None
         lines += event == "line"
         if event == "line" and lines == number:

@@ -42,8 +42,14 @@ class Store(Protocol):
     def visible(self) -> dict[str, Content]:
         """Return what a reader finds in the folder: contents by name."""
 
+    def written_at(self, name: str) -> object:
+        """Return what differs from write to write of an object, even of the same bytes."""
+
+    def under_way(self) -> list[str]:
+        """Return what is being written, and not seen by readers yet."""
+
     def unfinished(self) -> list[str]:
-        """Return what is under way, or was left behind by what did not come to its end."""
+        """Return what was left behind by what did not come to its end, and somebody would have to remove."""
 
 
 class LocalFolder:
@@ -63,24 +69,68 @@ class LocalFolder:
             path.name: Content.of(path.read_bytes()) for path in self.path.iterdir() if not path.name.startswith(".")
         }
 
-    def unfinished(self) -> list[str]:
+    def written_at(self, name: str) -> object:
+        status = (self.path / name).stat()
+        return status.st_ino, status.st_mtime_ns
+
+    def under_way(self) -> list[str]:
         return [path.name for path in self.path.iterdir() if path.name.startswith(".")]
 
+    def unfinished(self) -> list[str]:
+        return self.under_way()
 
-class S3Folder:
-    """A prefix of a bucket."""
 
-    def __init__(self, s3: SeaweedFS, prefix: str, conn_id: str) -> None:
-        self.s3 = s3
+class Server(Protocol):
+    """An object store that a test has started."""
+
+    def uri(self, key: str = "") -> str:
+        """Return the URI of an object."""
+
+    def put(self, key: str, body: bytes) -> None:
+        """Store an object."""
+
+    def read(self, key: str) -> bytes:
+        """Return the content of an object."""
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the keys of all objects that a reader sees."""
+
+    def written_at(self, key: str) -> object:
+        """Return what differs from write to write of an object."""
+
+    def open_uploads(self, prefix: str = "") -> list[str]:
+        """Return the keys of what is under way, or was left behind."""
+
+
+class Prefix:
+    """A prefix of a bucket or container."""
+
+    def __init__(self, server: Server, prefix: str, conn_id: str | None) -> None:
+        self.server = server
         self.prefix = prefix
         self.conn_id = conn_id
-        self.folder = s3.uri(prefix)
+        self.folder = server.uri(prefix)
 
     def put(self, name: str, content: bytes) -> None:
-        self.s3.put(self.prefix + name, content)
+        self.server.put(self.prefix + name, content)
 
     def visible(self) -> dict[str, Content]:
-        return {key.removeprefix(self.prefix): Content.of(self.s3.read(key)) for key in self.s3.keys(self.prefix)}
+        keys = self.server.keys(self.prefix)
+        return {key.removeprefix(self.prefix): Content.of(self.server.read(key)) for key in keys}
+
+    def written_at(self, name: str) -> object:
+        return self.server.written_at(self.prefix + name)
+
+    def under_way(self) -> list[str]:
+        return self.server.open_uploads(self.prefix)
 
     def unfinished(self) -> list[str]:
-        return self.s3.open_uploads(self.prefix)
+        return self.under_way()
+
+
+class S3Folder(Prefix):
+    """A prefix of an S3 bucket."""
+
+    def __init__(self, s3: SeaweedFS, prefix: str, conn_id: str) -> None:
+        super().__init__(s3, prefix, conn_id)
+        self.s3 = s3

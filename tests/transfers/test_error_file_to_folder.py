@@ -43,7 +43,15 @@ class TestOverwriting(contract.Overwriting):
     pass
 
 
+class TestChanging(contract.Changing):
+    pass
+
+
 class TestWholeness(contract.Wholeness):
+    pass
+
+
+class TestKilling(contract.Killing):
     pass
 
 

@@ -27,6 +27,7 @@ ARGUMENTS: dict[str, Any] = {
     "job_id": "{{ ti.xcom_pull('wait')['job_id'] }}",
     "destination": "s3://lake/{{ ds }}/",
     "object_storage_conn_id": "aws_{{ params.stage }}",
+    "which": "{{ params.which }}",
     "if_no_errors": "{{ params.if_no_errors }}",
     "capillary_conn_id": "capillary_{{ params.stage }}",
 }
@@ -50,7 +51,7 @@ class Upstream:
 
 
 def context(**changes: Any) -> Any:
-    params = {"series": SERIES, "stage": "test", "if_no_errors": "succeed"}
+    params = {"series": SERIES, "stage": "test", "which": "error", "if_no_errors": "succeed"}
     return {"ds": "2026-11-23", "ti": Upstream(), "params": params} | changes
 
 
@@ -65,10 +66,19 @@ def test_every_argument_that_names_something_is_a_template(dag: DAG) -> None:
         "job_id": "4455",
         "destination": "s3://lake/2026-11-23/",
         "object_storage_conn_id": "aws_test",
+        "which": "error",
         "if_no_errors": "succeed",
         "capillary_conn_id": "capillary_test",
     }
-    assert set(operator.template_fields) == set(ARGUMENTS)
+    assert set(operator.template_fields) == {*ARGUMENTS, "job_ids"}
+
+
+def test_the_ids_of_several_jobs_are_a_template_too(dag: DAG) -> None:
+    operator = make(dag, job_id=None, job_ids="[{{ ti.xcom_pull('wait')['job_id'] }}, 4456]")
+
+    operator.render_template_fields(context())
+
+    assert operator.job_ids == "[4455, 4456]"
 
 
 def test_templates_may_render_to_numbers() -> None:
@@ -107,7 +117,13 @@ def test_rendered_templates_run(
 
 def test_nothing_is_checked_read_or_asked_while_a_dag_is_parsed(dag: DAG, sandbox: Sandbox) -> None:
     # The connection does not even exist, and the destination is a template still.
-    make(dag, capillary_conn_id="not_there", destination="{{ nothing }}", if_no_errors="{{ nothing }}")
+    make(
+        dag,
+        capillary_conn_id="not_there",
+        destination="{{ nothing }}",
+        if_no_errors="{{ nothing }}",
+        which="{{ nothing }}",
+    )
 
     assert sandbox.requests == []
 
@@ -118,6 +134,8 @@ def test_defaults_are_those_of_the_documentation(dag: DAG) -> None:
             task_id="errors", coupon_series_id=SERIES, job_id=4455, destination="s3://lake/"
         )
 
+    assert operator.job_ids is None
+    assert operator.which == "error"
     assert operator.object_storage_conn_id is None
     assert operator.if_no_errors == "skip"
     assert operator.overwrite is True
@@ -129,7 +147,7 @@ def test_arguments_are_given_by_name_only(dag: DAG) -> None:
         CapillaryErrorFileToObjectStorageOperator(SERIES, 4455, "s3://lake/", task_id="errors")
 
 
-@pytest.mark.parametrize("missing", ["coupon_series_id", "job_id", "destination"])
+@pytest.mark.parametrize("missing", ["coupon_series_id", "destination"])
 def test_what_has_no_default_is_asked_for_by_name(dag: DAG, missing: str) -> None:
     arguments = {name: value for name, value in ARGUMENTS.items() if name != missing}
 
@@ -154,7 +172,7 @@ def test_it_survives_the_serialization_of_its_dag(dag: DAG) -> None:
     (task,) = DagSerialization.from_dict(serialized).tasks
 
     assert task.task_type == "CapillaryErrorFileToObjectStorageOperator"
-    assert set(task.template_fields) == set(ARGUMENTS)
+    assert set(task.template_fields) == {*ARGUMENTS, "job_ids"}
     assert {name: getattr(task, name) for name in ARGUMENTS} == ARGUMENTS
 
 
@@ -169,6 +187,15 @@ def test_its_output_may_be_handed_to_the_next_task(dag: DAG) -> None:
 
     assert operator.output.operator is operator
     assert operator.output["error_file"].key == "error_file"
+
+
+def test_it_may_be_mapped_over_lists_of_jobs(dag: DAG) -> None:
+    with dag:
+        CapillaryErrorFileToObjectStorageOperator.partial(
+            task_id="errors", coupon_series_id=SERIES, destination="s3://lake/"
+        ).expand(job_ids=[[4455, 4456], [4457]])
+
+    assert DagSerialization.from_dict(DagSerialization.to_dict(dag)).task_dict["errors"].is_mapped
 
 
 def test_it_may_be_mapped_over_jobs(dag: DAG) -> None:

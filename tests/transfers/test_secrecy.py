@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import traceback
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.sdk import Asset
+from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_provider_capillary.exceptions import CapillaryError
 from airflow_provider_capillary.sandbox import Fault
@@ -103,6 +107,28 @@ def test_what_it_logs_names_job_size_hash_and_place(
     facts = run.xcoms["error_file"]
     for fact in (str(job.job_id), f"{facts['size_bytes']} bytes", facts["sha256"], facts["uri"]):
         assert fact in line
+
+
+@pytest.mark.parametrize("which", ["error", "success", "uploaded"])
+def test_no_row_is_in_the_log_xcoms_or_events_of_several_files_that_take_long(
+    sandbox: Sandbox, store: LocalFolder, said: Callable[[], str], which: str
+) -> None:
+    files: Any = {f"{name}_file": CONTENT for name in ("error", "success", "uploaded")}
+    jobs = [sandbox.add_job(SERIES, errors=1, **files) for _ in range(2)]
+    nobody: Any = SimpleNamespace(coupon_series_id=SERIES, job_id=None)
+    asset, events = Asset(name="errors", uri="s3://lake/errors"), OutletEventAccessors()
+    run = Run(nobody, store.folder, job_ids=[job.job_id for job in jobs], which=which, outlets=[asset])
+    run.operator._clock = itertools.count(0, 11).__next__
+    context: Any = {"ti": run.ti, "outlet_events": events}
+
+    result = run.operator.execute(context)
+
+    logged = said()
+    told = [logged, repr(result), repr(run.xcoms), repr(events[asset].extra)]
+    assert all(str(job.job_id) in each for each in told for job in jobs)
+    assert logged.count(" bytes after ") == 2
+    for secret in (ROW, "Coupon is expired", SECRET, *sandbox.tokens_issued):
+        assert secret not in "".join(told)
 
 
 @pytest.mark.parametrize("is_broken", [False, True], ids=["fetched", "not fetched"])

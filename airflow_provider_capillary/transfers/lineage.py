@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What OpenLineage is told: which object came from which job. Needs ``apache-airflow-providers-openlineage``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_capillary.transfers.capillary_to_object_storage import PulledFile
+    from airflow_provider_capillary.transfers.stores.base import ObjectLocation
+
+#: Other spellings of the schemes that OpenLineage names stores by.
+_SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "abfss"}
+
+
+def lineage_of(files: Iterable[PulledFile], *, api_host: str) -> OperatorLineage[Any, Any]:
+    """Describe what was pulled.
+
+    :param files: The files.
+    :param api_host: Host of the Capillary cluster.
+    """
+    from airflow.providers.common.compat.openlineage.facet import (
+        InputDataset,
+        OutputDataset,
+        OutputStatisticsOutputDatasetFacet,
+    )
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    inputs, outputs = [], []
+    for file in files:
+        source = f"redeem-uploads/{file.coupon_series_id}/{file.job_id}/{file.which}"
+        inputs.append(InputDataset(namespace=f"capillary://{api_host}", name=source))
+        namespace, name = dataset_name(file.location)
+        statistics = OutputStatisticsOutputDatasetFacet(rowCount=file.lines, size=file.size_bytes, fileCount=1)
+        outputs.append(OutputDataset(namespace=namespace, name=name, outputFacets={"outputStatistics": statistics}))
+    return OperatorLineage(inputs=inputs, outputs=outputs)
+
+
+def dataset_name(location: ObjectLocation) -> tuple[str, str]:
+    """Return namespace and name of an object, by the naming rules of OpenLineage.
+
+    :param location: Where it is.
+    """
+    if location.scheme == "file":
+        return "file", str(location.path)
+    scheme = _SCHEMES.get(location.scheme, location.scheme)
+    container = location.container
+    if scheme == "abfss" and "@" not in container:
+        container += _azure_account(location)
+    return f"{scheme}://{container}", location.key
+
+
+def _azure_account(location: ObjectLocation) -> str:
+    """Return what tells a container from those of other accounts: the URI itself has the container alone."""
+    from airflow_provider_capillary.hooks.object_storage import object_storage_path
+
+    client = getattr(object_storage_path(location.uri, location.conn_id).fs, "service_client", None)
+    account = getattr(client, "account_name", None)
+    return f"@{account}.dfs.core.windows.net" if account else ""

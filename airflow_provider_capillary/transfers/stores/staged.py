@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any other store: files that fsspec can write first and show later, as with Google's, SMB shares and SFTP servers."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.hooks.object_storage import BLOCK_BYTES
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+    from airflow_provider_capillary.transfers.stores.base import ObjectLocation
+
+_SHA256 = "sha256"
+
+
+class StagedFile:
+    """A file that its store shows at ``commit()`` and not before."""
+
+    workers = 1
+
+    @classmethod
+    def fits(cls, fs: AbstractFileSystem) -> bool:
+        # Only the open file tells, see begin().
+        return True
+
+    def __init__(self, location: ObjectLocation, path: Any) -> None:
+        self._uri = location.uri
+        self._path = path
+        self._file: Any = None
+
+    def exists(self) -> bool:
+        self._path.fs.invalidate_cache()
+        return bool(self._path.exists())
+
+    def recorded(self) -> tuple[int, str | None] | None:
+        if not self.exists():
+            return None
+        info = self._path.fs.info(self._path.path)
+        return info["size"], (info.get("metadata") or {}).get(_SHA256)
+
+    def begin(self) -> str:
+        self._file = self._path.fs.open(self._path.path, "wb", autocommit=False, block_size=BLOCK_BYTES)
+        if not _is_staged(self._file):
+            raise CapillarySettingsError(
+                f"destination {self._uri} cannot be used: {type(self._path.fs).__name__} has no way to keep an object "
+                "out of sight until it is whole; choose another store"
+            )
+        return ""
+
+    def send(self, number: int, data: bytes | bytearray) -> None:
+        self._file.write(data)
+
+    def finish(self, sent: list[Any], *, sha256: str, overwrite: bool, record: bool) -> None:
+        if not overwrite and self.exists():
+            raise FileExistsError
+        self._file.close()
+        self._file.commit()
+        if record and hasattr(self._path.fs, "setxattrs"):
+            self._path.fs.setxattrs(self._path.path, **{_SHA256: sha256})
+
+    def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool) -> None:
+        self.begin()
+        self.send(1, data)
+        self.finish([], sha256=sha256, overwrite=overwrite, record=record)
+
+    def abort(self) -> None:
+        file, self._file = self._file, None
+        if file is None:
+            return
+        # Closing sends what is left to what is staged, which then is thrown away; it must be closed all the same, or
+        # the file would close itself when it is garbage collected.
+        with suppress(Exception):
+            file.close()
+        with suppress(Exception):
+            file.discard()
+
+    def remove(self, left: str) -> None:
+        """Nothing: the store forgets what was never shown."""
+
+
+def _is_staged(file: Any) -> bool:
+    """Say whether a file has a ``commit`` of its own; the one that all of fsspec's files have does nothing."""
+    from fsspec.spec import AbstractBufferedFile
+
+    of_its_class = isinstance(file, AbstractBufferedFile) and type(file).commit is not AbstractBufferedFile.commit
+    return of_its_class or "commit" in getattr(file, "__dict__", {})

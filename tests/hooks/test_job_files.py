@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a job: what holds for the error file holds for the others, under their own names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_capillary.api.jobs import UploadJob
+from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError, CapillarySettingsError
+from airflow_provider_capillary.hooks.capillary import CapillaryHook
+from airflow_provider_capillary.sandbox import Fault
+from tests.hooks.clients import QUICK, SERIES
+
+if TYPE_CHECKING:
+    from airflow_provider_capillary.sandbox import Sandbox, SandboxJob
+
+FILES = {"error": b"refused\n", "success": b"accepted\n", "uploaded": b"both\n"}
+EACH = pytest.mark.parametrize("which", FILES)
+
+
+@pytest.fixture
+def job(sandbox: Sandbox) -> SandboxJob:
+    files: Any = {f"{which}_file": content for which, content in FILES.items()}
+    return sandbox.add_job(SERIES, errors=1, **files)
+
+
+def job_at(which: str, reference: str | None) -> UploadJob:
+    url: Any = {f"{which}_file_url": reference}
+    return UploadJob(job_id=7, status="COMPLETED", **url)
+
+
+def read(job: UploadJob, which: Any) -> bytes:
+    with CapillaryHook(retry_policy=QUICK).open_job_file(job, which) as stream:
+        return stream.read()
+
+
+@EACH
+def test_each_file_of_a_job_can_be_read(sandbox: Sandbox, conn_id: str, job: SandboxJob, which: str) -> None:
+    told = CapillaryHook(retry_policy=QUICK).get_redeem_upload_job(SERIES, job.job_id)
+
+    assert read(told, which) == FILES[which]
+
+
+def test_the_error_file_is_the_default_and_has_a_shorthand(sandbox: Sandbox, conn_id: str, job: SandboxJob) -> None:
+    hook = CapillaryHook(retry_policy=QUICK)
+    told = hook.get_redeem_upload_job(SERIES, job.job_id)
+
+    with hook.open_job_file(told) as one, hook.open_error_file(told) as other:
+        assert one.read() == other.read() == FILES["error"]
+
+
+@EACH
+@pytest.mark.parametrize("reference", [None, ""])
+def test_a_job_without_the_file_is_an_error_that_names_it(
+    sandbox: Sandbox, conn_id: str, which: str, reference: str | None
+) -> None:
+    with pytest.raises(CapillaryErrorFileError, match=f"^upload job 7 has no {which} file$"):
+        read(job_at(which, reference), which)
+
+    assert sandbox.counts == {}
+
+
+@pytest.mark.parametrize("which", ["errors", "", None, 1, "error_file_url"])
+def test_a_file_that_no_job_has_is_refused(sandbox: Sandbox, conn_id: str, which: Any) -> None:
+    with pytest.raises(CapillarySettingsError, match="which must be one of error, success, uploaded, but is"):
+        read(job_at("error", "handle"), which)
+
+    assert sandbox.counts == {}
+
+
+@EACH
+@pytest.mark.parametrize(
+    "reference",
+    ["../x", "/etc/passwd", "a%2Fb", "a\\b", "a\nb", "a::b", " ", "x" * 5000, "file:///etc/passwd", "s3://id@bucket/key",
+     "s3://bucket", "s3://bucket/x?y", "s3://[", "http://files.example.test/x?s3cr3t", "https://10.1.2.3/x?s3cr3t",
+     "https://localhost/x?s3cr3t", "https://user:s3cr3t@files.example.test/x", "https://[::1/x?s3cr3t"],
+)  # fmt: skip
+def test_the_rules_of_safety_are_the_same_for_each(sandbox: Sandbox, conn_id: str, which: str, reference: str) -> None:
+    with pytest.raises(CapillaryErrorFileError, match=f"^the {which} file.* is not fetched, because ") as caught:
+        read(job_at(which, reference), which)
+
+    assert "s3cr3t" not in str(caught.value)
+    assert sandbox.counts == {}
+
+
+@EACH
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("redirect", endpoint="download", location="https://10.0.0.1/"),
+        Fault("redirect", endpoint="download", location="/files/x", status=307),
+        Fault("status", endpoint="download", status=404),
+        Fault("cut", endpoint="download", times=None),
+        Fault("cut", endpoint="download", fraction=0.0, times=None),
+        Fault("unmarked", endpoint="download", times=None),
+        Fault("html", endpoint="download", status=200, times=None),
+        Fault("body", endpoint="download", status=206, body=b"x", times=None),
+        Fault("body", endpoint="download", status=200, body=b"x", headers={"Content-Encoding": "br"}),
+        Fault("body", endpoint="download", status=200, body=b"x", headers={"Content-Encoding": "gzip"}),
+    ],
+    ids=lambda fault: f"{fault.kind} {fault.status}",
+)
+def test_what_goes_wrong_on_the_way_names_the_file(
+    sandbox: Sandbox, conn_id: str, job: SandboxJob, which: str, fault: Fault
+) -> None:
+    told = CapillaryHook(retry_policy=QUICK).get_redeem_upload_job(SERIES, job.job_id)
+    sandbox.inject(fault)
+
+    with pytest.raises(CapillaryError, match=f"the {which} file"):
+        read(told, which)

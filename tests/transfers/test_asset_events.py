@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What DAGs that are scheduled by the asset learn of the file that updated it."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk import Asset, AssetAlias
+from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.execution_time.context import OutletEventAccessors
+
+from tests.transfers.running import SERIES, SMALL, Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow_provider_capillary.sandbox import Sandbox, SandboxJob
+    from tests.transfers.stores import LocalFolder
+
+ERRORS = Asset(name="redeem errors", uri="s3://lake/capillary/redeem-errors")
+OTHER = Asset(name="what else is made of them", uri="s3://lake/other")
+
+DAG_FILE = """
+from datetime import datetime
+
+from airflow.sdk import DAG, Asset
+
+from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
+
+with DAG("asset_events", schedule=None, start_date=datetime(2026, 1, 1)):
+    for name, jobs in {{"one": {{"job_id": {job_id}}}, "several": {{"job_ids": "[{job_id}]"}}}}.items():
+        CapillaryErrorFileToObjectStorageOperator(
+            task_id=name,
+            coupon_series_id={series},
+            destination="{folder}" + name + "/",
+            outlets=[Asset(name=name, uri="s3://lake/" + name)],
+            **jobs,
+        )
+"""
+
+
+@pytest.fixture
+def job(sandbox: Sandbox) -> SandboxJob:
+    return sandbox.add_job(SERIES, errors=1, error_file=SMALL)
+
+
+def execute(run: Run) -> OutletEventAccessors:
+    """Run it with Airflow's own accessors; return these."""
+    events = OutletEventAccessors()
+    context: Any = {"ti": run.ti, "outlet_events": events}
+    run.result = run.operator.execute(context)
+    return events
+
+
+def several(ids: Any, folder: str, **arguments: Any) -> Run:
+    nobody: Any = SimpleNamespace(coupon_series_id=SERIES, job_id=None)
+    return Run(nobody, folder, job_ids=ids, **arguments)
+
+
+def test_the_event_of_each_asset_carries_the_facts_of_the_file(job: SandboxJob, store: LocalFolder) -> None:
+    run = Run(job, store.folder, outlets=[ERRORS, OTHER])
+
+    events = execute(run)
+
+    assert events[ERRORS].extra == events[OTHER].extra == run.xcoms["error_file"]
+    assert sorted(events[ERRORS].extra) == ["coupon_series_id", "error_count", "job_id", "sha256", "size_bytes", "uri"]
+
+
+def test_the_event_of_several_jobs_carries_a_list_of_files(
+    sandbox: Sandbox, job: SandboxJob, store: LocalFolder
+) -> None:
+    second = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
+    without = sandbox.add_job(SERIES, errors=0)
+    run = several([second.job_id, without.job_id, job.job_id], store.folder, outlets=[ERRORS])
+
+    events = execute(run)
+
+    assert events[ERRORS].extra == {"files": run.xcoms["error_file"]}
+    assert [file["job_id"] for file in events[ERRORS].extra["files"]] == [second.job_id, job.job_id]
+
+
+def test_what_the_event_carries_is_json(job: SandboxJob, store: LocalFolder) -> None:
+    events = execute(Run(job, store.folder, outlets=[ERRORS]))
+
+    assert json.loads(json.dumps(events[ERRORS].extra)) == events[ERRORS].extra
+
+
+def test_no_row_is_in_the_event(job: SandboxJob, store: LocalFolder) -> None:
+    for run in (Run(job, store.folder, outlets=[ERRORS]), several([job.job_id], store.folder, outlets=[ERRORS])):
+        assert "WELCOME10" not in str(execute(run)[ERRORS].extra)
+
+
+def test_an_outlet_that_is_no_asset_gets_nothing(job: SandboxJob, store: LocalFolder) -> None:
+    assert len(execute(Run(job, store.folder, outlets=[AssetAlias("errors")]))) == 0
+
+
+def test_a_task_without_outlets_needs_no_events(job: SandboxJob, store: LocalFolder) -> None:
+    run = Run(job, store.folder)()  # its context has no outlet_events at all
+
+    assert run.result
+
+
+def test_a_run_that_pulls_nothing_tells_of_no_file(sandbox: Sandbox, store: LocalFolder) -> None:
+    ids = [sandbox.add_job(SERIES, errors=0).job_id]
+    with pytest.raises(AirflowSkipException):
+        execute(several(ids, store.folder, outlets=[ERRORS]))
+
+    events = execute(several(ids, store.folder, outlets=[ERRORS], if_no_errors="succeed"))
+
+    assert events[ERRORS].extra == {"files": []}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("airflow_database")
+def test_airflow_itself_stores_the_events_with_the_facts(
+    job: SandboxJob, store: LocalFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    dags = tmp_path / "dags"
+    dags.mkdir()
+    (dags / "asset_events.py").write_text(
+        DAG_FILE.format(series=SERIES, job_id=job.job_id, folder=store.folder), encoding="utf-8"
+    )
+    local = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    bundles = [
+        {"name": "dags-folder", "classpath": local, "kwargs": {}},
+        {"name": "asset-events", "classpath": local, "kwargs": {"path": str(dags)}},
+    ]
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
+    bag = DagBag(dag_folder=str(dags), bundle_path=dags, bundle_name="asset-events")
+    assert bag.import_errors == {}
+
+    run = bag.dags["asset_events"].test()
+
+    instances = {instance.task_id: instance for instance in run.get_task_instances()}
+    told = {name: instance.xcom_pull(name, key="error_file") for name, instance in instances.items()}
+    with create_session() as session:
+        query = select(AssetModel.name, AssetEvent.extra).join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+        extras = {name: extra for name, extra in session.execute(query) if name in told}
+    assert extras == {"one": told["one"], "several": {"files": told["several"]}}
+    assert told["one"]["uri"] == f"{store.folder}one/redeem_errors_{SERIES}_{job.job_id}.csv"
+    assert told["several"][0]["uri"] == f"{store.folder}several/redeem_errors_{SERIES}_{job.job_id}.csv"

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What OpenLineage is told, by Airflow's own provider of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_capillary.exceptions import CapillaryErrorFileError
+from airflow_provider_capillary.sandbox import Fault
+from airflow_provider_capillary.transfers.lineage import dataset_name
+from airflow_provider_capillary.transfers.stores.base import ObjectLocation
+from tests.transfers.running import ROOT, SERIES, SMALL, Run
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_capillary.sandbox import Sandbox, SandboxJob
+    from tests.transfers.stores import LocalFolder
+
+
+@pytest.fixture
+def job(sandbox: Sandbox) -> SandboxJob:
+    return sandbox.add_job(SERIES, errors=1, error_file=SMALL, success_file=SMALL + SMALL)
+
+
+def lineage_of(run: Run) -> OperatorLineage:
+    """What the extractor of Airflow's OpenLineage provider makes of an operator that ended."""
+    from airflow.providers.openlineage.extractors.base import DefaultExtractor
+
+    task_instance: Any = SimpleNamespace()
+    extracted = DefaultExtractor(run.operator).extract_on_complete(task_instance)
+    assert extracted is not None
+    return extracted
+
+
+def names(datasets: Any) -> list[tuple[str, str]]:
+    return [(dataset.namespace, dataset.name) for dataset in datasets]
+
+
+def several(ids: list[int], folder: str) -> Run:
+    nobody: Any = SimpleNamespace(coupon_series_id=SERIES, job_id=None)
+    return Run(nobody, folder, job_ids=ids)
+
+
+@pytest.mark.parametrize("which", ["error", "success"])
+def test_the_object_is_told_to_come_from_the_job(
+    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, which: str
+) -> None:
+    lineage = lineage_of(Run(job, store.folder + "x.csv", which=which)())
+
+    assert names(lineage.inputs) == [
+        (f"capillary://{sandbox.host}", f"redeem-uploads/{SERIES}/{job.job_id}/{which}"),
+    ]
+    assert names(lineage.outputs) == [("file", f"{store.path}/x.csv")]
+
+
+def test_size_and_lines_are_told(job: SandboxJob, store: LocalFolder) -> None:
+    output: Any
+    (output,) = lineage_of(Run(job, store.folder)()).outputs
+
+    statistics = output.outputFacets["outputStatistics"]
+    assert (statistics.size, statistics.rowCount, statistics.fileCount) == (len(SMALL), 2, 1)
+
+
+def test_each_of_several_files_is_told(sandbox: Sandbox, job: SandboxJob, store: LocalFolder) -> None:
+    ids = [sandbox.add_job(SERIES, errors=1, error_file=SMALL).job_id, job.job_id]
+
+    lineage = lineage_of(several(ids, store.folder)())
+
+    assert [name for _, name in names(lineage.inputs)] == [f"redeem-uploads/{SERIES}/{i}/error" for i in ids]
+    assert [name for _, name in names(lineage.outputs)] == [f"{store.path}/redeem_errors_{SERIES}_{i}.csv" for i in ids]
+
+
+def test_a_task_that_pulled_nothing_tells_nothing(sandbox: Sandbox, store: LocalFolder) -> None:
+    lineage = lineage_of(Run(sandbox.add_job(SERIES, errors=0), store.folder, if_no_errors="succeed")())
+
+    assert (lineage.inputs, lineage.outputs) == ([], [])
+
+
+def test_of_several_files_those_before_the_one_that_failed_are_told(
+    sandbox: Sandbox, job: SandboxJob, store: LocalFolder
+) -> None:
+    second = sandbox.add_job(SERIES, errors=1)
+    sandbox.inject(Fault("status", endpoint="download", status=404, skip=1))
+    run = several([job.job_id, second.job_id], store.folder)
+    with pytest.raises(CapillaryErrorFileError):
+        run()
+
+    assert len(lineage_of(run).outputs) == 1
+
+
+def test_neither_a_row_nor_a_secret_nor_a_signature_is_told(sandbox: Sandbox, store: LocalFolder) -> None:
+    from attrs import asdict
+
+    url = f"{sandbox.base_url}/files/errors.csv?sig=hunter2"
+    job = sandbox.add_job(SERIES, errors=1, error_file=SMALL, error_file_url=url)
+
+    lineage = lineage_of(Run(job, store.folder)())
+
+    told = json.dumps([asdict(dataset) for dataset in (*lineage.inputs, *lineage.outputs)], default=str)
+    assert str(job.job_id) in told
+    for secret in ("WELCOME10", "hunter2", "sandbox-secret", "sandbox-key", *sandbox.tokens_issued):
+        assert secret not in told
+
+
+@pytest.mark.parametrize(
+    ("uri", "namespace", "name"),
+    [
+        ("s3://lake/capillary/errors.csv", "s3://lake", "capillary/errors.csv"),
+        ("s3a://lake/errors.csv", "s3://lake", "errors.csv"),
+        ("gs://lake/errors.csv", "gs://lake", "errors.csv"),
+        ("gcs://lake/errors.csv", "gs://lake", "errors.csv"),
+        ("abfs://lake@us.dfs.core.windows.net/a/x", "abfss://lake@us.dfs.core.windows.net", "a/x"),
+        ("abfss://lake@us.dfs.core.windows.net/x", "abfss://lake@us.dfs.core.windows.net", "x"),
+        ("file:///data/a b/errors.csv", "file", "/data/a b/errors.csv"),
+        ("hdfs://lake/errors.csv", "hdfs://lake", "errors.csv"),
+    ],
+)
+def test_objects_are_named_by_the_rules_of_openlineage(uri: str, namespace: str, name: str) -> None:
+    assert dataset_name(ObjectLocation(uri)) == (namespace, name)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"account_name": "us", "account_key": "a2V5"},
+        {"connection_string": "AccountName=us;AccountKey=a2V5;EndpointSuffix=core.windows.net"},
+    ],
+    ids=lambda extra: next(iter(extra)),
+)
+def test_a_container_of_azure_is_named_with_the_account_of_its_connection(
+    monkeypatch: pytest.MonkeyPatch, extra: dict[str, str]
+) -> None:
+    pytest.importorskip("adlfs")
+    monkeypatch.setenv("AIRFLOW_CONN_WASB_US", json.dumps({"conn_type": "wasb", "extra": extra}))
+
+    named = dataset_name(ObjectLocation("abfs://lake/a/errors.csv", "wasb_us"))
+
+    assert named == ("abfss://lake@us.dfs.core.windows.net", "a/errors.csv")
+
+
+def test_nothing_needs_the_provider_of_openlineage(job: SandboxJob, store: LocalFolder) -> None:
+    given = {"coupon_series_id": SERIES, "job_id": job.job_id, "destination": store.folder}
+    without = (
+        "import sys; sys.modules.update(dict.fromkeys(['openlineage', 'airflow.providers.openlineage.extractors'])); "
+        "from tests.transfers.child import main; main()"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", without, json.dumps(given)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert list(store.visible()) == [f"redeem_errors_{SERIES}_{job.job_id}.csv"]

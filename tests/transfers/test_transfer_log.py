@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the log tells of a transfer. That no row is in it is in test_secrecy.py."""
+
+from __future__ import annotations
+
+import logging
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_capillary.sandbox import Fault
+from airflow_provider_capillary.transfers.transfer_log import TransferLog
+from tests.transfers.running import LARGE, SERIES, SMALL, Run, connect, file_url, pull
+from tests.transfers.stores import Content
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from airflow_provider_capillary.sandbox import Sandbox
+    from tests.transfers.stores import LocalFolder
+
+
+class Clock:
+    """A clock that goes on by so many seconds each time it is looked at."""
+
+    def __init__(self, step: float) -> None:
+        self.now = 100.0
+        self.step = step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+@pytest.fixture
+def said(capfd: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
+    """The lines that the task logged, which Airflow prints in a test."""
+    return lambda: [line for line in capfd.readouterr().out.splitlines() if " file of upload job " in line]
+
+
+def log_of(caplog: pytest.LogCaptureFixture, clock: Clock) -> TransferLog:
+    caplog.set_level(logging.INFO)
+    return TransferLog(logging.getLogger("test"), "Error file of upload job 7", clock=clock)
+
+
+def test_the_summary_tells_lines_bytes_hash_seconds_speed_and_place(
+    sandbox: Sandbox, store: LocalFolder, said: Callable[[], list[str]]
+) -> None:
+    job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
+    run = Run(job, store.folder + "x")
+    run.operator._clock = Clock(2.0)
+
+    run()
+
+    size, digest = len(SMALL), sha256(SMALL).hexdigest()
+    # The clock is looked at when it begins, for its one block, and at its end.
+    (line,) = said()
+    assert (
+        f"Error file of upload job {job.job_id}: 2 lines, {size} bytes, sha256 {digest}, in 4.0 s (0.0 MB/s), "
+        f"now at {store.folder}x"
+    ) in line
+
+
+@pytest.mark.parametrize("which", ["success", "uploaded"])
+def test_the_summary_names_the_file(
+    sandbox: Sandbox, store: LocalFolder, said: Callable[[], list[str]], which: str
+) -> None:
+    job = sandbox.add_job(SERIES, **{f"{which}_file": SMALL})
+
+    pull(job, store.folder, which=which)
+
+    assert f"{which.capitalize()} file of upload job {job.job_id}: 2 lines" in said()[0]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "lines"),
+    [
+        ([], 0),
+        ([b"a"], 1),
+        ([b"a\n"], 1),
+        ([b"a\nb"], 2),
+        ([b"a", b"\n", b"b\n"], 2),
+        ([b"\n\n"], 2),
+        ([b"a\r\nb\r\n"], 2),
+    ],
+)
+def test_lines_are_counted_whether_or_not_the_last_one_is_ended(
+    caplog: pytest.LogCaptureFixture, blocks: list[bytes], lines: int
+) -> None:
+    progress = log_of(caplog, Clock(0.0))
+    for block in blocks:
+        progress.add(block, total=None)
+    progress.finish(sha256="abc", uri="s3://lake/x")
+
+    assert progress.lines == lines
+    assert f": {lines} lines, {sum(map(len, blocks))} bytes, sha256 abc, in 0.0 s (0.0 MB/s), now at" in caplog.text
+
+
+def test_the_speed_is_in_millions_of_bytes_per_second(caplog: pytest.LogCaptureFixture) -> None:
+    progress = log_of(caplog, Clock(1.0))
+    progress.add(b"x" * 5_000_000, total=None)
+    progress.finish(sha256="abc", uri="s3://lake/x")
+
+    assert "in 2.0 s (2.5 MB/s)" in caplog.text
+
+
+def test_progress_is_told_about_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    progress = log_of(caplog, Clock(4.0))
+    for _ in range(8):
+        progress.add(b"x" * 1_000_000, total=12_000_000)
+
+    assert caplog.messages == [
+        "Error file of upload job 7: 3000000 of 12000000 bytes after 12 s, 0.2 MB/s",
+        "Error file of upload job 7: 6000000 of 12000000 bytes after 24 s, 0.2 MB/s",
+    ]
+
+
+def test_progress_is_told_without_the_total_where_nobody_knows_it(caplog: pytest.LogCaptureFixture) -> None:
+    log_of(caplog, Clock(10.0)).add(b"x" * 1_000_000, total=None)
+
+    assert caplog.messages == ["Error file of upload job 7: 1000000 bytes after 10 s, 0.1 MB/s"]
+
+
+def test_a_transfer_of_less_than_ten_seconds_tells_its_end_only(
+    sandbox: Sandbox, store: LocalFolder, said: Callable[[], list[str]]
+) -> None:
+    pull(sandbox.add_job(SERIES, errors=1, error_file=LARGE), store.folder)
+
+    (line,) = said()
+    assert "sha256" in line
+
+
+class TestLongTransfer:
+    """One whose clock says so."""
+
+    def progress_of(self, run: Run, said: Callable[[], list[str]]) -> list[str]:
+        run.operator._clock = Clock(5.0)
+        run()
+        return [line.partition(" Error file of upload job ")[2] for line in said() if " bytes after " in line]
+
+    @pytest.mark.parametrize("is_url", [False, True])
+    def test_a_download_tells_how_far_it_is_of_how_much(
+        self, sandbox: Sandbox, store: LocalFolder, said: Callable[[], list[str]], is_url: bool
+    ) -> None:
+        url = file_url(sandbox) if is_url else "handle"
+        job = sandbox.add_job(SERIES, errors=1, error_file=LARGE, error_file_url=url)
+
+        lines = self.progress_of(Run(job, store.folder), said)
+
+        # Two looks at the clock for each line, one for each block.
+        assert len(lines) == (len(LARGE) // (1 << 20) + 1) // 2
+        assert all(line.startswith(f"{job.job_id}: ") for line in lines)
+        assert all(f" of {len(LARGE)} bytes after " in line for line in lines)
+        assert lines[0].split(": ")[1].startswith(f"{2 << 20} of ")
+
+    def test_one_that_breaks_off_goes_on_counting(
+        self, sandbox: Sandbox, store: LocalFolder, said: Callable[[], list[str]]
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=LARGE, error_file_url=file_url(sandbox))
+        sandbox.inject(Fault("cut", endpoint="files", fraction=0.5))
+
+        lines = self.progress_of(Run(job, store.folder + "x"), said)
+
+        counts = [int(line.split(": ")[1].split(" of ")[0]) for line in lines]
+        assert counts == sorted(set(counts))
+        assert counts[-1] <= len(LARGE)
+        assert store.visible() == {"x": Content.of(LARGE)}
+
+    def test_where_the_length_is_not_known_it_is_left_out(
+        self, sandbox: Sandbox, store: LocalFolder, said: Callable[[], list[str]]
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=LARGE)
+        sandbox.inject(Fault("gzip", endpoint="download"))
+
+        lines = self.progress_of(Run(job, store.folder), said)
+
+        assert lines
+        assert [line for line in lines if " of " in line.split(": ")[1]] == []
+
+    def test_a_file_in_object_storage_tells_how_much_there_is(
+        self,
+        sandbox: Sandbox,
+        store: LocalFolder,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        said: Callable[[], list[str]],
+    ) -> None:
+        connect(monkeypatch, sandbox, error_file_url=f"file://{tmp_path}/{{handle}}")
+        job = sandbox.add_job(SERIES, errors=1)
+        (tmp_path / job.handle).write_bytes(LARGE)
+
+        lines = self.progress_of(Run(job, store.folder), said)
+
+        assert lines
+        assert all(f" of {len(LARGE)} bytes after " in line for line in lines)

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The other files of a job: that of the accepted rows, and the uploaded one."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from airflow_provider_capillary.exceptions import CapillaryErrorFileError, CapillarySettingsError
+from airflow_provider_capillary.sandbox import Fault
+from tests.transfers.running import SERIES, Run, pull
+from tests.transfers.stores import Content
+from tests.transfers.test_jobs import tell_instead
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow_provider_capillary.sandbox import Sandbox, SandboxJob
+    from tests.transfers.stores import LocalFolder
+
+CONTENTS = {
+    "error": b"message,coupon code\nCoupon is expired, the redemption was not recorded,BAD10\n",
+    "success": b"coupon code\nGOOD10\n",
+    "uploaded": b"redeemedDateInMillis,couponCode\n1795400755483,BAD10\n1795400755484,GOOD10\n",
+}
+NAMES = {"error": "redeem_errors", "success": "redeem_success", "uploaded": "redeem_uploaded"}
+OTHERS = pytest.mark.parametrize("which", ["success", "uploaded"])
+
+
+@pytest.fixture
+def job(sandbox: Sandbox) -> SandboxJob:
+    """A job of two rows, one of which was refused, with all three files."""
+    return sandbox.add_job(
+        SERIES,
+        rows=2,
+        errors=1,
+        error_file=CONTENTS["error"],
+        success_file=CONTENTS["success"],
+        uploaded_file=CONTENTS["uploaded"],
+    )
+
+
+@pytest.mark.parametrize("which", CONTENTS)
+def test_each_file_of_a_job_arrives_under_a_name_of_its_own(job: SandboxJob, store: LocalFolder, which: str) -> None:
+    run = pull(job, store.folder, which=which)
+
+    name = f"{NAMES[which]}_{SERIES}_{job.job_id}.csv"
+    assert store.visible() == {name: Content.of(CONTENTS[which])}
+    assert run.result == store.folder + name
+    assert run.xcoms == {
+        "error_file": {
+            "uri": store.folder + name,
+            "coupon_series_id": SERIES,
+            "job_id": job.job_id,
+            "error_count": 1,
+            "size_bytes": len(CONTENTS[which]),
+            "sha256": sha256(CONTENTS[which]).hexdigest(),
+        }
+    }
+
+
+def test_the_error_file_is_the_default(job: SandboxJob, store: LocalFolder) -> None:
+    pull(job, store.folder + "x")
+
+    assert store.visible() == {"x": Content.of(CONTENTS["error"])}
+
+
+@OTHERS
+def test_another_file_is_asked_for_by_its_own_handle(
+    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, which: str
+) -> None:
+    pull(job, store.folder, which=which)
+
+    handle = job.success_handle if which == "success" else job.uploaded_file_name
+    assert sandbox.requests[-1].body == b'{"fileName": "%s"}' % handle.encode()
+
+
+@OTHERS
+@pytest.mark.parametrize("errors", [0, 1])
+def test_another_file_is_pulled_whatever_the_number_of_errors(
+    sandbox: Sandbox, store: LocalFolder, which: str, errors: int
+) -> None:
+    job = sandbox.add_job(SERIES, errors=errors, **{f"{which}_file": CONTENTS[which]})
+
+    pull(job, store.folder, which=which)
+
+    assert list(store.visible().values()) == [Content.of(CONTENTS[which])]
+
+
+def test_a_job_that_failed_has_its_uploaded_file_pulled_although_it_has_no_error_file(
+    sandbox: Sandbox, store: LocalFolder
+) -> None:
+    job = sandbox.add_job(SERIES, ends="FAILED", uploaded_file=CONTENTS["uploaded"])
+
+    pull(job, store.folder, which="uploaded")
+
+    assert list(store.visible().values()) == [Content.of(CONTENTS["uploaded"])]
+
+
+class TestNoSuchFile:
+    @pytest.fixture(params=["success", "uploaded"])
+    def which(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    @pytest.fixture(params=["COMPLETED", "FAILED"])
+    def run(self, sandbox: Sandbox, store: LocalFolder, which: str, request: pytest.FixtureRequest) -> Any:
+        job = sandbox.add_job(SERIES, errors=1, ends=request.param)
+        tell_instead(sandbox, successFileUrl=None, uploadedFileUrl=None)
+        return lambda **arguments: Run(job, store.folder, which=which, **arguments)
+
+    def test_the_task_is_skipped_by_default_and_says_which_file(self, run: Any, store: LocalFolder, which: str) -> None:
+        with pytest.raises(AirflowSkipException, match=rf"^upload job \d+ has no {which} file$"):
+            run()()
+
+        assert store.visible() == {}
+
+    def test_the_task_fails_for_good_on_demand_and_says_which_file(self, run: Any, which: str) -> None:
+        with pytest.raises(AirflowFailException, match=f"has no {which} file, and if_no_errors is 'fail'"):
+            run(if_no_errors="fail")()
+
+    def test_the_task_succeeds_on_demand_with_none_and_no_further_xcom(self, run: Any, sandbox: Sandbox) -> None:
+        done = run(if_no_errors="succeed")()
+
+        assert (done.result, done.xcoms) == (None, {})
+        assert sandbox.count("download") == 0
+
+
+@OTHERS
+@pytest.mark.parametrize("if_no_errors", ["skip", "succeed", "fail"])
+def test_a_job_that_is_not_done_is_an_error_that_names_the_file(
+    sandbox: Sandbox, store: LocalFolder, which: str, if_no_errors: str
+) -> None:
+    job = sandbox.add_job(SERIES, status="STARTED", uploaded_file=CONTENTS["uploaded"])
+
+    with pytest.raises(CapillaryErrorFileError, match=f"still STARTED; .* before its {which} file is pulled"):
+        pull(job, store.folder, which=which, if_no_errors=if_no_errors)
+
+    assert store.visible() == {}
+
+
+@OTHERS
+def test_another_file_that_capillary_tells_of_but_does_not_have_is_an_error_that_names_it(
+    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, which: str
+) -> None:
+    sandbox.inject(Fault("status", endpoint="download", status=404))
+
+    with pytest.raises(CapillaryErrorFileError, match=rf"the {which} file is not there \(any more\)"):
+        pull(job, store.folder, which=which)
+
+    assert store.visible() == {}
+    assert store.unfinished() == []
+
+
+@OTHERS
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [("../x", "'..' segment"), ("https://169.254.169.254/?sig=hunter2", "private"), ("file:///etc/passwd", "scheme")],
+)
+def test_the_rules_of_safety_hold_for_each_file(
+    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, which: str, url: str, rule: str
+) -> None:
+    tell_instead(sandbox, **{f"{which}FileUrl": url})
+
+    with pytest.raises(CapillaryErrorFileError, match=f"^the {which} file.* is not fetched, because") as caught:
+        pull(job, store.folder, which=which)
+
+    assert rule in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert [request.endpoint for request in sandbox.requests] == ["token", "status"]
+    assert store.visible() == {}
+
+
+@OTHERS
+def test_another_file_comes_from_the_place_that_the_connection_names(
+    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    from tests.transfers.running import connect
+
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    connect(monkeypatch, sandbox, error_file_url=f"file://{folder}/{{handle}}")
+    handle = job.success_handle if which == "success" else job.uploaded_file_name
+
+    with pytest.raises(CapillaryErrorFileError, match=f"there is no {which} file at file://{folder}/{handle}"):
+        pull(job, store.folder, which=which)
+
+    (folder / handle).write_bytes(CONTENTS[which])
+    pull(job, store.folder, which=which)
+
+    assert list(store.visible().values()) == [Content.of(CONTENTS[which])]
+
+
+@pytest.mark.parametrize("value", ["errors", "Error", "", None, "error_file_url", "{{ which }}"])
+def test_a_file_that_no_job_has_is_refused_with_those_it_may_have(
+    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, value: Any
+) -> None:
+    with pytest.raises(CapillarySettingsError, match="which must be one of error, success, uploaded, but is") as caught:
+        pull(job, store.folder, which=value)
+
+    assert repr(value) in str(caught.value)
+    assert sandbox.requests == []
