@@ -46,6 +46,7 @@ class RequestsDriver:
         self._mask = mask
         self._session = make_session(settings)
         self._file_session = make_session(settings, is_guarded=True)
+        self._session.knows_redirects = self._file_session.knows_redirects = False
 
     def run(self, exchange: Exchange[T]) -> T:
         """Carry an exchange out and return what it ends in.
@@ -167,6 +168,10 @@ class CapillarySession(requests.Session):
     :param settings: The connection.
     """
 
+    #: Off where the exchange follows redirects itself. requests looks into them all the same, and fails on a malformed
+    #: one with whatever error the standard library has for it.
+    knows_redirects = True
+
     def __init__(self, settings: ConnectionSettings) -> None:
         super().__init__()
         self._settings = settings
@@ -183,6 +188,11 @@ class CapillarySession(requests.Session):
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = self._settings.timeout_seconds
         return super().send(request, **kwargs)
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return where a response leads on to."""
+        target: str | None = super().get_redirect_target(resp) if self.knows_redirects else None
+        return target
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Drop credentials from a redirect that leaves their host.

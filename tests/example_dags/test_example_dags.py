@@ -103,7 +103,7 @@ class TestNightlyDag:
         # The sensor was deferred: it looked once on the worker, and again from the trigger.
         told = "".join(capfd.readouterr())
         assert "Pausing task as DEFERRED" in told
-        assert sandbox.count("status") == 3  # the third is the operator's
+        assert sandbox.count("status") in (3, 4)  # the last is the operator's; the trigger may have looked twice
         rows = content.decode().splitlines()[1:]
         assert len(rows) == 4
         for secret in ("sandbox-secret", *sandbox.tokens_issued, *rows):

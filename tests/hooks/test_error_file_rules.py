@@ -164,6 +164,13 @@ def test_a_redirect_to_plain_http_elsewhere_is_refused(sandbox: Sandbox, start: 
     assert other.counts == {}
 
 
+@pytest.mark.parametrize("location", ["https://[", "https://[::1/x", "http://a:b:c/", "//["])
+def test_a_redirect_to_a_malformed_place_is_refused(sandbox: Sandbox, conn_id: str, location: str) -> None:
+    sandbox.inject(Fault("redirect", endpoint="files", location=location))
+
+    refused(CapillaryHook(conn_id, retry_policy=QUICK), f"{sandbox.base_url}/files/x", "malformed")
+
+
 @pytest.mark.parametrize("scheme", ["s3", "S3A", "gs", "gcs", "abfs", "abfss"])
 def test_an_object_store_may_be_named_but_not_which_connection_it_is_read_with(
     sandbox: Sandbox, conn_id: str, scheme: str
