@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure the way of an error file into S3: our operator beside what a user would pick instead.
+
+The peers are HttpToS3Operator of the Amazon provider, and curl followed by boto3's ``upload_file``. All fetch the same
+file from the same server and put it into the same SeaweedFS, each in a process of its own; rounds take turns, and the
+median of each candidate counts. Run it from the root of the repository: ``python -m benchmarks.transfer``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+OURS, PEER, CURL, UPLOAD = "airflow_provider_capillary", "HttpToS3Operator", "curl", "boto3 upload_file"
+SERIES = 535512
+MIB = 1 << 20
+RESULTS = Path(__file__).parent / "results" / "transfer.txt"
+
+
+def peak_of_memory() -> int:
+    """Return the most bytes this process ever held."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
+def work_of(candidate: str, given: dict[str, Any]) -> Any:
+    """Return what is measured, as a function."""
+    if candidate == CURL:
+        return lambda: subprocess.run(["curl", "-sf", "-o", given["copy"], given["url"]], check=True)
+    if candidate == UPLOAD:
+        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+        client = S3Hook(aws_conn_id="aws_default").get_conn()
+        return lambda: client.upload_file(given["copy"], given["bucket"], "boto3.csv")
+    if candidate == PEER:
+        from airflow.providers.amazon.aws.transfers.http_to_s3 import HttpToS3Operator
+
+        peer = HttpToS3Operator(
+            task_id="peer",
+            http_conn_id="peer",
+            endpoint=given["path"],
+            s3_bucket=given["bucket"],
+            s3_key="peer.csv",
+            replace=True,
+        )
+        return lambda: peer.execute({})
+    from airflow_provider_capillary.transfers.capillary_to_object_storage import (
+        CapillaryErrorFileToObjectStorageOperator,
+    )
+
+    class TaskInstance:
+        def xcom_push(self, **given: Any) -> None:
+            pass
+
+    ours = CapillaryErrorFileToObjectStorageOperator(
+        task_id="ours",
+        coupon_series_id=SERIES,
+        job_id=given["job_id"],
+        destination=f"s3://{given['bucket']}/ours.csv",
+        object_storage_conn_id="aws_default",
+    )
+    return lambda: ours.execute({"ti": TaskInstance()})  # type: ignore[typeddict-item]
+
+
+def measure(candidate: str, given: dict[str, Any]) -> dict[str, float]:
+    # First a file of a few bytes: imports and connections cost the same whatever comes after them.
+    work_of(candidate, given["small"])()
+    work = work_of(candidate, given["large"])
+    before = peak_of_memory()
+    began = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - began
+    return {"seconds": seconds, "growth_mib": (peak_of_memory() - before) / MIB}
+
+
+def serve(file: str) -> None:
+    """Serve the file as Capillary until nobody listens any more."""
+    from airflow_provider_capillary.sandbox import Sandbox
+
+    with Sandbox(queued_seconds=0, started_seconds=0) as sandbox:
+        told = {"base_url": sandbox.base_url, "connection": sandbox.connection_json(requests_per_minute=100_000)}
+        for name, content in (("small", b"a few bytes"), ("large", Path(file))):
+            url = f"{sandbox.base_url}/files/{name}.csv"
+            job = sandbox.add_job(SERIES, errors=1, error_file=content, error_file_url=url)
+            told[name] = {"url": url, "path": f"files/{name}.csv", "job_id": job.job_id}
+        print(json.dumps(told), flush=True)
+        sys.stdin.read()
+
+
+def round_of(size: int, folder: Path) -> dict[str, dict[str, float]]:
+    """Let each candidate bring the file over once, against servers of this round alone."""
+    from tests.integration.seaweedfs import SeaweedFS
+
+    file = folder / "errors.csv"
+    if not file.exists():
+        block = os.urandom(MIB)
+        with file.open("wb") as writing:
+            for _ in range(size // MIB):
+                writing.write(block)
+    command = [sys.executable, "-m", "benchmarks.transfer"]
+    with (
+        subprocess.Popen([*command, "--serve", str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server,
+        SeaweedFS() as s3,
+    ):
+        assert server.stdout is not None
+        told = json.loads(server.stdout.readline())
+        given = {
+            name: told[name] | {"bucket": s3.bucket, "copy": str(folder / f"{name}-copy.csv")}
+            for name in ("small", "large")
+        }
+        env = os.environ | {
+            "AIRFLOW_HOME": str(folder),
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+            "AIRFLOW_CONN_CAPILLARY_DEFAULT": told["connection"],
+            "AIRFLOW_CONN_AWS_DEFAULT": s3.aws_connection_json(),
+            "AIRFLOW_CONN_PEER": json.dumps({"conn_type": "http", "host": told["base_url"]}),
+            "NO_PROXY": "127.0.0.1",
+        }
+        figures = {}
+        for candidate in (PEER, OURS, CURL, UPLOAD):
+            # What upload_file needs, for the files that curl brings in a process of its own.
+            (folder / "small-copy.csv").write_bytes(b"a few bytes")
+            done = subprocess.run(
+                [*command, "--measure", candidate, json.dumps(given)],
+                env=env,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                raise SystemExit(done.stdout + done.stderr)
+            figures[candidate] = json.loads(done.stdout.splitlines()[-1])
+        assert server.stdin is not None
+        server.stdin.close()
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mib", type=int, nargs="+", default=[1, 64, 1024], help="sizes (default: 1 64 1024)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each size (default: 3)")
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.serve)
+        return
+    if arguments.measure:
+        candidate, given = arguments.measure
+        print(json.dumps(measure(candidate, json.loads(given))))
+        return
+    lines = [
+        f"median of {arguments.rounds} rounds that took turns; growth is that of the process's peak memory",
+        f"{'':<28}{'MiB':>8}{'seconds':>10}{'MiB/s':>10}{'growth':>12}{'all rounds':>28}",
+    ]
+    for mib in arguments.mib:
+        folder = Path(tempfile.mkdtemp())
+        try:
+            rounds = [round_of(mib * MIB, folder) for _ in range(arguments.rounds)]
+        finally:
+            shutil.rmtree(folder)
+        seconds = {}
+        for candidate in (PEER, OURS, CURL, UPLOAD):
+            all_rounds = [each[candidate]["seconds"] for each in rounds]
+            seconds[candidate] = statistics.median(all_rounds)
+            growth = max(each[candidate]["growth_mib"] for each in rounds)
+            figures = [f"{mib:>8}", f"{seconds[candidate]:>10.2f}", f"{mib / seconds[candidate]:>10.0f}"]
+            figures += [f"{growth:>8.0f} MiB", f"{' '.join(f'{each:.2f}' for each in all_rounds):>28}"]
+            lines.append(f"{candidate:<28}" + "".join(figures))
+        for name, other in (
+            (PEER, seconds[PEER]),
+            (UPLOAD, seconds[UPLOAD]),
+            ("both", seconds[CURL] + seconds[UPLOAD]),
+        ):
+            told = {"both": f"{CURL}, then {UPLOAD}"}.get(name, name)
+            lines.append(f"{'ours to ' + told:<36}{seconds[OURS] / other:>10.2f}")
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
