@@ -175,18 +175,20 @@ def _noting(location: ObjectLocation, store: PartStore, notes: Notes | None) -> 
     """Remove what an earlier try left behind, and return what notes down what this one would leave."""
     if notes is None:
         return lambda left: None
-    left = notes.get(_NOTE)
-    if isinstance(left, dict) and left.get("uri") == location.uri and isinstance(left.get("left"), str):
-        # It may be gone already; and where it cannot be removed, the file is worth more than a tidy store.
-        with suppress(Exception):
-            store.remove(left["left"])
-        notes.delete(_NOTE)
+    # None of this is worth the file: a note that cannot be kept only means that less is tidied up.
+    with suppress(Exception):
+        left = notes.get(_NOTE)
+        if isinstance(left, dict) and left.get("uri") == location.uri and isinstance(left.get("left"), str):
+            with suppress(Exception):  # it may be gone already
+                store.remove(left["left"])
+            notes.delete(_NOTE)
 
     def note(left: str) -> None:
-        if left:
-            notes.set(_NOTE, {"uri": location.uri, "left": left})
-        else:
-            notes.delete(_NOTE)
+        with suppress(Exception):
+            if left:
+                notes.set(_NOTE, {"uri": location.uri, "left": left})
+            else:
+                notes.delete(_NOTE)
 
     return note
 
