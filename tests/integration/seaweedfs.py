@@ -9,24 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-LOOPBACK = "127.0.0.1"
-START_TIMEOUT_SECONDS = 60.0
-# It has nothing to save, and sometimes takes a minute to notice SIGTERM.
-STOP_TIMEOUT_SECONDS = 2.0
+from tests.integration.server_process import LOOPBACK, NotReadyError, ServerProcess, free_ports
 
 
 def weed_binary() -> Path:
@@ -38,62 +27,21 @@ def weed_binary() -> Path:
     return Path(found)
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago, all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((LOOPBACK, 0))
-        return [one.getsockname()[1] for one in sockets]
+class SeaweedFS(ServerProcess):
+    """A running S3 server with one empty bucket."""
 
-
-class SeaweedFS:
-    """A running S3 server with one empty bucket, stopped and forgotten on leaving the context."""
-
+    name = "weed"  # it has nothing to save, and sometimes takes a minute to notice SIGTERM
     region = "us-east-1"
     access_key = "tests"
     secret_key = "only-for-tests"
 
     def __init__(self, bucket: str = "lake") -> None:
+        super().__init__()
         self.bucket = bucket
-        self.endpoint_url = ""
-        self._folder: Path | None = None
         self._ports: list[int] = []
-        self._process: subprocess.Popen[bytes] | None = None
         self._client: Any = None
 
-    def __enter__(self) -> SeaweedFS:
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    def _start(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while True:
-            self._launch()
-            try:
-                self._wait_until_it_serves(deadline)
-                return
-            except ChildProcessError:
-                # Another process may have taken one of the ports in the meantime: once more, with others.
-                if time.monotonic() > deadline - START_TIMEOUT_SECONDS / 2:
-                    raise
-                self.stop()
-
-    def _launch(self) -> None:
-        # Not pytest's own temporary folder: its path may be too long for a Unix socket.
-        self._folder = folder = Path(tempfile.mkdtemp(prefix="weed-"))
+    def _command(self, folder: Path) -> list[str]:
         identity = {
             "name": "tests",
             "credentials": [{"accessKey": self.access_key, "secretKey": self.secret_key}],
@@ -103,7 +51,9 @@ class SeaweedFS:
         (folder / "data").mkdir()
         self._ports = free_ports(8)
         master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = self._ports
-        command = [
+        self.endpoint_url = f"http://{LOOPBACK}:{s3}"
+        self._client = None
+        return [
             str(weed_binary()),
             "server",
             f"-dir={folder / 'data'}",
@@ -130,59 +80,22 @@ class SeaweedFS:
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
         ]
-        with (folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                # It would read a configuration from the home of whoever runs the tests.
-                env={"HOME": str(folder), "PATH": os.environ.get("PATH", ""), "TMPDIR": str(folder)},
-                # A group of its own: Ctrl-C reaches pytest alone, which then stops the server here.
-                start_new_session=True,
-            )
-        self.endpoint_url = f"http://{LOOPBACK}:{s3}"
-        self._client = None
 
-    def _wait_until_it_serves(self, deadline: float) -> None:
+    def _try_out(self) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        assert self._process is not None
-        error: Exception | None = None
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise ChildProcessError(f"weed ended with {self._process.returncode}:\n{self._log_tail()}")
-            try:
-                with contextlib.suppress(self.client.exceptions.BucketAlreadyOwnedByYou):
-                    self.client.create_bucket(Bucket=self.bucket)
-                # The gateway answers before there is a volume to write to.
-                self.client.put_object(Bucket=self.bucket, Key="ready", Body=b"ready")
-                self.client.delete_object(Bucket=self.bucket, Key="ready")
-            except (BotoCoreError, ClientError) as failure:
-                error = failure
-                time.sleep(0.2)
-            else:
-                return
-        raise TimeoutError(f"weed does not serve S3: {error}\n{self._log_tail()}")
-
-    def _log_tail(self) -> str:
-        assert self._folder is not None
-        lines = (self._folder / "log").read_text(errors="replace").splitlines()
-        return "\n".join(lines[-30:])
+        try:
+            with contextlib.suppress(self.client.exceptions.BucketAlreadyOwnedByYou):
+                self.client.create_bucket(Bucket=self.bucket)
+            # The gateway answers before there is a volume to write to.
+            self.client.put_object(Bucket=self.bucket, Key="ready", Body=b"ready")
+            self.client.delete_object(Bucket=self.bucket, Key="ready")
+        except (BotoCoreError, ClientError) as failure:
+            raise NotReadyError(str(failure)) from failure
 
     def stop(self) -> None:
         """End the server with all its children and remove its data; once more does nothing."""
-        process, self._process = self._process, None
-        if process is not None:
-            for number, patience in ((signal.SIGTERM, STOP_TIMEOUT_SECONDS), (signal.SIGKILL, None)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(patience)
-        folder, self._folder = self._folder, None
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        super().stop()
         for port in self._ports:
             # It puts these there whatever TMPDIR says, and does not always come to remove them.
             for leftover in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):

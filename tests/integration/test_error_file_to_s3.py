@@ -15,7 +15,7 @@ import pytest
 
 from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError, CapillarySettingsError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
-from tests.integration.seaweedfs import free_ports
+from tests.integration.server_process import free_ports
 from tests.transfers import contract
 from tests.transfers.contract import NAME, OLD
 from tests.transfers.running import LARGE, MIB, SERIES, SMALL, Run, connect, pull, run_child

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the servers of the tests have in common: a process and a folder that go away with the context."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+LOOPBACK = "127.0.0.1"
+START_TIMEOUT_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 2.0
+ROOT = Path(__file__).parents[2]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that were free a moment ago, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((LOOPBACK, 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+class NotReadyError(Exception):
+    """The server does not serve yet."""
+
+
+class ServerProcess(ABC):
+    """A running server, stopped and forgotten on leaving the context."""
+
+    #: Begins the name of its folder, and what errors say of it.
+    name: ClassVar[str]
+
+    def __init__(self) -> None:
+        self.endpoint_url = ""
+        self._folder: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @abstractmethod
+    def _command(self, folder: Path) -> list[str]:
+        """Prepare the folder and return what starts the server."""
+
+    @abstractmethod
+    def _try_out(self) -> None:
+        """Raise NotReadyError until it serves."""
+
+    def _start(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while True:
+            self._launch()
+            try:
+                self._wait_until_it_serves(deadline)
+                return
+            except ChildProcessError:
+                # Another process may have taken a port in the meantime: once more, with others.
+                if time.monotonic() > deadline - START_TIMEOUT_SECONDS / 2:
+                    raise
+                self.stop()
+
+    def _launch(self) -> None:
+        # Not pytest's own temporary folder: its path may be too long for a Unix socket.
+        self._folder = folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
+        command = self._command(folder)
+        with (folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                # Some would read a configuration from the home of whoever runs the tests.
+                env={
+                    "HOME": str(folder),
+                    "PATH": os.environ.get("PATH", ""),
+                    "PYTHONPATH": str(ROOT),
+                    "TMPDIR": str(folder),
+                },
+                # A group of its own: Ctrl-C reaches pytest alone, which then stops the server here.
+                start_new_session=True,
+            )
+
+    def _wait_until_it_serves(self, deadline: float) -> None:
+        assert self._process is not None
+        error: Exception | None = None
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise ChildProcessError(f"{self.name} ended with {self._process.returncode}:\n{self._log()}")
+            try:
+                self._try_out()
+            except NotReadyError as failure:
+                error = failure
+                time.sleep(0.1)
+            else:
+                return
+        raise TimeoutError(f"{self.name} does not serve: {error}\n{self._log()}")
+
+    def _log(self) -> str:
+        assert self._folder is not None
+        return (self._folder / "log").read_text(errors="replace")[-3000:]
+
+    def stop(self) -> None:
+        """End the server with all its children and remove its data; once more does nothing."""
+        process, self._process = self._process, None
+        if process is not None:
+            for number, patience in ((signal.SIGTERM, STOP_TIMEOUT_SECONDS), (signal.SIGKILL, None)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(patience)
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
