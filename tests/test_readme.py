@@ -195,6 +195,24 @@ def test_the_connections_of_the_examples_are_good(monkeypatch: pytest.MonkeyPatc
         assert ConnectionSettings.from_connection("capillary_default", connection).unknown_extras == ()
 
 
+def test_the_connections_to_object_stores_are_ones_that_airflow_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "object-stores.md").read_text(encoding="utf-8")
+    exports = re.findall(r"^export AIRFLOW_CONN_(\w+='.*?')$", text, re.MULTILINE | re.DOTALL)
+    kinds = {}
+    for export in exports:
+        (assignment,) = shlex.split(export)
+        name, _, value = assignment.partition("=")
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", value)
+        connection = CapillaryHook.get_connection(name.lower())
+        kinds[name] = connection.conn_type
+        assert connection.extra_dejson
+    assert kinds == {
+        "AWS_DEFAULT": "aws",
+        "WASB_DEFAULT": "wasb",
+        "GOOGLE_CLOUD_DEFAULT": "google_cloud_platform",
+    }
+
+
 def test_the_sandbox_takes_what_the_examples_give_it() -> None:
     sandbox = Sandbox(port=8010)
     assert f"export AIRFLOW_CONN_CAPILLARY_DEFAULT='{sandbox.connection_json()}'" in README
