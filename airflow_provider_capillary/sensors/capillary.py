@@ -244,7 +244,6 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
                 "start_from_trigger needs Airflow 3.3 or newer, whose triggerer renders templates; leave it out, and "
                 "the task defers from a worker"
             )
-        check_choice(self.job_id, self.uploaded_file_name, self.after_job_id)
         given: dict[str, Any] = {name: getattr(self, name) for name in self.template_fields}
         for name, value in given.items():
             if isinstance(value, XComArg):

@@ -7,14 +7,14 @@ import asyncio
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_capillary.transfers.stores.base import SHA256
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from fsspec import AbstractFileSystem
 
     from airflow_provider_capillary.transfers.stores.base import ObjectLocation
-
-_SHA256 = "sha256"
 
 
 class AzureBlocks:
@@ -44,7 +44,7 @@ class AzureBlocks:
         if not self.exists():
             return None
         properties = self._run(self._blob.get_blob_properties())
-        return properties.size, (properties.metadata or {}).get(_SHA256)
+        return properties.size, (properties.metadata or {}).get(SHA256)
 
     def begin(self) -> str:
         return ""
@@ -62,7 +62,7 @@ class AzureBlocks:
 
         condition = {} if overwrite else {"match_condition": MatchConditions.IfMissing}
         try:
-            self._run(self._blob.commit_block_list(sent, metadata={_SHA256: sha256}, **condition))
+            self._run(self._blob.commit_block_list(sent, metadata={SHA256: sha256}, **condition))
         except ResourceExistsError as error:
             raise FileExistsError from error
         except HttpResponseError as error:
@@ -77,7 +77,7 @@ class AzureBlocks:
         from azure.core.exceptions import ResourceExistsError
 
         try:
-            self._run(self._blob.upload_blob(data, overwrite=overwrite, metadata={_SHA256: sha256}))
+            self._run(self._blob.upload_blob(data, overwrite=overwrite, metadata={SHA256: sha256}))
         except ResourceExistsError as error:
             raise FileExistsError from error
 

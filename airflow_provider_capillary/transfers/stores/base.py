@@ -12,6 +12,9 @@ from airflow_provider_capillary.hooks.object_storage import object_storage_path
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
+#: What the hash of an object is called where a store keeps it.
+SHA256 = "sha256"
+
 
 @dataclass(frozen=True)
 class ObjectLocation:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_capillary.transfers.stores.base import SHA256
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.transfers.stores.base import ObjectLocation
 
 log = logging.getLogger(__name__)
-
-_SHA256 = "sha256"
 
 
 class S3Parts:
@@ -51,7 +51,7 @@ class S3Parts:
         head = self._head()
         if head is None:
             return None
-        sha256 = head["Metadata"].get(_SHA256)
+        sha256 = head["Metadata"].get(SHA256)
         if sha256 is None:
             from botocore.exceptions import ClientError
 
@@ -59,7 +59,7 @@ class S3Parts:
                 tags = self._client.get_object_tagging(**self._object)["TagSet"]
             except ClientError:  # not every store has tags, nor every role the right to read them
                 tags = []
-            sha256 = next((tag["Value"] for tag in tags if tag["Key"] == _SHA256), None)
+            sha256 = next((tag["Value"] for tag in tags if tag["Key"] == SHA256), None)
         return head["ContentLength"], sha256
 
     def begin(self) -> str:
@@ -82,7 +82,7 @@ class S3Parts:
 
             # Metadata has to be given when an upload begins, and the hash is known when it ends.
             try:
-                self._client.put_object_tagging(**self._object, Tagging={"TagSet": [{"Key": _SHA256, "Value": sha256}]})
+                self._client.put_object_tagging(**self._object, Tagging={"TagSet": [{"Key": SHA256, "Value": sha256}]})
             except ClientError as error:  # not every store has tags, nor every role the right to write them
                 log.warning(
                     "The object is there, but its sha256 could not be recorded as a tag (%s): the next run will send "
@@ -92,7 +92,7 @@ class S3Parts:
 
     def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool) -> None:
         with _refused_if_there():
-            self._client.put_object(**self._object, Body=data, Metadata={_SHA256: sha256}, **_condition(overwrite))
+            self._client.put_object(**self._object, Body=data, Metadata={SHA256: sha256}, **_condition(overwrite))
 
     def abort(self) -> None:
         upload_id, self._upload_id = self._upload_id, None

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary.api.errors import CapillarySettingsError
 from airflow_provider_capillary.hooks.object_storage import BLOCK_BYTES
+from airflow_provider_capillary.transfers.stores.base import SHA256
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
     from airflow_provider_capillary.transfers.stores.base import ObjectLocation
-
-_SHA256 = "sha256"
 
 
 class StagedFile:
@@ -40,7 +39,7 @@ class StagedFile:
         if not self.exists():
             return None
         info = self._path.fs.info(self._path.path)
-        return info["size"], (info.get("metadata") or {}).get(_SHA256)
+        return info["size"], (info.get("metadata") or {}).get(SHA256)
 
     def begin(self) -> str:
         self._file = self._path.fs.open(self._path.path, "wb", autocommit=False, block_size=BLOCK_BYTES)
@@ -60,7 +59,7 @@ class StagedFile:
         self._file.close()
         self._file.commit()
         if record and hasattr(self._path.fs, "setxattrs"):
-            self._path.fs.setxattrs(self._path.path, **{_SHA256: sha256})
+            self._path.fs.setxattrs(self._path.path, **{SHA256: sha256})
 
     def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool) -> None:
         self.begin()
