@@ -69,11 +69,13 @@ class HttpxDriver:
         :raises CapillaryError: The conversation ended in this.
         """
         got: Any = None
+        reading: asyncio.Future[Step | _End] | None = None
         try:
             while True:
                 if isinstance(got, Answer) and len(got.body) > _LARGE_BODY:
                     # Reading the history of years takes long enough to hold up everything else on the loop.
-                    step = await asyncio.to_thread(_advance, exchange, got)
+                    reading = asyncio.get_running_loop().run_in_executor(None, _advance, exchange, got)
+                    step = await asyncio.shield(reading)
                 else:
                     step = _advance(exchange, got)
                 if isinstance(step, _End):
@@ -91,7 +93,11 @@ class HttpxDriver:
                 else:
                     raise TypeError(f"{type(step).__name__} is for files, which are read on a worker")
         finally:
-            exchange.close()
+            if reading is None or reading.done():
+                exchange.close()
+            else:
+                # Cancelled meanwhile. A thread cannot be stopped, and until it is through nobody else may end this.
+                reading.add_done_callback(lambda _: exchange.close())
 
     async def close(self) -> None:
         """Close all connections."""

@@ -7,10 +7,11 @@ import asyncio
 import gc
 import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_capillary.api import exchange
 from airflow_provider_capillary.exceptions import CapillaryError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
 from airflow_provider_capillary.sandbox import Fault
@@ -18,10 +19,27 @@ from tests.hooks.clients import QUICK, SERIES, until
 from tests.hooks.servers import silent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_provider_capillary.sandbox import Sandbox
     from tests.hooks.conftest import Connect, Watch
 
 CALLS = 30
+
+
+class SlowReading:
+    """Reads an answer, but only once it is allowed to."""
+
+    def __init__(self, read: Callable[..., Any]) -> None:
+        self.is_held = False
+        self.began, self.go_on = threading.Event(), threading.Event()
+        self._read = read
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        if self.is_held:
+            self.began.set()
+            assert self.go_on.wait(20)
+        return self._read(*given, **named)
 
 
 async def ask_with_faults(sandbox: Sandbox, conn_id: str) -> None:
@@ -102,6 +120,25 @@ async def test_a_question_can_be_cancelled_while_an_answer_is_awaited(
             await asked
         # The hook is as good as before.
         assert await hook.get_redeem_upload_jobs(SERIES) == []
+
+
+async def test_a_question_can_be_cancelled_while_a_long_answer_is_read(
+    sandbox: Sandbox, conn_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(500):
+        sandbox.add_job(SERIES)
+    reading = SlowReading(exchange.read_payload)
+    monkeypatch.setattr(exchange, "read_payload", reading)
+    async with CapillaryAsyncHook(conn_id, retry_policy=QUICK) as hook:
+        assert (await hook.get_redeem_upload_jobs(1)) == []  # and with it comes the token
+        reading.is_held = True
+        asked = asyncio.create_task(hook.get_redeem_upload_jobs(SERIES))
+        await until(reading.began.is_set)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        reading.go_on.set()
+        assert len(await hook.get_redeem_upload_jobs(SERIES)) == 500
 
 
 async def test_it_can_be_cancelled_while_waiting_to_try_again(sandbox: Sandbox, conn_id: str) -> None:

@@ -265,6 +265,23 @@ async def test_waits_that_come_and_go_at_any_moment_leave_nothing_behind(sandbox
     assert nothing_is_left(before)
 
 
+async def test_a_wait_that_is_cancelled_while_a_long_history_is_read_leaves_nothing_behind(sandbox: Sandbox) -> None:
+    for _ in range(3000):
+        sandbox.add_job(SERIES)
+    before = asyncio.all_tasks()
+
+    for part in range(20):
+        asked = sandbox.count("status")
+        (task,) = waiting(trigger(job_id=1, poke_interval=0.01))
+        await until(lambda asked=asked: sandbox.count("status") > asked)
+        await asyncio.sleep(0.01 * part)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        assert done == {task}
+        assert task.cancelled()
+        assert nothing_is_left(before)
+
+
 async def test_cleanup_leaves_the_poll_of_a_wait_that_was_dropped(sandbox: Sandbox) -> None:
     sandbox.add_job(SERIES, status="STARTED")
     before = asyncio.all_tasks()
