@@ -34,7 +34,7 @@ from airflow_provider_capillary.api.errors import (
     CapillaryResponseError,
     CapillaryTransportError,
 )
-from airflow_provider_capillary.api.jobs import find_jobs, read_id, read_jobs
+from airflow_provider_capillary.api.jobs import find_jobs, read_history, read_id, read_jobs
 from airflow_provider_capillary.api.messages import Answer, ApiRequest, Fault, without_query
 from airflow_provider_capillary.api.retry import RetryPolicy, parse_retry_after
 from airflow_provider_capillary.api.tokens import Token, TokenKeeper, TokenRefresh, make_token
@@ -42,7 +42,7 @@ from airflow_provider_capillary.api.tokens import Token, TokenKeeper, TokenRefre
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from airflow_provider_capillary.api.jobs import UploadJob
+    from airflow_provider_capillary.api.jobs import JobHistory, UploadJob
     from airflow_provider_capillary.api.limiter import RequestLimiter
     from airflow_provider_capillary.api.settings import ConnectionSettings
 
@@ -204,14 +204,20 @@ class CapillaryApi:
         :return: The jobs in the order of the answer; empty for a series without any.
         :raises CapillarySettingsError: The id is no number.
         """
-        series_id = read_id("coupon_series_id", coupon_series_id)
-        request = ApiRequest(
-            "GET",
-            self.settings.base_url + STATUS_PATH.format(coupon_series_id=series_id),
-            headers=_JSON,
-            needs_token=True,
-        )
-        return (yield from self._ask(request, self._read_jobs))
+        return (yield from self._ask(self._status_request(coupon_series_id), self._read_jobs))
+
+    def get_redeem_upload_history(
+        self, coupon_series_id: int | str, before: JobHistory | None = None
+    ) -> Exchange[JobHistory]:
+        """Ask for all upload jobs of a series again.
+
+        :param coupon_series_id: The series.
+        :param before: What the last answer brought.
+        :return: All jobs; ``before`` itself where nothing changed.
+        :raises CapillarySettingsError: The id is no number.
+        """
+        read = partial(self._read_history, before=before)
+        return (yield from self._ask(self._status_request(coupon_series_id), read))
 
     def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> Exchange[UploadJob]:
         """Ask for one upload job.
@@ -410,6 +416,15 @@ class CapillaryApi:
                     raise
             yield Wait(delay)
 
+    def _status_request(self, coupon_series_id: int | str) -> ApiRequest:
+        series_id = read_id("coupon_series_id", coupon_series_id)
+        return ApiRequest(
+            "GET",
+            self.settings.base_url + STATUS_PATH.format(coupon_series_id=series_id),
+            headers=_JSON,
+            needs_token=True,
+        )
+
     def _dressed(self, request: ApiRequest, token: Token | None) -> ApiRequest:
         """Add what goes to the API host only: extra headers, and the token."""
         if not self.settings.is_api_host(request.url):
@@ -452,6 +467,14 @@ class CapillaryApi:
 
     def _read_jobs(self, answer: Answer, sent: _Sent) -> list[UploadJob]:
         return read_jobs(read_payload(answer, secrets=sent.secrets), timezone=self.settings.cluster_timezone)
+
+    def _read_history(self, answer: Answer, sent: _Sent, *, before: JobHistory | None) -> JobHistory:
+        digest = hashlib.sha256(answer.body).digest()
+        if before is not None and before.digest == digest and 200 <= answer.status < 300:
+            return before
+        payload = read_payload(answer, secrets=sent.secrets)
+        history = read_history(payload, timezone=self.settings.cluster_timezone, digest=digest)
+        return before if before is not None and before.rows == history.rows else history
 
     def _read_token(self, answer: Answer, sent: _Sent) -> Token:
         data = read_payload(answer, secrets=sent.secrets).get("data")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from functools import cached_property, lru_cache
+from math import inf
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pendulum
@@ -25,14 +27,16 @@ from airflow_provider_capillary.api.errors import (
 from airflow_provider_capillary.api.messages import without_query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _COMPLETED = frozenset({"COMPLETED", "FINISHED"})
 _FAILED = frozenset({"ERRORED", "ERRORRED", "ERROR", "FAILED", "CANCELLED", "CANCELED"})
+_DONE = _COMPLETED | _FAILED
 _RUNNING = frozenset({"QUEUED", "STARTED", "VALIDATED", "COMMITED", "COMMITTED"})
 
 # Stored uploads are named {name}_{milliseconds}_{series}.csv (docs/capillary-api.md, 4).
 _STORED_NAME = re.compile(r"_(?P<millis>\d{13})_\d+(\.[A-Za-z0-9]+)?\Z", re.ASCII)
+_GLOB = re.compile(r"[*?\[]")
 #: Which of the files that Capillary keeps of a job.
 JobFile = Literal["error", "success", "uploaded"]
 JOB_FILES: tuple[str, ...] = get_args(JobFile)
@@ -78,28 +82,24 @@ class UploadJob:
     upload_table_name: str | None = None
 
     @property
-    def _word(self) -> str:
-        return self.status.strip().upper()
-
-    @property
     def is_completed(self) -> bool:
         """Whether Capillary worked through the file. Says nothing about its rows: see :attr:`error_rate`."""
-        return self._word in _COMPLETED
+        return _word(self.status) in _COMPLETED
 
     @property
     def is_failed(self) -> bool:
         """Whether Capillary gave the job up."""
-        return self._word in _FAILED
+        return _word(self.status) in _FAILED
 
     @property
     def is_done(self) -> bool:
         """Whether the job will not change any more."""
-        return self.is_completed or self.is_failed
+        return _word(self.status) in _DONE
 
     @property
     def has_known_status(self) -> bool:
         """Whether the status is a word that this package has a meaning for; an unknown one counts as running."""
-        return self.is_done or self._word in _RUNNING
+        return _word(self.status) in _DONE | _RUNNING
 
     @property
     def error_rate(self) -> float | None:
@@ -127,7 +127,7 @@ class UploadJob:
         """Moment of the upload (UTC), read from the stored file's name; None where the name does not tell it."""
         for name in (self.uploaded_file_url, self.uploaded_file_name):
             if name and (match := _STORED_NAME.search(name)):
-                return _moment(match["millis"], "UTC")
+                return _moment(int(match["millis"]), "UTC")
         return None
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,6 +170,25 @@ def read_jobs(payload: Mapping[str, Any], *, timezone: str = "UTC") -> list[Uplo
     :return: All jobs of the series in the order of the answer, which promises none; empty where there are none yet.
     :raises CapillaryResponseError: The answer has no ``result``, or a job without id or status.
     """
+    return [_job_of(row) for row in _read_rows(payload, timezone)]
+
+
+def read_history(payload: Mapping[str, Any], *, timezone: str = "UTC", digest: bytes | None = None) -> JobHistory:
+    """Read the same answer for those who look something up in it and need few of the jobs.
+
+    :param payload: The JSON object, known to report no failure.
+    :param timezone: Zone of the cluster's day.
+    :param digest: Digest of the answer.
+    :raises CapillaryResponseError: As :func:`read_jobs`.
+    """
+    return JobHistory(_read_rows(payload, timezone), _job_of, digest=digest)
+
+
+#: What is known of a job, as numbers and texts only: job_id, status and both names of the uploaded file come first.
+_Row = tuple[Any, ...]
+
+
+def _read_rows(payload: Mapping[str, Any], timezone: str) -> list[_Row]:
     result = payload.get("result")
     if not isinstance(result, dict):
         raise CapillaryResponseError("Capillary's answer has no result", is_transient=True)
@@ -179,10 +198,10 @@ def read_jobs(payload: Mapping[str, Any], *, timezone: str = "UTC") -> list[Uplo
     if not isinstance(jobs, list):
         raise CapillaryResponseError("redeemUploadJobStatuses in Capillary's answer is not a list", is_transient=True)
     org_id, series_id = as_int(result.get("orgId")), as_int(result.get("couponSeriesId"))
-    return [_read_job(job, org_id=org_id, coupon_series_id=series_id, timezone=timezone) for job in jobs]
+    return [_read_row(job, org_id, series_id, timezone) for job in jobs]
 
 
-def _read_job(job: Any, *, org_id: int | None, coupon_series_id: int | None, timezone: str) -> UploadJob:
+def _read_row(job: Any, org_id: int | None, coupon_series_id: int | None, timezone: str) -> _Row:
     if not isinstance(job, dict):
         raise CapillaryResponseError("a job in Capillary's answer is not an object", is_transient=True)
     job_id, status = as_int(job.get("jobId")), job.get("uploadRedeemedCouponStatus")
@@ -190,22 +209,48 @@ def _read_job(job: Any, *, org_id: int | None, coupon_series_id: int | None, tim
         raise CapillaryResponseError(
             "a job in Capillary's answer has no jobId or no uploadRedeemedCouponStatus", is_transient=True
         )
+    return (
+        job_id,
+        status,
+        _name(job.get("uploadedFileName")),
+        _name(job.get("uploadedFileUrl")),
+        org_id,
+        coupon_series_id,
+        as_int(job.get("createdOn")),
+        as_int(job.get("updatedOn")),
+        timezone,
+        _name(job.get("errorFileUrl")),
+        _name(job.get("successFileUrl")),
+        as_int(job.get("totalUploadedCount")),
+        as_int(job.get("actualRowCount")),
+        as_int(job.get("errorCount")),
+        _name(job.get("uploadTableName")),
+    )
+
+
+def _job_of(row: _Row) -> UploadJob:
+    job_id, status, name, url, org_id, series_id, created, updated, timezone, *files_and_counts, table = row
+    error_file, success_file, total, rows, errors = files_and_counts
     return UploadJob(
         job_id=job_id,
         status=status,
         org_id=org_id,
-        coupon_series_id=coupon_series_id,
-        created_on=_moment(job.get("createdOn"), timezone),
-        updated_on=_moment(job.get("updatedOn"), timezone),
-        error_file_url=_name(job.get("errorFileUrl")),
-        success_file_url=_name(job.get("successFileUrl")),
-        uploaded_file_url=_name(job.get("uploadedFileUrl")),
-        uploaded_file_name=_name(job.get("uploadedFileName")),
-        total_uploaded_count=as_int(job.get("totalUploadedCount")),
-        actual_row_count=as_int(job.get("actualRowCount")),
-        error_count=as_int(job.get("errorCount")),
-        upload_table_name=_name(job.get("uploadTableName")),
+        coupon_series_id=series_id,
+        created_on=_moment(created, timezone),
+        updated_on=_moment(updated, timezone),
+        error_file_url=error_file,
+        success_file_url=success_file,
+        uploaded_file_url=url,
+        uploaded_file_name=name,
+        total_uploaded_count=total,
+        actual_row_count=rows,
+        error_count=errors,
+        upload_table_name=table,
     )
+
+
+def _word(status: str) -> str:
+    return status.strip().upper()
 
 
 def _name(value: Any) -> str | None:
@@ -217,16 +262,13 @@ def _name(value: Any) -> str | None:
     return None
 
 
-def _moment(millis: Any, timezone: str) -> DateTime | None:
-    """Read epoch milliseconds, text or number."""
-    number = as_int(millis)
-    return None if number is None else _moment_of(number, timezone)
-
-
 @lru_cache(maxsize=4096)  # a history of years has few days
-def _moment_of(number: int, timezone: str) -> DateTime | None:
+def _moment(millis: int | None, timezone: str) -> DateTime | None:
+    """Read epoch milliseconds."""
+    if millis is None:
+        return None
     try:
-        moment = pendulum.from_timestamp(number / 1000, tz=timezone)
+        moment = pendulum.from_timestamp(millis / 1000, tz=timezone)
         # With the offset of that moment instead of the zone. In the hour that a zone repeats, Python holds equal
         # moments for different, and a job would not equal itself once it went through an XCom.
         return moment.in_timezone(pendulum.FixedTimezone(int(moment.offset or 0)))
@@ -304,39 +346,100 @@ def find_jobs(jobs: Iterable[UploadJob], job_ids: Iterable[int], *, coupon_serie
     :param coupon_series_id: The series, for the message.
     :raises CapillaryJobNotFoundError: The series has not all of them.
     """
-    by_id = {job.job_id: job for job in jobs}
-    wanted = list(job_ids)
-    if missing := [str(job_id) for job_id in wanted if job_id not in by_id]:
+    history = JobHistory.of(jobs)
+    found = {job_id: history.get(job_id) for job_id in job_ids}
+    if missing := [str(job_id) for job_id, job in found.items() if job is None]:
         raise CapillaryJobNotFoundError(
             f"coupon series {coupon_series_id} has no redeem upload job {', '.join(missing)}; "
             "check both ids, and that the connection is that of the series' organisation"
         )
-    return [by_id[job_id] for job_id in wanted]
+    return [job for job in found.values() if job is not None]
 
 
 class JobHistory:
     """All jobs that a series ever had, put in order once, so that many can look something up in them.
 
-    :param jobs: The jobs, in any order.
+    A job is a row of numbers and texts until somebody asks for it. Of years of jobs hardly anybody asks for any, and
+    20,000 new objects would have Python's garbage collector go through the whole process, which stops for that.
+
+    :param rows: What is known of the jobs, in any order.
+    :param make: Makes the job of a row.
+    :param digest: Digest of the answer that told of them.
     """
 
-    def __init__(self, jobs: Iterable[UploadJob]) -> None:
-        self.newest_first = sorted(jobs, key=lambda job: job.job_id, reverse=True)
-        self._by_id = {job.job_id: job for job in self.newest_first}
+    def __init__(self, rows: Iterable[_Row], make: Callable[[_Row], UploadJob], *, digest: bytes | None = None) -> None:
+        self._by_id: dict[int, _Row] = {}
+        for row in rows:
+            self._by_id.setdefault(row[0], row)  # a job that is told twice is what was told first
+        self.rows = sorted(self._by_id.values(), key=itemgetter(0), reverse=True)
+        self.digest = digest
+        self._make = make
+        self._by_name = {name: row for row in reversed(self.rows) for name in row[2:4] if name is not None}
+
+    @classmethod
+    def of(cls, jobs: Iterable[UploadJob]) -> JobHistory:
+        """Return the history that consists of these jobs.
+
+        :param jobs: The jobs, in any order.
+        """
+        listed = list(jobs)
+        rows = (
+            (job.job_id, job.status, job.uploaded_file_name, job.uploaded_file_url, index)
+            for index, job in enumerate(listed)
+        )
+        return cls(rows, lambda row: listed[row[4]])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def newest_first(self) -> Iterator[UploadJob]:
+        """All jobs, one after the other."""
+        return map(self._make, self.rows)
 
     def get(self, job_id: int) -> UploadJob | None:
         """Return the job with this id."""
-        return self._by_id.get(job_id)
+        row = self._by_id.get(job_id)
+        return None if row is None else self._make(row)
+
+    def newest(self, *, newer_than: int | None = None, uploaded_file_name: str | None = None) -> UploadJob | None:
+        """Return the newest job, or None where there is none like that.
+
+        :param newer_than: Only one with a larger id than this.
+        :param uploaded_file_name: Only one whose file has this name or fits this glob.
+        """
+        floor = -inf if newer_than is None else newer_than
+        if uploaded_file_name is None:
+            found = next(iter(self.rows), None)
+        else:
+            found = self._by_name.get(uploaded_file_name)
+            if _GLOB.search(uploaded_file_name):
+                least = floor if found is None else max(floor, found[0])
+                found = self._newest_fitting(uploaded_file_name, least) or found
+        return self._make(found) if found is not None and found[0] > floor else None
+
+    def _newest_fitting(self, glob: str, newer_than: float) -> _Row | None:
+        # Hundreds of waits may go through the history of years.
+        fits = re.compile(translate(glob)).match
+        for row in self.rows:
+            if row[0] <= newer_than:
+                break
+            # In samples both are names of the file, and not always the same.
+            _, _, name, url, *_ = row
+            if (name is not None and fits(name)) or (url is not None and url != name and fits(url)):
+                return row
+        return None
+
+    @cached_property
+    def running_ids(self) -> list[int]:
+        """The ids of the jobs that are not done yet, in order."""
+        return [row[0] for row in reversed(self.rows) if _word(row[1]) not in _DONE]
 
     @cached_property
     def settled_up_to(self) -> int | None:
         """The id up to which no job will change any more, its file name included; None where there is no such id."""
-        settled = None
-        for job in reversed(self.newest_first):
-            if not job.is_done:
-                break
-            settled = job.job_id
-        return settled
+        first_running = self.running_ids[0] if self.running_ids else inf
+        return next((row[0] for row in self.rows if row[0] < first_running), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,24 +465,11 @@ class JobChoice:
         :param jobs: All jobs of the series.
         :param newer_than: Leave out jobs up to this id, where it is known that none of them is meant.
         """
-        history = jobs if isinstance(jobs, JobHistory) else JobHistory(jobs)
+        history = jobs if isinstance(jobs, JobHistory) else JobHistory.of(jobs)
         if self.job_id is not None:
             return history.get(self.job_id)
         floor = max((each for each in (newer_than, self.after_job_id) if each is not None), default=None)
-        for job in history.newest_first:
-            if floor is not None and job.job_id <= floor:
-                return None
-            if self._fits(job):
-                return job
-        return None
-
-    def _fits(self, job: UploadJob) -> bool:
-        wanted = self.uploaded_file_name
-        if wanted is None:
-            return True
-        # In samples both are names of the file, and not always the same.
-        names = (job.uploaded_file_name, job.uploaded_file_url)
-        return any(name is not None and (name == wanted or fnmatchcase(name, wanted)) for name in names)
+        return history.newest(newer_than=floor, uploaded_file_name=self.uploaded_file_name)
 
     def __str__(self) -> str:
         if self.job_id is not None:

@@ -60,10 +60,10 @@ def begin_watch(jobs: JobHistory, *, backfill: bool) -> WatchCursor:
     :param backfill: Whether to tell what was done before, too. Jobs that still run are told in any case, once they
         are done.
     """
-    if backfill or not jobs.newest_first:
+    newest = jobs.newest()
+    if backfill or newest is None:
         return WatchCursor()
-    running = sorted(job.job_id for job in jobs.newest_first if not job.is_done)
-    return WatchCursor(jobs.newest_first[0].job_id, tuple(running))
+    return WatchCursor(newest.job_id, tuple(jobs.running_ids))
 
 
 def watch(jobs: JobHistory, cursor: WatchCursor, *, most: int = MOST_JOBS) -> tuple[list[UploadJob], WatchCursor]:

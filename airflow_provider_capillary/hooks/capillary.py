@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import requests
 
     from airflow_provider_capillary.api.exchange import CapillaryApi
-    from airflow_provider_capillary.api.jobs import JobFile, UploadJob
+    from airflow_provider_capillary.api.jobs import JobFile, JobHistory, UploadJob
     from airflow_provider_capillary.api.retry import RetryPolicy
     from airflow_provider_capillary.api.settings import ConnectionSettings
     from airflow_provider_capillary.hooks.httpx_driver import HttpxDriver
@@ -286,6 +286,19 @@ class CapillaryAsyncHook(_CapillaryConnection):
         """
         driver, capillary = self._opened()
         return await driver.run(capillary.get_redeem_upload_jobs(coupon_series_id))
+
+    async def get_redeem_upload_history(
+        self, coupon_series_id: int | str, before: JobHistory | None = None
+    ) -> JobHistory:
+        """Return the same jobs to those who ask again and again, at the cost of what changed.
+
+        :param coupon_series_id: The coupon series.
+        :param before: What the last call returned.
+        :return: All jobs, in order; ``before`` itself where nothing changed.
+        :raises CapillaryError: Capillary could not be asked.
+        """
+        driver, capillary = self._opened()
+        return await driver.run(capillary.get_redeem_upload_history(coupon_series_id, before))
 
     async def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
         """Return one redeem upload job; see :class:`CapillaryHook`.

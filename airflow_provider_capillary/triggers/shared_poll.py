@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from airflow_provider_capillary.api.errors import CapillaryError
-from airflow_provider_capillary.api.jobs import JobHistory
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-    from airflow_provider_capillary.api.jobs import UploadJob
+    from airflow_provider_capillary.api.jobs import JobHistory
     from airflow_provider_capillary.api.waiting import Log
 
 #: Seconds between two looks at most, while they fail.
 _LONGEST_PAUSE = 900.0
+#: Jobs of a series from which on it takes noticeable time to look for one.
+_LONG_HISTORY = 1000
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class SeriesPoll:
         self._due = float("inf")
         self._due_changed = asyncio.Event()
         self._look: Look | None = None
+        self._jobs: JobHistory | None = None
         self._task: asyncio.Task[None] | None = None
 
     def add(self, membership: PollMembership) -> None:
@@ -148,7 +150,7 @@ class SeriesPoll:
     async def _run(self) -> None:
         hook: CapillaryAsyncHook | None = None
         async with AsyncExitStack() as borrowed:
-            while True:
+            while self._waits:
                 await self._until_due()
                 began = time.monotonic()
                 self._due = float("inf")
@@ -156,16 +158,16 @@ class SeriesPoll:
                     # Within the look, so that a connection that cannot be used is something the waits get to know.
                     if hook is None:
                         hook = await borrowed.enter_async_context(shared_hook(self._conn_id))
-                    jobs = await hook.get_redeem_upload_jobs(self._series_id)
-                    before = None if self._look is None else self._look.jobs
-                    look = Look(time.monotonic(), jobs=await _indexed(jobs, before))
+                        self._jobs = None
+                    self._jobs = await hook.get_redeem_upload_history(self._series_id, self._jobs)
+                    look = Look(time.monotonic(), jobs=self._jobs)
                 except Exception as error:  # noqa: BLE001 - each wait decides for itself what it means
                     look = Look(time.monotonic(), error=error)
                     if not (isinstance(error, CapillaryError) and error.is_transient):
                         # The connection may be mended until the next look: read it anew then.
                         hook = None
                         await borrowed.aclose()
-                self._publish(look)
+                await self._publish(look)
                 if self._waits:
                     interval = min(wait.interval for wait in self._waits)
                     self.look_within(began + interval - time.monotonic())
@@ -179,23 +181,14 @@ class SeriesPoll:
             except TimeoutError:
                 return
 
-    def _publish(self, look: Look) -> None:
+    async def _publish(self, look: Look) -> None:
         # Of a thousand waits, a look that brings nothing new need not wake a single one.
         is_news = self._look is None or look.jobs is None or look.jobs is not self._look.jobs
+        is_long = look.jobs is not None and len(look.jobs) > _LONG_HISTORY
         self._look = look
-        for wait in self._waits:
-            wait.offer(look, is_news=is_news)
-
-
-async def _indexed(jobs: list[UploadJob], before: JobHistory | None) -> JobHistory:
-    """Put the jobs in order; where they are what they were before, return the same object."""
-    # Sorting and comparing the history of years takes long enough for others to notice.
-    return _same(jobs, before) if len(jobs) < 1000 else await asyncio.to_thread(_same, jobs, before)
-
-
-def _same(jobs: list[UploadJob], before: JobHistory | None) -> JobHistory:
-    history = JobHistory(jobs)
-    return before if before is not None and before.newest_first == history.newest_first else history
+        for wait in list(self._waits):
+            if wait.offer(look, is_news=is_news) and is_long:
+                await asyncio.sleep(0)  # one after the other: each goes through all the jobs
 
 
 @dataclass(eq=False)
@@ -219,17 +212,20 @@ class PollMembership:
         self._wants_next = True
         self.poll.look_within(0)
 
-    def offer(self, look: Look, *, is_news: bool) -> None:
+    def offer(self, look: Look, *, is_news: bool) -> bool:
         """Hand over what a look brought.
 
         :param look: The look.
         :param is_news: Whether it brought anything that the one before did not, or failed.
+        :return: Whether the wait has to hear of it.
         """
-        if is_news or self.wants_all or self._wants_next:
-            self._wants_next = False
-            self._offered = look
-            if self._waiting is not None and not self._waiting.done():
-                self._waiting.set_result(None)
+        if not (is_news or self.wants_all or self._wants_next):
+            return False
+        self._wants_next = False
+        self._offered = look
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+        return True
 
     async def next_look(self) -> Look:
         """Wait for the next look that this wait has to hear of, and return what it brought. The first is one."""

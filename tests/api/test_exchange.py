@@ -81,6 +81,32 @@ def test_the_answer_of_the_sibling_endpoint_is_read_as_having_no_redeem_jobs(cli
     assert client.get_jobs(reply(sample("coupon-upload-status-finished"))).value == []
 
 
+def job_told(job_id: int, status: str = "COMPLETED") -> dict[str, Any]:
+    return {"jobId": job_id, "uploadRedeemedCouponStatus": status}
+
+
+def test_a_history_that_did_not_change_is_the_same_object(client: Client) -> None:
+    jobs = [job_told(1), job_told(2, "STARTED")]
+    first = client.run(client.api.get_redeem_upload_history(909234), jobs_reply(*jobs)).value
+    assert [job.job_id for job in first.newest_first] == [2, 1]
+
+    for again in (jobs_reply(*jobs), jobs_reply(*reversed(jobs))):
+        assert client.run(client.api.get_redeem_upload_history(909234, first), again).value is first
+
+    changed = jobs_reply(job_told(1), job_told(2))
+    second = client.run(client.api.get_redeem_upload_history(909234, first), changed).value
+    assert second is not first
+    assert second.newest().is_completed
+
+
+def test_an_error_is_one_whatever_its_body(client: Client) -> None:
+    told = jobs_reply(job_told(1))
+    before = client.run(client.api.get_redeem_upload_history(909234), told).value
+    refused = Answer(400, told.headers, told.body)
+    asked = client.run(client.api.get_redeem_upload_history(909234, before), refused)
+    assert isinstance(asked.error, CapillaryApiError)
+
+
 def test_the_zone_of_the_connection_dates_the_jobs() -> None:
     client = Client(settings(extra={"cluster_timezone": "Asia/Kolkata"})).with_token()
     jobs = client.get_jobs(reply(sample("status-completed"))).value

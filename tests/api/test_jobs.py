@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 from fnmatch import fnmatchcase
 from typing import Any
@@ -20,8 +21,10 @@ from airflow_provider_capillary.api.errors import (
 from airflow_provider_capillary.api.jobs import (
     JOB_FILES,
     JobChoice,
+    JobHistory,
     UploadJob,
     find_jobs,
+    read_history,
     read_id,
     read_ids,
     read_jobs,
@@ -563,6 +566,49 @@ def test_after_a_job_the_newest_of_those_behind_it_is_picked(after: int, picked:
     assert (None if found is None else found.job_id) == picked
 
 
+def test_a_job_that_is_told_twice_is_what_was_told_first_for_everybody() -> None:
+    first, second = job(5, "COMPLETED", uploaded_file_name="a.csv"), job(5, "STARTED", uploaded_file_name="b.csv")
+    for choice in (JobChoice(), JobChoice(job_id=5), JobChoice(uploaded_file_name="*")):
+        assert choice.pick([first, second]) is first
+    assert find_jobs([first, second], [5], coupon_series_id=1) == [first]
+
+
+def test_a_history_tells_the_same_jobs_as_the_list_the_newest_first() -> None:
+    payload = read_payload(reply(sample("status-completed")))
+    history = read_history(payload, timezone="Asia/Kolkata")
+
+    listed = read_jobs(payload, timezone="Asia/Kolkata")
+    assert list(history.newest_first) == sorted(listed, key=lambda job: job.job_id, reverse=True)
+    assert [history.get(each.job_id) for each in listed] == listed
+    assert len(history) == len(listed) > 1
+
+
+def test_a_history_of_years_leaves_the_garbage_collector_next_to_nothing() -> None:
+    many = 5000
+    payload = {
+        "result": {
+            "redeemUploadJobStatuses": [
+                {"jobId": number, "uploadRedeemedCouponStatus": "COMPLETED", "createdOn": str(1603132200000 + number)}
+                for number in range(many)
+            ]
+        }
+    }
+    gc.collect()
+    before = len(gc.get_objects())
+    history = read_history(payload)
+    gc.collect()
+    after = len(gc.get_objects())
+
+    assert len(history) == many
+    assert after - before < many / 100
+
+
+def test_what_still_runs_is_known_of_a_history() -> None:
+    history = JobHistory.of([job(4, "completed "), job(2, "STARTED"), job(3, "PAUSED"), job(1, "ERRORED")])
+    assert history.running_ids == [2, 3]
+    assert history.settled_up_to == 1
+
+
 def test_a_series_without_jobs_has_none_to_pick() -> None:
     assert JobChoice().pick([]) is None
 
@@ -580,6 +626,7 @@ names = st.none() | st.sampled_from(["a.csv", "b.csv", "a_1.csv", "[a].csv", "*"
             names,
         ),
         max_size=8,
+        unique_by=lambda job: job.job_id,
     ),
     st.builds(
         JobChoice,

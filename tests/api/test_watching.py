@@ -18,7 +18,7 @@ from tests.api.driving import examples
 
 def history(**statuses: str) -> JobHistory:
     """Make a history from ``j7="STARTED"`` and so on."""
-    return JobHistory(UploadJob(job_id=int(name[1:]), status=status) for name, status in statuses.items())
+    return JobHistory.of(UploadJob(job_id=int(name[1:]), status=status) for name, status in statuses.items())
 
 
 def ids(jobs: list[UploadJob]) -> list[int]:
@@ -92,18 +92,18 @@ def test_more_jobs_than_one_event_carries_follow_with_the_next() -> None:
 def test_every_job_is_told_exactly_once_whatever_the_order_and_the_restarts(data: Any) -> None:
     statuses: dict[int, str] = {}
     told: list[int] = []
-    cursor = begin_watch(JobHistory([]), backfill=False)
+    cursor = begin_watch(JobHistory.of([]), backfill=False)
     for _ in range(data.draw(st.integers(1, 12))):
         for _ in range(data.draw(st.integers(0, 4))):
             statuses[len(statuses) + 1] = "STARTED"
         for job_id in data.draw(st.lists(st.sampled_from(sorted(statuses)), max_size=3)) if statuses else []:
             statuses[job_id] = "COMPLETED"
-        there = JobHistory(UploadJob(job_id=each, status=status) for each, status in statuses.items())
+        there = JobHistory.of(UploadJob(job_id=each, status=status) for each, status in statuses.items())
         jobs, cursor = watch(there, cursor, most=data.draw(st.integers(1, 3)))
         told += ids(jobs)
         cursor = WatchCursor.from_dict(json.loads(json.dumps(cursor.to_dict())))
     while True:
-        there = JobHistory(UploadJob(job_id=each, status=status) for each, status in statuses.items())
+        there = JobHistory.of(UploadJob(job_id=each, status=status) for each, status in statuses.items())
         jobs, cursor = watch(there, cursor, most=2)
         if not jobs:
             break

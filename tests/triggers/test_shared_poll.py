@@ -15,6 +15,7 @@ import pytest
 from airflow_provider_capillary.api import limiter
 from airflow_provider_capillary.api.jobs import JobHistory
 from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.api.waiting import RedeemUploadWait
 from airflow_provider_capillary.hooks.connection_state import forget_connection_states
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.triggers import shared_poll
@@ -134,7 +135,7 @@ async def test_a_look_that_brings_nothing_new_wakes_no_wait_that_has_seen_one(sa
         async with join_poll(CONN_ID, SERIES, interval=0.05, wants_all=wants_all) as membership:
             while True:
                 look = await membership.next_look()
-                heard[name].append("failed" if look.jobs is None else look.jobs.newest_first[0].status)
+                heard[name].append("failed" if look.jobs is None else look.jobs.newest().status)
 
     async def looks(number: int) -> None:
         asked = len(heard["all"])
@@ -169,7 +170,7 @@ async def test_what_a_look_brought_is_not_missed_by_a_wait_that_was_busy(sandbox
             look = await membership.next_look()
 
     assert look.jobs is not None
-    assert look.jobs.newest_first[0].is_completed
+    assert look.jobs.newest().is_completed
 
 
 async def test_a_look_asked_for_is_heard_of_whatever_it_brings(sandbox: Sandbox) -> None:
@@ -331,12 +332,43 @@ async def test_a_long_history_is_found_one_s_way_in(sandbox: Sandbox) -> None:
     assert (await missing)["job"]["job_id"] == job.job_id
 
 
+async def test_waits_on_a_long_history_look_through_it_one_after_the_other(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(1500):
+        sandbox.add_job(SERIES)
+    loop = asyncio.get_running_loop()
+    turn = 0
+    turns_of_looks: list[int] = []
+    see_jobs = RedeemUploadWait.see_jobs
+
+    def next_turn() -> None:
+        nonlocal turn
+        turn += 1
+        if len(turns_of_looks) < 10:
+            loop.call_soon(next_turn)
+
+    def seen(wait: RedeemUploadWait, jobs: JobHistory) -> Any:
+        turns_of_looks.append(turn)
+        return see_jobs(wait, jobs)
+
+    monkeypatch.setattr(RedeemUploadWait, "see_jobs", seen)
+    tasks = waiting(*[trigger(uploaded_file_name="not-there-*", poke_interval=0.5) for _ in range(10)])
+    next_turn()
+    await until(lambda: len(turns_of_looks) == 10)
+
+    assert len(set(turns_of_looks)) == 10
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
 def test_a_job_that_still_runs_is_not_settled_nor_are_those_after_it() -> None:
     from airflow_provider_capillary.api.jobs import UploadJob
 
     jobs = [UploadJob(job_id=number, status="COMPLETED") for number in (1, 2, 5)]
     running = UploadJob(job_id=3, status="QUEUED")
 
-    assert JobHistory(jobs).settled_up_to == 5
-    assert JobHistory([*jobs, running]).settled_up_to == 2
-    assert JobHistory([]).settled_up_to is None
+    assert JobHistory.of(jobs).settled_up_to == 5
+    assert JobHistory.of([*jobs, running]).settled_up_to == 2
+    assert JobHistory.of([]).settled_up_to is None
