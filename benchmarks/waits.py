@@ -156,8 +156,8 @@ def run(candidate: str, arguments: argparse.Namespace, waits: int, *, history: i
                 subprocess.Popen(command, env=env, stdout=output, stderr=errors) as measuring,
             ):
                 while measuring.poll() is None:
-                    # Ten thousand waits of the peer can keep the server from answering anybody else.
-                    with suppress(TimeoutError):
+                    # Ten thousand waits of the peer can keep the server from answering anybody else, to the end.
+                    with suppress(OSError):
                         counts.append((time.time(), sum(control(base_url, "/sandbox")["requests"].values())))
                     if history and time.time() >= next_job:
                         control(base_url, "/sandbox/jobs", past)
@@ -170,10 +170,12 @@ def run(candidate: str, arguments: argparse.Namespace, waits: int, *, history: i
                 *_, last = output
             told = dict(json.loads(last))
             counts = [(at, number) for at, number in counts if told["from"] <= at <= told["to"]]
-            told["requests_per_minute"] = 60 * (counts[-1][1] - counts[0][1]) / (counts[-1][0] - counts[0][0])
-            told["busiest_minute"] = max(
-                behind - before for at, before in counts for later, behind in counts if 0 <= later - at <= _WINDOW
-            )
+            told["requests_per_minute"] = told["busiest_minute"] = float("nan")
+            if len(counts) > 1:
+                told["requests_per_minute"] = 60 * (counts[-1][1] - counts[0][1]) / (counts[-1][0] - counts[0][0])
+                told["busiest_minute"] = max(
+                    behind - before for at, before in counts for later, behind in counts if 0 <= later - at <= _WINDOW
+                )
             return told
         finally:
             server.terminate()
