@@ -227,7 +227,7 @@ class CapillaryApi:
         :raises CapillaryJobNotFoundError: The series has no such job.
         """
         wanted = read_id("job_id", job_id)
-        jobs = yield from self.get_redeem_upload_jobs(coupon_series_id)
+        jobs = yield from self.get_redeem_upload_history(coupon_series_id)
         return find_jobs(jobs, [wanted], coupon_series_id=coupon_series_id)[0]
 
     def get_token(self) -> Exchange[Token]:

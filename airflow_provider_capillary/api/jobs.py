@@ -229,23 +229,38 @@ def _read_row(job: Any, org_id: int | None, coupon_series_id: int | None, timezo
 
 
 def _job_of(row: _Row) -> UploadJob:
-    job_id, status, name, url, org_id, series_id, created, updated, timezone, *files_and_counts, table = row
-    error_file, success_file, total, rows, errors = files_and_counts
+    (
+        job_id,
+        status,
+        uploaded_file_name,
+        uploaded_file_url,
+        org_id,
+        coupon_series_id,
+        created_on,
+        updated_on,
+        timezone,
+        error_file_url,
+        success_file_url,
+        total_uploaded_count,
+        actual_row_count,
+        error_count,
+        upload_table_name,
+    ) = row
     return UploadJob(
         job_id=job_id,
         status=status,
         org_id=org_id,
-        coupon_series_id=series_id,
-        created_on=_moment(created, timezone),
-        updated_on=_moment(updated, timezone),
-        error_file_url=error_file,
-        success_file_url=success_file,
-        uploaded_file_url=url,
-        uploaded_file_name=name,
-        total_uploaded_count=total,
-        actual_row_count=rows,
-        error_count=errors,
-        upload_table_name=table,
+        coupon_series_id=coupon_series_id,
+        created_on=_moment(created_on, timezone),
+        updated_on=_moment(updated_on, timezone),
+        error_file_url=error_file_url,
+        success_file_url=success_file_url,
+        uploaded_file_url=uploaded_file_url,
+        uploaded_file_name=uploaded_file_name,
+        total_uploaded_count=total_uploaded_count,
+        actual_row_count=actual_row_count,
+        error_count=error_count,
+        upload_table_name=upload_table_name,
     )
 
 
@@ -338,7 +353,9 @@ def read_word(name: str, value: Any, words: tuple[str, ...]) -> None:
         raise CapillarySettingsError(f"{name} must be one of {', '.join(words)}, but is {value!r}")
 
 
-def find_jobs(jobs: Iterable[UploadJob], job_ids: Iterable[int], *, coupon_series_id: int | str) -> list[UploadJob]:
+def find_jobs(
+    jobs: JobHistory | Iterable[UploadJob], job_ids: Iterable[int], *, coupon_series_id: int | str
+) -> list[UploadJob]:
     """Return the jobs with these ids, in the order of the ids.
 
     :param jobs: All jobs of the series.
@@ -347,13 +364,14 @@ def find_jobs(jobs: Iterable[UploadJob], job_ids: Iterable[int], *, coupon_serie
     :raises CapillaryJobNotFoundError: The series has not all of them.
     """
     history = JobHistory.of(jobs)
-    found = {job_id: history.get(job_id) for job_id in job_ids}
-    if missing := [str(job_id) for job_id, job in found.items() if job is None]:
+    wanted = list(job_ids)
+    found = [job for job_id in wanted if (job := history.get(job_id)) is not None]
+    if missing := [str(job_id) for job_id in wanted if history.get(job_id) is None]:
         raise CapillaryJobNotFoundError(
             f"coupon series {coupon_series_id} has no redeem upload job {', '.join(missing)}; "
             "check both ids, and that the connection is that of the series' organisation"
         )
-    return [job for job in found.values() if job is not None]
+    return found
 
 
 class JobHistory:
@@ -377,11 +395,13 @@ class JobHistory:
         self._by_name = {name: row for row in reversed(self.rows) for name in row[2:4] if name is not None}
 
     @classmethod
-    def of(cls, jobs: Iterable[UploadJob]) -> JobHistory:
+    def of(cls, jobs: JobHistory | Iterable[UploadJob]) -> JobHistory:
         """Return the history that consists of these jobs.
 
-        :param jobs: The jobs, in any order.
+        :param jobs: The jobs, in any order, or a history, which is returned as it is.
         """
+        if isinstance(jobs, JobHistory):
+            return jobs
         listed = list(jobs)
         rows = (
             (job.job_id, job.status, job.uploaded_file_name, job.uploaded_file_url, index)
@@ -465,7 +485,7 @@ class JobChoice:
         :param jobs: All jobs of the series.
         :param newer_than: Leave out jobs up to this id, where it is known that none of them is meant.
         """
-        history = jobs if isinstance(jobs, JobHistory) else JobHistory.of(jobs)
+        history = JobHistory.of(jobs)
         if self.job_id is not None:
             return history.get(self.job_id)
         floor = max((each for each in (newer_than, self.after_job_id) if each is not None), default=None)

@@ -209,7 +209,7 @@ class RedeemUploadWait:
         :return: How the wait ended, or None where it goes on.
         """
         self.failures = 0
-        history = jobs if isinstance(jobs, JobHistory) else JobHistory.of(jobs)
+        history = JobHistory.of(jobs)
         job = self._choice.pick(history, newer_than=self._none_up_to)
         if job is None:
             # What is settled and not meant will never be: the history of years is gone through once.

@@ -200,7 +200,7 @@ class CapillarySession(requests.Session):
         In place of what requests does: that knows no Capillary headers, and looks for the new host in ~/.netrc.
         """
         asked, url = response.request.url or "", prepared_request.url or ""
-        if self.should_strip_auth(asked, url):  # type: ignore[no-untyped-call]
+        if self.should_strip_auth(asked, url):  # type: ignore[no-untyped-call] # its stubs tell no types
             prepared_request.headers.pop("Authorization", None)
         if not self._settings.is_api_host(prepared_request.url or ""):
             for name in (self._settings.auth_header_name, *self._settings.headers):

@@ -102,7 +102,7 @@ class SandboxServer(ThreadingMixIn, HTTPServer):
     def server_bind(self) -> None:
         """Listen, without the look-up of the own name that HTTPServer does, which can take seconds."""
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.server_name, self.server_port = self.socket.getsockname()[:2]
 
     def serve(self) -> None:
         """Accept connections until :meth:`stop` is called.
@@ -222,7 +222,7 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             self._log(path, outcome, began)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815 - what http.server looks for
 
     def _log(self, path: str, outcome: str, began: float) -> None:
         if self.server.access_log is not None:

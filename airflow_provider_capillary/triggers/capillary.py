@@ -95,7 +95,7 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
         ends_after: float | None = None,
         failures: int = 0,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow tells no types
         self.coupon_series_id = coupon_series_id
         self.job_id = job_id
         self.uploaded_file_name = uploaded_file_name
@@ -138,7 +138,7 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
             outcome = await self._wait()
         except CapillaryError as error:
             outcome = WaitOutcome(kind="error", message=str(error), error=error)
-        except Exception as error:  # noqa: BLE001 - see the class
+        except Exception as error:  # noqa: BLE001 - whatever it is, the sensor has to be told how its wait ended
             outcome = self._unexpected(error)
         yield TriggerEvent(outcome.to_event())
 
@@ -271,14 +271,14 @@ class CapillaryRedeemUploadEventTrigger(BaseEventTrigger):
         poll_interval: float = 60.0,
         backfill: bool = False,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow tells no types
         self.coupon_series_id = read_id("coupon_series_id", coupon_series_id)
         self.capillary_conn_id = capillary_conn_id
         self.poll_interval = _seconds("poll_interval", poll_interval)
         self.backfill = backfill
         self._cursor: WatchCursor | None = None
         self._stored: WatchCursor | None = None
-        self._has_store = False
+        self._store: Any = None
         self._has_told = False
         self._has_warned = False
         self._looks: AsyncGenerator[JobHistory, None] | None = None
@@ -342,7 +342,7 @@ class CapillaryRedeemUploadEventTrigger(BaseEventTrigger):
                         await asyncio.sleep(_PASSED_ON_AFTER)
                     if self._cursor != self._stored:
                         await self._store_cursor(self._cursor)
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:  # noqa: BLE001 - a watch goes on for good, whatever happens to a look
                 self.log.error(
                     "The watch of coupon series %s broke off (%s)", self.coupon_series_id, type(error).__name__
                 )
@@ -380,15 +380,15 @@ class CapillaryRedeemUploadEventTrigger(BaseEventTrigger):
     async def _read_cursor(self) -> None:
         """Find out how far the jobs were told; where that cannot be kept, go by what is in memory."""
         # Its methods to await came with Airflow 3.3.2. The others would block the loop.
-        store: Any = getattr(self, "asset_state_store", None)
-        self._has_store = hasattr(store, "aget")
-        if not self._has_store:
+        store = getattr(self, "asset_state_store", None)
+        self._store = store if hasattr(store, "aget") else None
+        if self._store is None:
             self._warn("this Airflow keeps no state of assets (3.3.2 does)")
-        while self._has_store:
+        while self._store is not None:
             try:
-                value = await store.aget(_CURSOR_KEY)
+                value = await self._store.aget(_CURSOR_KEY)
             except ValueError:
-                self._has_store = False
+                self._store = None
                 self._warn(
                     "several assets share this trigger, and Airflow cannot tell whose state it is; use one asset, or "
                     "give their watchers different poll intervals"
@@ -409,12 +409,12 @@ class CapillaryRedeemUploadEventTrigger(BaseEventTrigger):
             return None
 
     async def _store_cursor(self, cursor: WatchCursor | None) -> None:
-        if cursor is None or not self._has_store:
+        if cursor is None or self._store is None:
             return
         try:
             # A triggerer that stops waits for this, when there is nobody left to answer.
             async with asyncio.timeout(_STORED_WITHIN):
-                await self.asset_state_store.aset(_CURSOR_KEY, cursor.to_dict())  # type: ignore[union-attr]
+                await self._store.aset(_CURSOR_KEY, cursor.to_dict())
         except Exception as error:  # noqa: BLE001 - the next look tries again
             self.log.warning("The cursor cannot be stored (%s), trying again", type(error).__name__)
         else:

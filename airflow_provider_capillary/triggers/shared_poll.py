@@ -150,7 +150,7 @@ class SeriesPoll:
     async def _run(self) -> None:
         hook: CapillaryAsyncHook | None = None
         async with AsyncExitStack() as borrowed:
-            while self._waits:
+            while True:
                 await self._until_due()
                 began = time.monotonic()
                 self._due = float("inf")
@@ -168,9 +168,10 @@ class SeriesPoll:
                         hook = None
                         await borrowed.aclose()
                 await self._publish(look)
-                if self._waits:
-                    interval = min(wait.interval for wait in self._waits)
-                    self.look_within(began + interval - time.monotonic())
+                if not self._waits:
+                    return
+                interval = min(wait.interval for wait in self._waits)
+                self.look_within(began + interval - time.monotonic())
 
     async def _until_due(self) -> None:
         while (pause := self._due - time.monotonic()) > 0:
