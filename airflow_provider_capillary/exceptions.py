@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from airflow.providers.common.compat.sdk import AirflowFailException
-
+from airflow_provider_capillary._airflow_compat import AirflowFailException
 from airflow_provider_capillary.api.errors import (
     CapillaryAccessError,
     CapillaryApiError,

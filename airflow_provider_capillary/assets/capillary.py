@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_provider_capillary.api.envelopes import as_int
+from airflow_provider_capillary.api.errors import CapillarySettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from urllib.parse import SplitResult
 
-    from airflow.sdk import Asset
-
+    from airflow_provider_capillary._airflow_compat import Asset
     from airflow_provider_capillary.api.jobs import UploadJob
 
 _SCHEME = "capillary"
@@ -39,10 +39,17 @@ def capillary_redeem_uploads(
     :param backfill: Whether the first look tells all jobs that were done before; default False.
     :param name: Name of the asset; default: its URI, ``capillary://{connection id}/redeem-uploads/{coupon series}``.
     :param kwargs: What else assets take, such as ``group`` and ``extra``.
-    :raises CapillarySettingsError: ``coupon_series_id`` or ``poll_interval`` cannot be used.
+    :raises CapillarySettingsError: ``coupon_series_id`` or ``poll_interval`` cannot be used, or this Airflow has no
+        asset watchers.
     """
-    from airflow.sdk import Asset, AssetWatcher
+    from airflow_provider_capillary._airflow_compat import HAS_ASSET_WATCHERS
 
+    if not HAS_ASSET_WATCHERS:
+        raise CapillarySettingsError(
+            "capillary_redeem_uploads needs Airflow 3.0 or newer, which can watch assets; use a schedule and "
+            "CapillaryRedeemUploadSensor instead"
+        )
+    from airflow_provider_capillary._airflow_compat import Asset, AssetWatcher
     from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
 
     trigger = CapillaryRedeemUploadEventTrigger(

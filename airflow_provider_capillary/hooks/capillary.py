@@ -7,15 +7,13 @@ time it is parsed.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from airflow.providers.common.compat.sdk import BaseHook, mask_secret
-
+from airflow_provider_capillary._airflow_compat import BaseHook, aget_connection, amask_secret, mask_secret
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError
 
 if TYPE_CHECKING:
@@ -91,6 +89,20 @@ class CapillaryHook(_CapillaryConnection):
     """
 
     _in_process: tuple[int, RequestsDriver, CapillaryApi] | None = None
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the extra fields of the connection form. Called by Airflow before 3.2 only."""
+        from airflow_provider_capillary.hooks.connection_form import form_widgets
+
+        return form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return how the standard fields of the connection form behave. Called by Airflow before 3.2 only."""
+        from airflow_provider_capillary.hooks.connection_form import field_behaviour
+
+        return field_behaviour()
 
     @cached_property
     def settings(self) -> ConnectionSettings:
@@ -256,15 +268,13 @@ class CapillaryAsyncHook(_CapillaryConnection):
 
         :raises CapillarySettingsError: A field of it cannot be used.
         """
-        from airflow.providers.common.compat.connection import get_async_connection
-
         from airflow_provider_capillary.api.settings import ConnectionSettings
         from airflow_provider_capillary.hooks.httpx_driver import HttpxDriver
 
-        connection = await get_async_connection(self.capillary_conn_id, hook=self)
+        connection = await aget_connection(self.capillary_conn_id)
         settings = ConnectionSettings.from_connection(self.capillary_conn_id, connection)
         for secret in settings.secrets:
-            await _amask_secret(secret)
+            await amask_secret(secret)
         self._warn_about(settings)
         self._driver = await HttpxDriver.open(settings, mask=_amask_tail)
         self._capillary = self._api(settings)
@@ -317,16 +327,6 @@ class CapillaryAsyncHook(_CapillaryConnection):
         return self._driver, self._capillary
 
 
-async def _amask_secret(secret: str) -> None:
-    """Mask a secret without a blocking call to the supervisor, which would deadlock on the loop."""
-    try:
-        from airflow.sdk.log import amask_secret
-    except ImportError:  # before Airflow 3.3
-        await asyncio.to_thread(mask_secret, secret)
-    else:
-        await amask_secret(secret)
-
-
 async def _amask_tail(token: str) -> None:
     """Mask the end of a token, which signs it: the rest opens nothing.
 
@@ -334,4 +334,4 @@ async def _amask_tail(token: str) -> None:
     anew for every new one, on the loop. With tokens of 740 characters that takes 0.85 s after 1,000 of them, with 32
     characters of each 0.024 s.
     """
-    await _amask_secret(token[-_TAIL_LENGTH:])
+    await amask_secret(token[-_TAIL_LENGTH:])

@@ -6,8 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import mask_secret
-
+from airflow_provider_capillary._airflow_compat import mask_secret
 from airflow_provider_capillary.api.errors import (
     CapillaryAccessError,
     CapillaryApiError,

@@ -25,7 +25,7 @@ def object_storage_path(uri: str, conn_id: str | None) -> Any:
     :param conn_id: Airflow connection; None for what the machine itself may do.
     :raises AirflowNotFoundException: There is no such connection.
     """
-    from airflow.providers.common.compat.sdk import BaseHook, ObjectStoragePath
+    from airflow_provider_capillary._airflow_compat import BaseHook, ObjectStoragePath
 
     if conn_id is not None:
         # The amazon provider only warns of a connection that is not there, and goes on with the machine's own rights.
@@ -40,7 +40,7 @@ def telling(what: str) -> Iterator[None]:
     :param what: The beginning of the message, such as ``destination s3://lake/errors.csv cannot be written``.
     :raises CapillaryErrorFileError: What the block raised, in its own words behind ``what``.
     """
-    from airflow.providers.common.compat.sdk import AirflowException
+    from airflow_provider_capillary._airflow_compat import AirflowException
 
     try:
         yield

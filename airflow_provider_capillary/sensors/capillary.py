@@ -10,7 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pendulum
-from airflow.providers.common.compat.sdk import (
+
+from airflow_provider_capillary._airflow_compat import (
+    TRIGGERER_RENDERS_TEMPLATES,
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
@@ -18,7 +20,6 @@ from airflow.providers.common.compat.sdk import (
     XComArg,
     conf,
 )
-
 from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError
 from airflow_provider_capillary.api.waiting import (
     RedeemUploadWait,
@@ -32,8 +33,7 @@ from airflow_provider_capillary.hooks.capillary import CapillaryHook
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from airflow.providers.common.compat.sdk import Context
-    from airflow.triggers.base import StartTriggerArgs
+    from airflow_provider_capillary._airflow_compat import Context, StartTriggerArgs
 
 #: The trigger ends on time by itself. Airflow's own deadline, which only says "Trigger timeout", is for the case that
 #: no triggerer is there to do so, and its checks are up to 15 s apart.
@@ -84,6 +84,8 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
         "capillary_conn_id",
     )
     ui_color = "#e4f3e2"
+    #: Whether polls go on in this process although the mode is reschedule.
+    _keeps_slot = False
 
     def __init__(
         self,
@@ -127,6 +129,11 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
     def hook(self) -> CapillaryHook:
         """The hook of the connection."""
         return CapillaryHook(self.capillary_conn_id)
+
+    @property
+    def reschedule(self) -> bool:
+        """Whether the worker slot is given back until the next poll."""
+        return bool(super().reschedule) and not self._keeps_slot
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Look once.
@@ -179,7 +186,8 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
     def _look(self, context: Context) -> WaitOutcome | None:
         wait = self._wait
         # Every look in reschedule mode is a process of its own.
-        store: Any = context.get("task_state_store") if self.reschedule and not self.deferrable else None
+        is_alone = self.mode == "reschedule" and not self.deferrable
+        store: Any = context.get("task_state_store") if is_alone else None
         if store is not None:
             wait.failures = _stored_failures(store, context["ti"].try_number)
         before = wait.failures
@@ -191,6 +199,11 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
             outcome = wait.see_jobs(jobs)
         if store is not None and wait.failures != before:
             store.set(_FAILURES_KEY, [context["ti"].try_number, wait.failures])
+        if is_alone and store is None:
+            # Before Airflow 3.3 nothing outlives a reschedule: each process would count its failed poll as the first.
+            self._keeps_slot = wait.failures > 0 and not self.silent_fail
+            if self._keeps_slot and not before and outcome is None:
+                self.log.info("Keeping the worker slot until a poll succeeds, so that failed polls can be counted")
         return outcome
 
     def _conclude(self, outcome: WaitOutcome) -> dict[str, Any]:
@@ -237,9 +250,9 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
 
     def _arguments_to_start_with(self) -> StartTriggerArgs:
         """Return what the scheduler makes the trigger of, without this code having run on a worker."""
-        from airflow.triggers.base import BaseTrigger, StartTriggerArgs
+        from airflow_provider_capillary._airflow_compat import StartTriggerArgs
 
-        if not hasattr(BaseTrigger, "render_template_fields"):
+        if not TRIGGERER_RENDERS_TEMPLATES:
             raise CapillarySettingsError(
                 "start_from_trigger needs Airflow 3.3 or newer, whose triggerer renders templates; leave it out, and "
                 "the task defers from a worker"

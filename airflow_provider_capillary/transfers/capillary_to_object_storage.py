@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
-
+from airflow_provider_capillary._airflow_compat import AirflowFailException, AirflowSkipException, BaseOperator
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError, CapillarySettingsError
 from airflow_provider_capillary.api.jobs import JOB_FILES, find_jobs, read_id, read_ids, read_word
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO
 
-    from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from airflow_provider_capillary._airflow_compat import Context
     from airflow_provider_capillary.api.jobs import JobFile, UploadJob
     from airflow_provider_capillary.transfers.stores.base import ObjectLocation
     from airflow_provider_capillary.transfers.whole_object import Sink
@@ -284,7 +283,7 @@ class CapillaryErrorFileToObjectStorageOperator(BaseOperator):
 
     def _tell(self, context: Context, xcom: Any, extra: dict[str, Any]) -> None:
         """Hand on to downstream tasks, and with the assets that this task updates, what was pulled."""
-        from airflow.providers.common.compat.sdk import Asset
+        from airflow_provider_capillary._airflow_compat import Asset
 
         context["ti"].xcom_push(key="error_file", value=xcom)
         for outlet in self.outlets:

@@ -23,19 +23,18 @@ def lineage_of(files: Iterable[PulledFile], *, api_host: str) -> OperatorLineage
     :param files: The files.
     :param api_host: Host of the Capillary cluster.
     """
-    from airflow.providers.common.compat.openlineage.facet import (
-        InputDataset,
-        OutputDataset,
-        OutputStatisticsOutputDatasetFacet,
-    )
     from airflow.providers.openlineage.extractors import OperatorLineage
+    from openlineage.client.event_v2 import InputDataset, OutputDataset
+    from openlineage.client.facet_v2 import output_statistics_output_dataset
 
     inputs, outputs = [], []
     for file in files:
         source = f"redeem-uploads/{file.coupon_series_id}/{file.job_id}/{file.which}"
         inputs.append(InputDataset(namespace=f"capillary://{api_host}", name=source))
         namespace, name = dataset_name(file.location)
-        statistics = OutputStatisticsOutputDatasetFacet(rowCount=file.lines, size=file.size_bytes, fileCount=1)
+        statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
+            rowCount=file.lines, size=file.size_bytes, fileCount=1
+        )
         outputs.append(OutputDataset(namespace=namespace, name=name, outputFacets={"outputStatistics": statistics}))
     return OperatorLineage(inputs=inputs, outputs=outputs)
 

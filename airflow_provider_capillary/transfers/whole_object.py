@@ -72,7 +72,7 @@ def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLo
         parts = urlsplit(uri)
     except ValueError:
         raise CapillarySettingsError("destination is a malformed URI") from None
-    from airflow.sdk.io import has_fs
+    from airflow_provider_capillary._airflow_compat import has_fs
 
     scheme = parts.scheme.lower()
     userinfo, _, authority = parts.netloc.rpartition("@")

@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pendulum
-from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
+from airflow_provider_capillary._airflow_compat import BaseEventTrigger, BaseTrigger, TriggerEvent
 from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError
 from airflow_provider_capillary.api.jobs import read_id
 from airflow_provider_capillary.api.waiting import RedeemUploadWait, WaitOptions, WaitOutcome
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Hashable
     from datetime import datetime
 
-    from airflow.triggers.shared_stream import SharedStreamProducer
-
+    from airflow_provider_capillary._airflow_compat import SharedStreamProducer
     from airflow_provider_capillary.api.jobs import JobHistory
     from airflow_provider_capillary.triggers.shared_poll import Look, PollMembership
     from airflow_provider_capillary.triggers.watch_stream import Delivery

@@ -7,15 +7,13 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow.triggers.shared_stream import SharedStreamProducer
-
+from airflow_provider_capillary._airflow_compat import SharedStreamProducer
 from airflow_provider_capillary.triggers.shared_poll import follow_series
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
-    from airflow.triggers.shared_stream import AdvanceItem
-
+    from airflow_provider_capillary._airflow_compat import AdvanceItem
     from airflow_provider_capillary.api.jobs import JobHistory
 
 log = logging.getLogger(__name__)

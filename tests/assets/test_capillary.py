@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import Asset
 
 from airflow_provider_capillary.api.errors import CapillarySettingsError
 from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.assets.capillary import capillary_redeem_uploads, finished_redeem_uploads
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
+from tests.airflow_compat import Asset
 
 
 def test_one_line_makes_asset_and_watcher() -> None:

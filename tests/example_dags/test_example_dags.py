@@ -20,6 +20,7 @@ from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.transfers.capillary_to_object_storage import (
     CapillaryErrorFileToObjectStorageOperator,
 )
+from tests.airflow_compat import load_dags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,11 +58,7 @@ def finishing_once_looked_at(sandbox: Sandbox, job: SandboxJob) -> Iterator[None
 
 def run_dag(name: str, conf: dict[str, Any], *, poke_interval: float = 1.0) -> dict[str, Any]:
     """Run an example DAG to its end; return the states of its tasks and their XComs."""
-    from airflow.dag_processing.dagbag import DagBag
-
-    bag = DagBag(dag_folder=str(EXAMPLES / f"{name}.py"), bundle_path=EXAMPLES, bundle_name="dags-folder")
-    assert bag.import_errors == {}
-    dag = bag.dags[name]
+    dag = load_dags(EXAMPLES / f"{name}.py")[name]
     # As shipped it is fit for a night, not for a test.
     dag.task_dict["wait"].poke_interval = poke_interval
     run = dag.test(run_conf=conf)
@@ -160,12 +157,8 @@ class TestByEventDag:
 
     @pytest.fixture
     def dag(self, monkeypatch: pytest.MonkeyPatch) -> Any:
-        from airflow.dag_processing.dagbag import DagBag
-
         name = "capillary_redeem_errors_by_event"
-        bag = DagBag(dag_folder=str(EXAMPLES / f"{name}.py"), bundle_path=EXAMPLES, bundle_name="dags-folder")
-        assert bag.import_errors == {}
-        return bag.dags[name]
+        return load_dags(EXAMPLES / f"{name}.py")[name]
 
     def test_it_is_scheduled_by_the_redeem_uploads_of_the_series(self, dag: Any) -> None:
         from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger

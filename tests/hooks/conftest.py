@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
-from airflow.sdk._shared.secrets_masker import reset_secrets_masker
 
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.hooks.connection_state import forget_connection_states
 from airflow_provider_capillary.sandbox import Sandbox
+from tests.airflow_compat import reset_secrets_masker
 from tests.hooks.clients import ASYNC, CONN_ID, QUICK, SYNC, Client
 
 if TYPE_CHECKING:

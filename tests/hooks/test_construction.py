@@ -11,10 +11,10 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_provider_capillary.exceptions import CapillarySettingsError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
+from tests.airflow_compat import AirflowNotFoundException
 from tests.hooks.clients import CONN_ID, SERIES, TOKEN_HEADER
 
 if TYPE_CHECKING:

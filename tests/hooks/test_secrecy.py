@@ -11,8 +11,6 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk._shared.secrets_masker import _secrets_masker
-from airflow.sdk.log import redact
 
 from airflow_provider_capillary.api.messages import Answer, ApiRequest
 from airflow_provider_capillary.api.retry import RetryPolicy
@@ -20,6 +18,7 @@ from airflow_provider_capillary.exceptions import CapillaryError, CapillaryTrans
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook, _amask_tail
 from airflow_provider_capillary.hooks.connection_state import connection_state
 from airflow_provider_capillary.sandbox import Fault, Sandbox
+from tests.airflow_compat import _secrets_masker, redact
 from tests.hooks.clients import QUICK, SERIES
 from tests.hooks.servers import closed_port
 from tests.hooks.test_error_files import job_at

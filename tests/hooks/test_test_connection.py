@@ -10,11 +10,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk import Connection
 
 from airflow_provider_capillary.hooks import capillary as module
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault, Sandbox
+from tests.airflow_compat import Connection
 from tests.hooks.clients import CONN_ID, SERIES
 from tests.hooks.servers import answering, closed_port, silent
 

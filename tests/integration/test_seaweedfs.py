@@ -11,7 +11,7 @@ import pytest
 from tests.integration.seaweedfs import SeaweedFS
 
 if TYPE_CHECKING:
-    from airflow.sdk import ObjectStoragePath
+    from tests.airflow_compat import ObjectStoragePath
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def key() -> str:
 
 @pytest.fixture
 def path(s3: SeaweedFS, aws_connection: str, key: str) -> ObjectStoragePath:
-    from airflow.sdk import ObjectStoragePath
+    from tests.airflow_compat import ObjectStoragePath
 
     return ObjectStoragePath(s3.uri(key), conn_id=aws_connection)
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import timezone
-from airflow.sdk.exceptions import (
+from tests.airflow_compat import (
     AirflowFailException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
     TaskDeferred,
+    timezone,
 )
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_provider_capillary.api.errors import CapillarySettingsError
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+from tests.airflow_compat import TaskDeferred
 from tests.sensors.running import MODES, End, StateStore, TaskInstance, run_to_end
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk import DAG, XComArg, task
 
 from airflow_provider_capillary.api.errors import CapillarySettingsError
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+from tests.airflow_compat import DAG, DagSerialization, XComArg, needs_start_from_trigger, task
 
 if TYPE_CHECKING:
     from airflow.triggers.base import StartTriggerArgs
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SERIES = 535512
 
-pytestmark = pytest.mark.usefixtures("capillary_connection", "quick_retries")
+pytestmark = [pytest.mark.usefixtures("capillary_connection", "quick_retries"), needs_start_from_trigger]
 
 
 def dag_with(**given: Any) -> DAG:
@@ -35,8 +35,6 @@ def dag_with(**given: Any) -> DAG:
 
 def start_of(dag: DAG) -> tuple[Any, StartTriggerArgs]:
     """Return the task as the scheduler sees it, and what it starts it with."""
-    from airflow.serialization.serialized_objects import DagSerialization
-
     encoded = json.loads(json.dumps(DagSerialization.to_dict(dag)))
     task = DagSerialization.from_dict(encoded).get_task("wait")
     assert task.start_from_trigger is True
@@ -207,18 +205,6 @@ def test_outputs_that_were_put_together_are_refused_when_the_dag_is_parsed() -> 
                 task_id="wait", coupon_series_id=SERIES, job_id=XComArg(outputs.operator).map(int),
                 start_from_trigger=True,
             )  # fmt: skip
-
-
-def test_an_airflow_that_renders_no_templates_in_the_triggerer_is_told_when_the_dag_is_parsed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from airflow.triggers.base import BaseTrigger
-
-    # As in 3.2 and before, where the triggerer hands templates on as they are.
-    monkeypatch.delattr(BaseTrigger, "render_template_fields")
-
-    with pytest.raises(CapillarySettingsError, match=r"start_from_trigger needs Airflow 3\.3 or newer"):
-        dag_with()
 
 
 def test_it_contradicts_a_wait_on_the_worker() -> None:

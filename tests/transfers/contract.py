@@ -16,12 +16,12 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
-from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.transfers import part_writer, whole_object
 from airflow_provider_capillary.transfers.stores import azure, local, s3, staged
+from tests.airflow_compat import AirflowTaskTimeout
 from tests.transfers.running import (
     LARGE,
     MIB,

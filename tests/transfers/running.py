@@ -14,11 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk._shared.secrets_masker import reset_secrets_masker
-
 from airflow_provider_capillary.api.retry import RetryPolicy
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
+from tests.airflow_compat import reset_secrets_masker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

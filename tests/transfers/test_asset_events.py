@@ -8,10 +8,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk import Asset, AssetAlias
-from airflow.sdk.exceptions import AirflowSkipException
-from airflow.sdk.execution_time.context import OutletEventAccessors
 
+from tests.airflow_compat import AirflowSkipException, AssetAlias, OutletEventAccessors, asset
 from tests.transfers.running import SERIES, SMALL, Run
 
 if TYPE_CHECKING:
@@ -20,8 +18,8 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.sandbox import Sandbox, SandboxJob
     from tests.transfers.stores import LocalFolder
 
-ERRORS = Asset(name="redeem errors", uri="s3://lake/capillary/redeem-errors")
-OTHER = Asset(name="what else is made of them", uri="s3://lake/other")
+ERRORS = asset(name="redeem errors", uri="s3://lake/capillary/redeem-errors")
+OTHER = asset(name="what else is made of them", uri="s3://lake/other")
 
 DAG_FILE = """
 from datetime import datetime

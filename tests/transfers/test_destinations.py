@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk import ObjectStoragePath
 
 from airflow_provider_capillary.exceptions import CapillarySettingsError
+from tests.airflow_compat import ObjectStoragePath
 from tests.transfers.running import SERIES, Run
 
 if TYPE_CHECKING:

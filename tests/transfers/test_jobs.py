@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError, CapillaryJobNotFoundError
 from airflow_provider_capillary.sandbox import Fault
+from tests.airflow_compat import AirflowFailException, AirflowSkipException
 from tests.transfers.running import SERIES, SMALL, Run, pull
 from tests.transfers.stores import Content
 

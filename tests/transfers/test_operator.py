@@ -10,11 +10,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk import DAG
-from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
+from tests.airflow_compat import DAG, BaseOperator, DagSerialization
 from tests.transfers.running import SERIES, SMALL, TaskInstance
 from tests.transfers.stores import Content
 
@@ -177,11 +176,9 @@ def test_it_survives_the_serialization_of_its_dag(dag: DAG) -> None:
 
 
 def test_its_output_may_be_handed_to_the_next_task(dag: DAG) -> None:
-    from airflow.providers.standard.operators.empty import EmptyOperator
-
     operator = make(dag)
     with dag:
-        after = EmptyOperator(task_id="load")
+        after = BaseOperator(task_id="load")
         after.doc = operator.output
         operator >> after
 

@@ -11,11 +11,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk import Asset
-from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_provider_capillary.exceptions import CapillaryError
 from airflow_provider_capillary.sandbox import Fault
+from tests.airflow_compat import OutletEventAccessors, asset, redact
 from tests.transfers.running import SERIES, Run, connect, file_url
 
 if TYPE_CHECKING:
@@ -116,15 +115,15 @@ def test_no_row_is_in_the_log_xcoms_or_events_of_several_files_that_take_long(
     files: Any = {f"{name}_file": CONTENT for name in ("error", "success", "uploaded")}
     jobs = [sandbox.add_job(SERIES, errors=1, **files) for _ in range(2)]
     nobody: Any = SimpleNamespace(coupon_series_id=SERIES, job_id=None)
-    asset, events = Asset(name="errors", uri="s3://lake/errors"), OutletEventAccessors()
-    run = Run(nobody, store.folder, job_ids=[job.job_id for job in jobs], which=which, outlets=[asset])
+    errors, events = asset("errors", "s3://lake/errors"), OutletEventAccessors()
+    run = Run(nobody, store.folder, job_ids=[job.job_id for job in jobs], which=which, outlets=[errors])
     run.operator._clock = itertools.count(0, 11).__next__
     context: Any = {"ti": run.ti, "outlet_events": events}
 
     result = run.operator.execute(context)
 
     logged = said()
-    told = [logged, repr(result), repr(run.xcoms), repr(events[asset].extra)]
+    told = [logged, repr(result), repr(run.xcoms), repr(events[errors].extra)]
     assert all(str(job.job_id) in each for each in told for job in jobs)
     assert logged.count(" bytes after ") == 2
     for secret in (ROW, "Coupon is expired", SECRET, *sandbox.tokens_issued):
@@ -136,8 +135,6 @@ def test_the_query_of_a_signed_url_is_masked_even_in_the_debug_log_of_the_http_l
     sandbox: Sandbox, store: LocalFolder, said: Callable[[], str], is_broken: bool
 ) -> None:
     # urllib3 logs the path with its query at DEBUG. Airflow hides what it was told to be a secret.
-    from airflow.sdk.log import redact
-
     job = sandbox.add_job(SERIES, errors=1, error_file=CONTENT, error_file_url=f"{file_url(sandbox)}?sig={SIGNATURE}")
     if is_broken:
         sandbox.inject(Fault("reset", endpoint="files", times=None))

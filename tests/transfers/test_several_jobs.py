@@ -8,8 +8,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_capillary.exceptions import (
     CapillaryErrorFileError,
@@ -18,6 +16,7 @@ from airflow_provider_capillary.exceptions import (
 )
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
+from tests.airflow_compat import DAG, AirflowFailException, AirflowSkipException
 from tests.transfers.running import SERIES, Run
 from tests.transfers.stores import Content
 

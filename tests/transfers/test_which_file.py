@@ -7,10 +7,10 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_capillary.exceptions import CapillaryErrorFileError, CapillarySettingsError
 from airflow_provider_capillary.sandbox import Fault
+from tests.airflow_compat import AirflowFailException, AirflowSkipException
 from tests.transfers.running import SERIES, Run, pull
 from tests.transfers.stores import Content
 from tests.transfers.test_jobs import tell_instead

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where Airflow keeps the names that this package uses, from 2.11 on. No other module of the package knows.
+
+``apache-airflow-providers-common-compat`` has such a table too, but each Airflow's own constraints pin a release of it
+that is older than the table that the next Airflow needs. A name is imported when it is first asked for, because some
+of their modules are slow to import and a DAG file needs few of them.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow import __version__ as _airflow_version
+
+if TYPE_CHECKING:
+    from airflow.sdk import Asset as Asset
+    from airflow.sdk import AssetWatcher as AssetWatcher
+    from airflow.sdk import BaseHook as BaseHook
+    from airflow.sdk import BaseOperator as BaseOperator
+    from airflow.sdk import BaseSensorOperator as BaseSensorOperator
+    from airflow.sdk import Context as Context
+    from airflow.sdk import ObjectStoragePath as ObjectStoragePath
+    from airflow.sdk import PokeReturnValue as PokeReturnValue
+    from airflow.sdk import XComArg as XComArg
+    from airflow.sdk.configuration import conf as conf
+    from airflow.sdk.exceptions import AirflowException as AirflowException
+    from airflow.sdk.exceptions import AirflowFailException as AirflowFailException
+    from airflow.sdk.exceptions import AirflowNotFoundException as AirflowNotFoundException
+    from airflow.sdk.exceptions import AirflowSensorTimeout as AirflowSensorTimeout
+    from airflow.sdk.exceptions import AirflowSkipException as AirflowSkipException
+    from airflow.sdk.io import has_fs as has_fs
+    from airflow.sdk.log import mask_secret as mask_secret
+    from airflow.triggers.base import BaseEventTrigger as BaseEventTrigger
+    from airflow.triggers.base import BaseTrigger as BaseTrigger
+    from airflow.triggers.base import StartTriggerArgs as StartTriggerArgs
+    from airflow.triggers.base import TriggerEvent as TriggerEvent
+    from airflow.triggers.shared_stream import AdvanceItem as AdvanceItem
+    from airflow.triggers.shared_stream import SharedStreamProducer as SharedStreamProducer
+
+AIRFLOW_VERSION: Final = tuple(int(part) for part in re.findall(r"\d+", _airflow_version)[:3])
+
+#: Asset watchers, and events that start DAGs.
+HAS_ASSET_WATCHERS: Final = AIRFLOW_VERSION >= (3, 0)
+#: The triggerer renders the templates of a task that starts there.
+TRIGGERER_RENDERS_TEMPLATES: Final = AIRFLOW_VERSION >= (3, 3)
+#: Tasks have a store that outlives a reschedule and a try.
+HAS_TASK_STATE_STORE: Final = AIRFLOW_VERSION >= (3, 3)
+
+_EXCEPTIONS: Final = ((3, 2), "airflow.sdk.exceptions", "airflow.exceptions")
+_TRIGGERS: Final = ((2, 11), "airflow.triggers.base", "")
+#: Name -> the Airflow since which it has its home of today, that home, and the one before. A name that was called
+#: otherwise there follows the colon; without a home there is no such thing in that Airflow.
+_HOMES: Final[dict[str, tuple[tuple[int, int], str, str]]] = {
+    "AirflowException": _EXCEPTIONS,
+    "AirflowFailException": _EXCEPTIONS,
+    "AirflowNotFoundException": _EXCEPTIONS,
+    "AirflowSensorTimeout": _EXCEPTIONS,
+    "AirflowSkipException": _EXCEPTIONS,
+    "Asset": ((3, 0), "airflow.sdk", "airflow.datasets:Dataset"),
+    "AssetWatcher": ((3, 0), "airflow.sdk", ""),
+    "BaseEventTrigger": ((3, 0), "airflow.triggers.base", "airflow.triggers.base:BaseTrigger"),
+    "BaseHook": ((3, 1), "airflow.sdk", "airflow.hooks.base"),
+    "BaseOperator": ((3, 0), "airflow.sdk", "airflow.models.baseoperator"),
+    "BaseSensorOperator": ((3, 0), "airflow.sdk", "airflow.sensors.base"),
+    "BaseTrigger": _TRIGGERS,
+    "ObjectStoragePath": ((3, 0), "airflow.sdk", "airflow.io.path"),
+    "PokeReturnValue": ((3, 0), "airflow.sdk", "airflow.sensors.base"),
+    "SharedStreamProducer": ((3, 3), "airflow.triggers.shared_stream", ""),
+    "StartTriggerArgs": _TRIGGERS,
+    "TriggerEvent": _TRIGGERS,
+    "XComArg": ((3, 0), "airflow.sdk", "airflow.models.xcom_arg"),
+    "conf": ((3, 2), "airflow.sdk.configuration", "airflow.configuration"),
+    "has_fs": ((3, 1), "airflow.sdk.io", "airflow.io"),
+    "mask_secret": ((3, 0), "airflow.sdk.log", "airflow.utils.log.secrets_masker"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _resolve(name)
+
+
+def _resolve(name: str) -> Any:
+    since, home, before = _HOMES[name]
+    module, _, called = (home if since <= AIRFLOW_VERSION else before).partition(":")
+    if not module:
+        raise ImportError(f"{name} needs Airflow {since[0]}.{since[1]} or newer; this is {_airflow_version}")
+    value = globals()[name] = getattr(import_module(module), called or name)
+    return value
+
+
+async def aget_connection(conn_id: str) -> Any:
+    """Return an Airflow connection without blocking the event loop.
+
+    :param conn_id: Id of the connection.
+    :raises AirflowNotFoundException: There is no such connection.
+    """
+    if AIRFLOW_VERSION >= (3, 1):
+        return await _resolve("BaseHook").aget_connection(conn_id)
+    return await _in_thread_of_the_loop(_resolve("BaseHook").get_connection, conn_id)
+
+
+async def amask_secret(secret: str) -> None:
+    """Keep a secret out of the logs of the triggerer without blocking the event loop.
+
+    :param secret: The secret.
+    """
+    if AIRFLOW_VERSION >= (3, 3):
+        await import_module("airflow.sdk.log").amask_secret(secret)
+    else:
+        await _in_thread_of_the_loop(_resolve("mask_secret"), secret)
+
+
+async def _in_thread_of_the_loop(function: Any, *args: Any) -> Any:
+    """Call a function that may talk to Airflow's supervisor.
+
+    Airflow 3.0 to 3.2 sends from a thread by ``async_to_sync``, which finds its way back to the loop that owns the
+    connection only from threads that asgiref started. From one of ``asyncio.to_thread`` it reads the answer on a loop
+    of its own, takes that of somebody else, and the triggerer dies ("Response read out of order").
+    """
+    from asgiref.sync import sync_to_async
+
+    return await sync_to_async(function)(*args)

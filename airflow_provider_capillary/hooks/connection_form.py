@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The connection form of Airflow before 3.2, made from the description that newer releases read themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_capillary.get_provider_info import get_provider_info
+
+
+def form_widgets() -> dict[str, Any]:
+    """Return the extra fields of the form as WTForms fields, by their key in extra.
+
+    Needs ``wtforms`` and ``flask_appbuilder``, which come with Airflow 2.11 and with the FAB provider. Airflow 3.1 puts
+    stand-ins in their place, and knows these three kinds of field only. A field that holds an object is left out:
+    these forms would write it back in Python's notation, so it is edited in *Extra*.
+    """
+    from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+    from wtforms import BooleanField, IntegerField, StringField
+    from wtforms.validators import Optional
+
+    widgets = {}
+    for key, field in _connection_type()["conn-fields"].items():
+        kind = field["schema"]["type"][0]
+        text = {"label": field["label"], "description": field["description"]}
+        if kind == "boolean":
+            widgets[key] = BooleanField(**text)
+        elif kind == "integer":
+            widgets[key] = IntegerField(**text, widget=BS3TextFieldWidget(), validators=[Optional()])
+        elif kind != "object":
+            widgets[key] = StringField(**text, widget=BS3TextFieldWidget(), validators=[Optional()])
+    return widgets
+
+
+def field_behaviour() -> dict[str, Any]:
+    """Return which standard fields are hidden, what the others are called, and what they suggest."""
+    behaviour = _connection_type()["ui-field-behaviour"]
+    return {name.replace("-", "_"): value for name, value in behaviour.items()}
+
+
+def _connection_type() -> Any:
+    info: Any = get_provider_info()
+    return info["connection-types"][0]

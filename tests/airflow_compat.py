@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where Airflow keeps the names that only tests use, from 2.11 on; and what its versions do in ways of their own."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_capillary._airflow_compat import (
+    AIRFLOW_VERSION,
+    HAS_ASSET_WATCHERS,
+    HAS_TASK_STATE_STORE,
+    TRIGGERER_RENDERS_TEMPLATES,
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    Asset,
+    BaseHook,
+    BaseOperator,
+    BaseTrigger,
+    ObjectStoragePath,
+    XComArg,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IS_AIRFLOW_2 = AIRFLOW_VERSION < (3, 0)
+#: A state store of assets that can be awaited.
+HAS_ASSET_STATE_STORE = AIRFLOW_VERSION >= (3, 3, 2)
+#: Watchers of one series share a stream, whose events are acknowledged.
+HAS_SHARED_STREAMS = AIRFLOW_VERSION >= (3, 3)
+#: Airflow reads the connection form from provider info, and not from the hook.
+FORM_IS_IN_PROVIDER_INFO = AIRFLOW_VERSION >= (3, 2)
+
+needs_asset_watchers = pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="asset watchers came with Airflow 3.0")
+needs_start_from_trigger = pytest.mark.skipif(
+    not TRIGGERER_RENDERS_TEMPLATES, reason="the triggerer renders templates since Airflow 3.3"
+)
+needs_asset_state_store = pytest.mark.skipif(
+    not HAS_ASSET_STATE_STORE, reason="the state store of assets can be awaited since Airflow 3.3.2"
+)
+needs_shared_streams = pytest.mark.skipif(not HAS_SHARED_STREAMS, reason="shared streams came with Airflow 3.3")
+
+
+def _named(name: str, *modules: str) -> Any:
+    for module in modules:
+        try:
+            return getattr(import_module(module), name)
+        except (ImportError, AttributeError):
+            continue
+    raise ImportError(f"{name} is in none of {', '.join(modules)}")
+
+
+_EXCEPTIONS = ("airflow.exceptions",) if AIRFLOW_VERSION < (3, 2) else ("airflow.sdk.exceptions",)
+AirflowRescheduleException = _named("AirflowRescheduleException", *_EXCEPTIONS)
+AirflowTaskTimeout = _named("AirflowTaskTimeout", *_EXCEPTIONS)
+TaskDeferred = _named("TaskDeferred", *_EXCEPTIONS)
+
+if IS_AIRFLOW_2:
+    from airflow.datasets import DatasetAlias as AssetAlias
+    from airflow.decorators import task
+    from airflow.models.connection import Connection
+    from airflow.models.dag import DAG
+    from airflow.utils import timezone
+    from airflow.utils.context import OutletEventAccessors
+else:
+    from airflow.sdk import DAG, AssetAlias, Connection, task
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+
+    timezone = _named("timezone", "airflow.sdk", "airflow.utils")
+
+#: Turns a DAG into what Airflow stores of it, and back.
+DagSerialization = _named(
+    "SerializedDAG" if AIRFLOW_VERSION < (3, 2) else "DagSerialization", "airflow.serialization.serialized_objects"
+)
+
+_MASKERS = (
+    "airflow.sdk._shared.secrets_masker",
+    "airflow.sdk.execution_time.secrets_masker",
+    "airflow.utils.log.secrets_masker",
+)
+_secrets_masker = _named("_secrets_masker", *_MASKERS)
+redact = _named("redact", "airflow.sdk.log", *_MASKERS)
+should_hide_value_for_key = _named("should_hide_value_for_key", *_MASKERS)
+
+
+def reset_secrets_masker() -> None:
+    """Forget all masks. Airflow keeps every secret of a process in one regular expression."""
+    masker = _secrets_masker()
+    masker.patterns = set()
+    masker.replacer = None
+
+
+def asset(name: str, uri: str) -> Asset:
+    """Return an asset; Airflow 2 calls it a dataset, which has no name."""
+    return Asset(uri) if IS_AIRFLOW_2 else Asset(name=name, uri=uri)
+
+
+def load_dags(folder: Path, bundle: str = "dags-folder") -> Any:
+    """Return the DAGs of a file or folder by id, as Airflow itself reads them.
+
+    :param folder: The file or folder.
+    :param bundle: Name of its DAG bundle; Airflow 2 has none.
+    """
+    dag_bag = _named("DagBag", "airflow.dag_processing.dagbag", "airflow.models.dagbag")
+    arguments: dict[str, Any] = {"dag_folder": str(folder), "include_examples": False}
+    if AIRFLOW_VERSION >= (3, 2):
+        arguments |= {"bundle_path": folder if folder.is_dir() else folder.parent, "bundle_name": bundle}
+    bag = dag_bag(**arguments)
+    assert bag.import_errors == {}
+    return bag.dags
+
+
+__all__ = [
+    "AIRFLOW_VERSION",
+    "DAG",
+    "FORM_IS_IN_PROVIDER_INFO",
+    "HAS_ASSET_STATE_STORE",
+    "HAS_ASSET_WATCHERS",
+    "HAS_SHARED_STREAMS",
+    "HAS_TASK_STATE_STORE",
+    "IS_AIRFLOW_2",
+    "TRIGGERER_RENDERS_TEMPLATES",
+    "AirflowException",
+    "AirflowFailException",
+    "AirflowNotFoundException",
+    "AirflowRescheduleException",
+    "AirflowSensorTimeout",
+    "AirflowSkipException",
+    "AirflowTaskTimeout",
+    "Asset",
+    "AssetAlias",
+    "BaseHook",
+    "BaseOperator",
+    "BaseTrigger",
+    "Connection",
+    "DagSerialization",
+    "ObjectStoragePath",
+    "OutletEventAccessors",
+    "TaskDeferred",
+    "XComArg",
+    "_secrets_masker",
+    "asset",
+    "load_dags",
+    "needs_asset_state_store",
+    "needs_asset_watchers",
+    "needs_shared_streams",
+    "needs_start_from_trigger",
+    "redact",
+    "reset_secrets_masker",
+    "should_hide_value_for_key",
+    "task",
+    "timezone",
+]
