@@ -35,7 +35,7 @@ from airflow_provider_capillary.api.errors import (
     CapillaryTransportError,
 )
 from airflow_provider_capillary.api.jobs import find_jobs, read_history, read_id, read_jobs
-from airflow_provider_capillary.api.messages import Answer, ApiRequest, Fault, without_query
+from airflow_provider_capillary.api.messages import Answer, ApiRequest, Fault, proxy_wants_credentials, without_query
 from airflow_provider_capillary.api.retry import RetryPolicy, parse_retry_after
 from airflow_provider_capillary.api.tokens import Token, TokenKeeper, TokenRefresh, make_token
 
@@ -380,6 +380,8 @@ class CapillaryApi:
                 is_capillary=is_capillary,
             )
             got = yield Send(self._dressed(request, token))
+            if isinstance(got, Answer) and got.status == 407:
+                got = proxy_wants_credentials()
             retry_after: float | None = None
             try:
                 if isinstance(got, Fault):

@@ -71,6 +71,19 @@ class Fault:
     is_transient: bool = True
 
 
+def proxy_wants_credentials(source: str = "") -> Fault:
+    """Return what to report for HTTP 407, which only a proxy sends, in place of the host's answer.
+
+    :param source: Where the proxy was set, where that is known.
+    """
+    where = source or "the environment variable that names it, such as HTTPS_PROXY"
+    return Fault(
+        "the proxy does not accept its user name and password, or was sent none (HTTP 407); write them into "
+        f"{where}, as in http://user:password@host:port",
+        is_transient=False,
+    )
+
+
 def without_query(url: str) -> str:
     """Return a URL fit for a log: no credentials, query or fragment (a signed URL's signature is in its query)."""
     try:

@@ -3,76 +3,103 @@
 
 from __future__ import annotations
 
-import os
-import ssl
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_capillary import __version__
-from airflow_provider_capillary.api.errors import CapillarySettingsError
-from airflow_provider_capillary.api.messages import Fault
+from airflow_provider_capillary.api.messages import Fault, proxy_wants_credentials
 
 if TYPE_CHECKING:
     from airflow_provider_capillary.api.settings import ConnectionSettings
+    from airflow_provider_capillary.hooks.environment import Proxy
 
 USER_AGENT = f"airflow-provider-capillary/{__version__}"
 #: An answer that is not a file has to be whole within this many timeouts, however slowly it drips in.
 OVERALL_TIMEOUTS = 5
 
-UNTRUSTED = Fault("the TLS certificate of the host is not trusted; see field 'Verify TLS'", is_transient=False)
-UNRESOLVED = Fault("the host name cannot be resolved")
-UNREACHABLE = Fault("the host cannot be reached")
-BROKE_OFF = Fault("the connection broke off")
 UNDECODABLE = Fault("the answer cannot be decompressed")
-NO_HANDSHAKE = Fault("the TLS handshake failed")
-PROXY_REFUSED = Fault("the proxy did not pass the request on")
+#: Statuses with which a proxy may refuse a request now and pass it on later.
+_PASSING_REFUSALS = frozenset({408, 425, 429})
 
 
-def timed_out(settings: ConnectionSettings) -> Fault:
+def timed_out(settings: ConnectionSettings, proxy: Proxy | None) -> Fault:
     """Return what to report where an answer took too long.
 
     :param settings: The connection.
+    :param proxy: The proxy that the request went through.
     """
-    return Fault(f"no answer within {settings.timeout_seconds:g} seconds")
+    through = "" if proxy is None else f" through {proxy}"
+    return Fault(f"no answer within {settings.timeout_seconds:g} seconds{through}")
+
+
+def broke_off(proxy: Proxy | None) -> Fault:
+    """Return what to report where a connection ended too early.
+
+    :param proxy: The proxy that the request went through.
+    """
+    return Fault("the connection broke off" if proxy is None else f"the connection through {proxy} broke off")
+
+
+def unresolved(proxy: Proxy | None) -> Fault:
+    """Return what to report where a name has no address.
+
+    :param proxy: The proxy that the request went through. Only its name is resolved here.
+    """
+    return Fault(f"the {'host name' if proxy is None else f'name of {proxy}'} cannot be resolved")
+
+
+def unreachable(proxy: Proxy | None) -> Fault:
+    """Return what to report where no connection could be made.
+
+    :param proxy: The proxy that the request went through. Nothing else is connected to then.
+    """
+    return Fault(f"{'the host' if proxy is None else proxy} cannot be reached")
+
+
+def untrusted(proxy: Proxy | None) -> Fault:
+    """Return what to report where a certificate is not trusted.
+
+    :param proxy: The proxy that the request went through.
+    """
+    return Fault(
+        f"the TLS certificate of {_tls_peer(proxy)} is not trusted; see field 'Verify TLS'", is_transient=False
+    )
+
+
+def no_handshake(proxy: Proxy | None) -> Fault:
+    """Return what to report where TLS could not be agreed on.
+
+    :param proxy: The proxy that the request went through.
+    """
+    if proxy is None or proxy.scheme != "https":
+        return Fault("the TLS handshake failed")
+    return Fault(f"the TLS handshake with {_tls_peer(proxy)} failed; write http:// for a proxy that does not speak TLS")
+
+
+def proxy_refused(proxy: Proxy | None, status: int | None = None) -> Fault:
+    """Return what to report where a proxy answered, but not with a way to the host.
+
+    :param proxy: The proxy.
+    :param status: HTTP status of its answer.
+    """
+    source = "" if proxy is None else proxy.source
+    if status == 407:
+        return proxy_wants_credentials(source)
+    facts = ", ".join(filter(None, (source, "" if status is None else f"HTTP {status}")))
+    lasts = status is not None and 400 <= status < 500 and status not in _PASSING_REFUSALS
+    return Fault(
+        "the proxy did not pass the request on" + (f" ({facts})" if facts else ""),
+        is_transient=not lasts,
+    )
 
 
 def not_sendable(error: Exception) -> Fault:
     """Return what to report where a request could not even be put together.
 
-    :param error: What the library raised; only its kind is told, its text quotes the URL.
+    :param error: What the library raised; only its kind is shown, its text quotes the URL.
     """
     return Fault(f"the request cannot be sent ({type(error).__name__})", is_transient=False)
 
 
-def trusted_certificates(settings: ConnectionSettings) -> bool | str:
-    """Return what certificates are checked against, for both libraries alike.
-
-    :param settings: The connection. What it says counts more than the environment, ``false`` too.
-    :return: The path of a CA bundle, file or folder; True for those that the library brings, False for no check.
-    :raises CapillarySettingsError: ``verify`` is the path of no CA bundle, which otherwise would make requests fail
-        for a reason that nobody would look for.
-    """
-    if settings.verify is True:
-        return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-    if isinstance(settings.verify, str):
-        try:
-            load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), settings.verify)
-        except OSError:  # ssl.SSLError is one as well
-            raise CapillarySettingsError(
-                f"Connection {settings.conn_id!r}, field 'Verify TLS': there is no CA bundle at {settings.verify!r} "
-                "on this machine; write true, false or the path of a file that every worker and the triggerer have"
-            ) from None
-    return settings.verify
-
-
-def load_certificates(context: ssl.SSLContext, path: str) -> None:
-    """Let a context trust the certificates of a CA bundle.
-
-    :param context: The context.
-    :param path: File, or folder as ``openssl rehash`` makes it.
-    :raises OSError: There are none.
-    """
-    if Path(path).is_dir():
-        context.load_verify_locations(capath=path)
-    else:
-        context.load_verify_locations(cafile=path)
+def _tls_peer(proxy: Proxy | None) -> str:
+    """Name what TLS is spoken with. The libraries do not say which of two it was."""
+    return f"the host or {proxy}" if proxy is not None and proxy.scheme == "https" else "the host"

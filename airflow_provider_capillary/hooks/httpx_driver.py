@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import threading
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import httpx
 from airflow_provider_capillary.api.exchange import Join, Mask, Send, Wait
 from airflow_provider_capillary.api.messages import Answer, Fault
 from airflow_provider_capillary.hooks import driving
+from airflow_provider_capillary.hooks.environment import Environment, load_certificates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,11 +24,14 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.api.exchange import Exchange, Step
     from airflow_provider_capillary.api.messages import ApiRequest
     from airflow_provider_capillary.api.settings import ConnectionSettings
+    from airflow_provider_capillary.hooks.environment import Proxy
 
 T = TypeVar("T")
 
 #: Answers of more bytes than this are read in a thread.
 _LARGE_BODY = 64 << 10
+#: What httpx says of a proxy that refused to connect.
+_REFUSED_TUNNEL = re.compile(r"([1-5]\d{2})\b", re.ASCII)
 
 
 class HttpxDriver:
@@ -34,14 +39,21 @@ class HttpxDriver:
 
     :param settings: The connection.
     :param client: The client.
+    :param environment: Proxies and certificates.
     :param mask: Keeps a secret out of the logs.
     """
 
     def __init__(
-        self, settings: ConnectionSettings, client: httpx.AsyncClient, *, mask: Callable[[str], Awaitable[None]]
+        self,
+        settings: ConnectionSettings,
+        client: httpx.AsyncClient,
+        environment: Environment,
+        *,
+        mask: Callable[[str], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._client = client
+        self._environment = environment
         self._mask = mask
 
     @classmethod
@@ -50,17 +62,18 @@ class HttpxDriver:
 
         :param settings: The connection.
         :param mask: Keeps a secret out of the logs.
-        :raises CapillarySettingsError: The CA bundle of the connection is not there.
+        :raises CapillarySettingsError: The certificates or the proxy of the connection cannot be used.
         """
         # Reading certificates takes milliseconds from the disk: not on the loop, and once for all clients.
-        verify = await asyncio.to_thread(_ssl_context, settings)
+        environment, context = await asyncio.to_thread(_read_environment, settings)
         client = httpx.AsyncClient(
-            verify=verify,
+            transport=_EnvironmentTransport(environment, context),
             timeout=settings.timeout_seconds,
             headers={"User-Agent": driving.USER_AGENT},
             follow_redirects=False,
+            trust_env=False,
         )
-        return cls(settings, client, mask=mask)
+        return cls(settings, client, environment, mask=mask)
 
     async def run(self, exchange: Exchange[T]) -> T:
         """Carry an exchange out and return what it ends in.
@@ -104,18 +117,49 @@ class HttpxDriver:
         await self._client.aclose()
 
     async def _send(self, request: ApiRequest) -> Answer | Fault:
+        proxy = self._environment.proxy_for(request.url)
         try:
             async with asyncio.timeout(driving.OVERALL_TIMEOUTS * self._settings.timeout_seconds):
                 response = await self._client.request(
                     request.method, request.url, headers=dict(request.headers), content=request.body
                 )
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
-            return _fault(error, self._settings)
+            return _fault(error, self._settings, proxy)
         return Answer(
             response.status_code,
             {name.lower(): value for name, value in response.headers.items()},
             response.content,
         )
+
+
+class _EnvironmentTransport(httpx.AsyncBaseTransport):
+    """Sends each request through the proxy that its URL is reached by.
+
+    :param environment: Which one that is.
+    :param context: The SSL context; shared, because another one for each proxy would cost 18 ms.
+    """
+
+    def __init__(self, environment: Environment, context: ssl.SSLContext) -> None:
+        self._environment = environment
+        self._context = context
+        self._transports: dict[Proxy | None, httpx.AsyncHTTPTransport] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request."""
+        proxy = self._environment.proxy_for(str(request.url))
+        if proxy not in self._transports:
+            self._transports[proxy] = httpx.AsyncHTTPTransport(
+                verify=self._context, trust_env=False, proxy=None if proxy is None else self._to_httpx(proxy)
+            )
+        return await self._transports[proxy].handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for transport in self._transports.values():
+            await transport.aclose()
+
+    def _to_httpx(self, proxy: Proxy) -> httpx.Proxy:
+        return httpx.Proxy(proxy.url, ssl_context=self._context if proxy.scheme == "https" else None)
 
 
 @dataclass(frozen=True)
@@ -136,33 +180,41 @@ _contexts: dict[tuple[bool | str, int], ssl.SSLContext] = {}
 _contexts_lock = threading.Lock()
 
 
-def _ssl_context(settings: ConnectionSettings) -> ssl.SSLContext:
-    """Return the SSL context that all clients which trust the same certificates share."""
+def _read_environment(settings: ConnectionSettings) -> tuple[Environment, ssl.SSLContext]:
+    environment = Environment(settings, socks_module="socksio")
+    return environment, _ssl_context(environment.trusted)
+
+
+def _ssl_context(trusted: bool | str) -> ssl.SSLContext:
+    """Return the SSL context that all clients which trust the same certificates share.
+
+    :param trusted: See :func:`~airflow_provider_capillary.hooks.environment.trusted_certificates`.
+    """
     with _contexts_lock:
-        trusted = driving.trusted_certificates(settings)
         # A triggerer lives long enough to see a bundle replaced.
         key = trusted, 0 if isinstance(trusted, bool) else Path(trusted).stat().st_mtime_ns
         context = _contexts.get(key)
         if context is None:
             if isinstance(trusted, bool):
-                context = httpx.create_ssl_context(verify=trusted)
+                # Without the environment: httpx goes by other variables than requests does.
+                context = httpx.create_ssl_context(verify=trusted, trust_env=False)
             else:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                driving.load_certificates(context, trusted)
+                load_certificates(context, trusted)
             _contexts[key] = context
         return context
 
 
-def _fault(error: Exception, settings: ConnectionSettings) -> Fault:
+def _fault(error: Exception, settings: ConnectionSettings, proxy: Proxy | None) -> Fault:
     """Say in plain words what happened. The text of the exception is left out: it may quote the URL."""
     if isinstance(error, httpx.TimeoutException | TimeoutError):
-        return driving.timed_out(settings)
+        return driving.timed_out(settings, proxy)
     if isinstance(error, httpx.ConnectError):
         text = str(error)
         if _is_caused_by(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in text:
-            return driving.UNTRUSTED
+            return driving.untrusted(proxy)
         if _is_caused_by(error, ssl.SSLError):
-            return driving.NO_HANDSHAKE
+            return driving.no_handshake(proxy)
         # httpx keeps only the text of what the resolver said.
         is_unresolved = any(
             words in text
@@ -174,15 +226,16 @@ def _fault(error: Exception, settings: ConnectionSettings) -> Fault:
                 "No address associated",
             )
         )
-        return driving.UNRESOLVED if is_unresolved else driving.UNREACHABLE
+        return driving.unresolved(proxy) if is_unresolved else driving.unreachable(proxy)
     if isinstance(error, httpx.ProxyError):
-        return driving.PROXY_REFUSED
+        answer = _REFUSED_TUNNEL.match(str(error))
+        return driving.proxy_refused(proxy, None if answer is None else int(answer[1]))
     if isinstance(error, httpx.DecodingError):
         return driving.UNDECODABLE
     if isinstance(error, httpx.TransportError) and not isinstance(
         error, httpx.UnsupportedProtocol | httpx.LocalProtocolError
     ):
-        return driving.BROKE_OFF
+        return driving.broke_off(proxy)
     return driving.not_sendable(error)
 
 

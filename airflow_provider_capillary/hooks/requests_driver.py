@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from ssl import SSLCertVerificationError
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.utils import select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NameResolutionError, NewConnectionError
@@ -18,6 +20,7 @@ from airflow_provider_capillary.api.error_files import check_peer
 from airflow_provider_capillary.api.exchange import Emit, Join, Mask, Read, Send, Wait
 from airflow_provider_capillary.api.messages import Answer, Fault
 from airflow_provider_capillary.hooks import driving
+from airflow_provider_capillary.hooks.environment import Environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,12 +29,15 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.api.exchange import Exchange
     from airflow_provider_capillary.api.messages import ApiRequest
     from airflow_provider_capillary.api.settings import ConnectionSettings
+    from airflow_provider_capillary.hooks.environment import Proxy
 
 T = TypeVar("T")
 
 #: How much of a streamed body the exchange gets to see before it decides that this is the file.
 _HEAD = 64 << 10
 _PIECE = 1 << 20
+#: What the standard library says of a proxy that refused to connect.
+_REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b", re.ASCII)
 
 
 class RequestsDriver:
@@ -39,13 +45,15 @@ class RequestsDriver:
 
     :param settings: The connection.
     :param mask: Keeps a secret out of the logs.
+    :raises CapillarySettingsError: The certificates or the proxy of the connection cannot be used.
     """
 
     def __init__(self, settings: ConnectionSettings, *, mask: Callable[[str], None]) -> None:
         self._settings = settings
         self._mask = mask
-        self._session = make_session(settings)
-        self._file_session = make_session(settings, is_guarded=True)
+        self._environment = _environment(settings)
+        self._session = make_session(settings, self._environment)
+        self._file_session = make_session(settings, self._environment, is_guarded=True)
         self._session.knows_redirects = self._file_session.knows_redirects = False
 
     def run(self, exchange: Exchange[T]) -> T:
@@ -109,13 +117,13 @@ class RequestsDriver:
     def _send(self, request: ApiRequest) -> Answer | Fault:
         is_from_outside = request.stream and not self._settings.is_api_host(request.url)
         session = self._file_session if is_from_outside else self._session
+        proxy = self._environment.proxy_for(request.url)
         try:
             response = session.request(
                 request.method,
                 request.url,
                 headers=dict(request.headers),
                 data=request.body,
-                auth=_leave_alone,
                 stream=True,
                 allow_redirects=False,
             )
@@ -123,11 +131,11 @@ class RequestsDriver:
             if not request.stream:
                 with response:
                     return Answer(response.status_code, headers, self._whole_body(response))
-            return Answer(response.status_code, headers, *self._head(response))
+            return Answer(response.status_code, headers, *self._head(response, proxy))
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            return _fault(error, self._settings)
+            return _fault(error, self._settings, proxy)
 
-    def _head(self, response: requests.Response) -> tuple[bytes, requests.Response | Fault | None]:
+    def _head(self, response: requests.Response, proxy: Proxy | None) -> tuple[bytes, requests.Response | Fault | None]:
         """Return the first bytes of a streamed body, and what the others are read from."""
         head = bytearray()
         try:
@@ -140,7 +148,7 @@ class RequestsDriver:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             response.close()
             # What came before it broke is worth reading on from.
-            return bytes(head), _fault(error, self._settings)
+            return bytes(head), _fault(error, self._settings, proxy)
         return bytes(head), response
 
     def _whole_body(self, response: requests.Response) -> bytes:
@@ -158,7 +166,7 @@ class RequestsDriver:
         try:
             data: bytes = rest.raw.read1(_PIECE, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            return _fault(error, self._settings)
+            return _fault(error, self._settings, self._environment.proxy_for(rest.url))
         return data
 
 
@@ -166,22 +174,19 @@ class CapillarySession(requests.Session):
     """A session that users may send requests of their own with: authenticated towards the API host, and only there.
 
     :param settings: The connection.
+    :param environment: Proxies and certificates.
     """
 
     #: Off where the exchange follows redirects itself. requests looks into them all the same, and fails on a malformed
     #: one with whatever error the standard library has for it.
     knows_redirects = True
 
-    def __init__(self, settings: ConnectionSettings) -> None:
+    def __init__(self, settings: ConnectionSettings, environment: Environment) -> None:
         super().__init__()
         self._settings = settings
-        self.verify = driving.trusted_certificates(settings)
-
-    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request, with the connection's trust unless another one is given."""
-        # Each time, because requests prefers the environment to what the session says.
-        kwargs.setdefault("verify", self.verify)
-        return super().request(*args, **kwargs)
+        # Neither proxies nor certificates of the environment once more, nor credentials from ~/.netrc.
+        self.trust_env = False
+        self.verify = environment.trusted
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send a prepared request, with the connection's timeout unless another one is given."""
@@ -207,36 +212,58 @@ class CapillarySession(requests.Session):
                 prepared_request.headers.pop(name, None)
 
 
-def make_session(settings: ConnectionSettings, *, is_guarded: bool = False) -> CapillarySession:
+def make_session(
+    settings: ConnectionSettings, environment: Environment | None = None, *, is_guarded: bool = False
+) -> CapillarySession:
     """Return a pooled session for a connection; opens no connection yet.
 
     :param settings: The connection.
+    :param environment: Proxies and certificates; None to read them now.
     :param is_guarded: Whether it is for file URLs, which come from outside and must not lead inside.
-    :raises CapillarySettingsError: Its CA bundle is not there.
+    :raises CapillarySettingsError: The certificates or the proxy of the connection cannot be used.
     """
-    session = CapillarySession(settings)
+    environment = environment or _environment(settings)
+    session = CapillarySession(settings, environment)
     session.headers["User-Agent"] = driving.USER_AGENT
-    session.auth = _leave_alone
-    adapter = _GuardedAdapter(settings) if is_guarded else HTTPAdapter()
+    adapter = _GuardedAdapter(settings, environment) if is_guarded else _EnvironmentAdapter(environment)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
 
 
-def _leave_alone(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Add no credentials. Without any auth at all, requests would look for the host in ~/.netrc."""
-    return request
+def _environment(settings: ConnectionSettings) -> Environment:
+    return Environment(settings, socks_module="socks")
 
 
-class _GuardedAdapter(HTTPAdapter):
+class _EnvironmentAdapter(HTTPAdapter):
+    """Sends each request, each hop of a redirect too, through the proxy that its own URL is reached by.
+
+    A session of requests works proxies out for the first URL and keeps them for those that it redirects to.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        super().__init__()
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # type: ignore[override]
+        """Send a request. Proxies that the user of the session chose count more than those of the environment."""
+        proxies = kwargs.pop("proxies", None)
+        url = request.url or ""
+        if select_proxy(url, proxies) is None:
+            proxy = self._environment.proxy_for(url)
+            proxies = {} if proxy is None else {"all": proxy.url}
+        return super().send(request, proxies=proxies, **kwargs)
+
+
+class _GuardedAdapter(_EnvironmentAdapter):
     """Checks the address behind a host name as soon as it is connected, before anything is sent.
 
     A check of the name beforehand would not do: it may resolve to something else the next time.
     """
 
-    def __init__(self, settings: ConnectionSettings) -> None:
+    def __init__(self, settings: ConnectionSettings, environment: Environment) -> None:
         self._settings = settings
-        super().__init__()
+        super().__init__(environment)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -270,7 +297,7 @@ def _guarded_pools(settings: ConnectionSettings) -> dict[str, Any]:
     return {"http": GuardedHTTPConnectionPool, "https": GuardedHTTPSConnectionPool}
 
 
-def _fault(error: Exception, settings: ConnectionSettings) -> Fault:
+def _fault(error: Exception, settings: ConnectionSettings, proxy: Proxy | None) -> Fault:
     """Say in plain words what happened. The text of the exception is left out: it quotes the URL."""
     causes = list(_causes(error))
 
@@ -278,23 +305,28 @@ def _fault(error: Exception, settings: ConnectionSettings) -> Fault:
         return any(isinstance(cause, kinds) for cause in causes)
 
     if wraps(SSLCertVerificationError):
-        return driving.UNTRUSTED
+        return driving.untrusted(proxy)
     if wraps(NameResolutionError):
-        return driving.UNRESOLVED
+        return driving.unresolved(proxy)
+    if proxy is not None and proxy.scheme.startswith("socks") and wraps(NewConnectionError):
+        # Also where the proxy answered that it cannot connect.
+        is_dead = any(type(cause).__name__ == "ProxyConnectionError" for cause in causes)
+        return driving.unreachable(proxy) if is_dead else driving.proxy_refused(proxy)
     if wraps(NewConnectionError):  # a kind of timeout to urllib3, whatever the reason
-        return driving.UNREACHABLE
-    if wraps(requests.Timeout, urllib3.exceptions.TimeoutError):
-        return driving.timed_out(settings)
+        return driving.unreachable(proxy)
+    if wraps(requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError):
+        return driving.timed_out(settings, proxy)
+    if wraps(requests.exceptions.SSLError, urllib3.exceptions.SSLError):
+        return driving.no_handshake(proxy)
     if wraps(requests.exceptions.ProxyError):
-        return driving.PROXY_REFUSED
+        answer = next((match for cause in causes if (match := _REFUSED_TUNNEL.search(str(cause)))), None)
+        return driving.proxy_refused(proxy, None if answer is None else int(answer[1]))
     if wraps(urllib3.exceptions.DecodeError):
         return driving.UNDECODABLE
-    if wraps(requests.exceptions.SSLError):
-        return driving.NO_HANDSHAKE
     if wraps(urllib3.exceptions.ProtocolError):
-        return driving.BROKE_OFF
+        return driving.broke_off(proxy)
     # A malformed request is a ValueError to requests, besides being one of its own errors.
-    return driving.not_sendable(error) if isinstance(error, ValueError) else driving.UNREACHABLE
+    return driving.not_sendable(error) if isinstance(error, ValueError) else driving.unreachable(proxy)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -127,31 +127,56 @@ def relay(port: int) -> Server:
     return Server(lambda connection: _pass_on(connection, port))
 
 
-def connect_proxy(ports: dict[str, int], *, refusal: bytes | None = None) -> Server:
-    """An HTTP proxy for https, to the hosts it knows.
+def connect_proxy(ports: dict[str, int], *, refusal: bytes | None = None, tls: ssl.SSLContext | None = None) -> Server:
+    """An HTTP proxy, for https by CONNECT and for http by whole URLs, to the hosts it knows.
 
     :param ports: port on loopback behind each ``host:port``
     :param refusal: what it answers instead of doing its work
+    :param tls: given where the proxy itself is spoken to by TLS
     """
 
     def handle(connection: Connection) -> None:
-        head = connection.read_head().decode("latin-1")
-        method, target, *_ = head.split()
-        if refusal is not None or method != "CONNECT" or target not in ports:
+        head = connection.read_head()
+        method, target, *_ = head.decode("latin-1").split()
+        where = target if method == "CONNECT" else target.partition("://")[2].partition("/")[0]
+        if refusal is not None or where not in ports:
             connection.send(refusal or b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
-            return
-        connection.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        _pass_on(connection, ports[target])
+        elif method == "CONNECT":
+            connection.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            _pass_on(connection, ports[where])
+        else:
+            own_form = head.replace(f"http://{where}".encode(), b"", 1)
+            _pass_on(connection, ports[where], begin_with=own_form.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+
+    return Server(handle, tls=tls)
+
+
+def socks_proxy(ports: dict[str, int]) -> Server:
+    """A SOCKS 5 proxy without credentials, to the hosts it knows by name.
+
+    :param ports: port on loopback behind each ``host:port``
+    """
+
+    def handle(connection: Connection) -> None:
+        connection.receive()
+        connection.send(b"\x05\x00")
+        request = connection.receive()  # version, connect, reserved, kind of address, its length, the name, the port
+        length = request[4]
+        where = f"{request[5 : 5 + length].decode()}:{int.from_bytes(request[5 + length : 7 + length])}"
+        connection.send(bytes([5, 0 if where in ports else 4, 0, 1, 0, 0, 0, 0, 0, 0]))
+        if where in ports:
+            _pass_on(connection, ports[where])
 
     return Server(handle)
 
 
-def _pass_on(connection: Connection, port: int) -> None:
+def _pass_on(connection: Connection, port: int, *, begin_with: bytes = b"") -> None:
     with socket.create_connection(("127.0.0.1", port)) as onward:
         for sock in (connection.sock, onward):  # a relay must not hold small pieces back
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         back = threading.Thread(target=_pump, args=(onward, connection.sock), daemon=True)
         back.start()
+        onward.sendall(begin_with)
         _pump(connection.sock, onward)
         back.join(2)
 
