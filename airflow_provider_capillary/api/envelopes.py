@@ -22,6 +22,7 @@ from airflow_provider_capillary.api.errors import (
     CapillaryResponseError,
 )
 from airflow_provider_capillary.api.retry import RETRY_CODES, RETRY_STATUSES
+from airflow_provider_capillary.api.values import BEYOND_ANY_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,7 +34,6 @@ _REFUSED_TOKEN_CODES = frozenset({401, 498})
 _NO_ACCESS_CODES = frozenset({403, 4000})
 _LONGEST_MESSAGE = 300
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,40}\Z", re.ASCII)
-_BEYOND_ANY_NUMBER = 10**19
 
 
 class TokenRefusedError(CapillaryAuthError):
@@ -132,7 +132,7 @@ def raise_for_failure(answer: Answer, payload: Any, *, secrets: Iterable[str] = 
 
 
 def as_int(value: Any) -> int | None:
-    """Read a number that may come as text; None where it is missing or is no whole number."""
+    """Read a number of an answer, which may come as text; None where it is missing or is no whole number."""
     if isinstance(value, bool):
         return None
     number: int | None = None
@@ -142,8 +142,7 @@ def as_int(value: Any) -> int | None:
         number = int(value)
     elif isinstance(value, str) and _WHOLE_NUMBER.match(value.strip()):
         number = int(value.strip())
-    # Beyond that it is no id, count or time, but trouble for whoever calculates with it.
-    return number if number is not None and abs(number) < _BEYOND_ANY_NUMBER else None
+    return number if number is not None and abs(number) < BEYOND_ANY_NUMBER else None
 
 
 def decode_object(body: bytes) -> dict[str, Any] | None:

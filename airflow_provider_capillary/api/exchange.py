@@ -431,7 +431,8 @@ class CapillaryApi:
         """Add what goes to the API host only: extra headers, and the token."""
         if not self.settings.is_api_host(request.url):
             return request
-        request = request.with_headers(self.settings.headers)
+        # What the request needs counts more: a Content-Type from elsewhere would belie its body.
+        request = request.with_headers(self.settings.headers).with_headers(request.headers)
         return request if token is None else request.with_headers({self.settings.auth_header_name: token.value})
 
     def _file_request(self, source: UrlSource | DownloadSource) -> ApiRequest:

@@ -25,6 +25,7 @@ from airflow_provider_capillary.api.errors import (
     CapillarySettingsError,
 )
 from airflow_provider_capillary.api.messages import without_query
+from airflow_provider_capillary.api.values import CHECK_TEMPLATE, as_whole_number, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -309,12 +310,10 @@ def read_id(name: str, value: Any, *, least: int = 1) -> int:
     :param least: The smallest that it may be.
     :raises CapillarySettingsError: It is no whole number, or smaller than that.
     """
-    number = as_int(value)
+    number = as_whole_number(value)
     if number is None or number < least:
         kind = "a positive whole number" if least == 1 else f"a whole number from {least} on"
-        raise CapillarySettingsError(
-            f"{name} must be {kind}, but is {value!r}; if it comes from a template, check what the template renders to"
-        )
+        raise CapillarySettingsError(f"{name} must be {kind}, but is {shown(value)}; {CHECK_TEMPLATE}")
     return number
 
 
@@ -326,18 +325,15 @@ def read_ids(name: str, value: Any) -> list[int]:
     :return: Each id once, in their order; empty for an empty list, ``[]``.
     :raises CapillarySettingsError: It is no list, or one of them no positive whole number.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = [value]  # what a list of one, joined by commas, renders to natively
-    elif isinstance(value, str):
+    if isinstance(value, str):
         text = value.strip()
         bracketed = text[:1] + text[-1:] in ("[]", "()")
         inner = text[1:-1].strip().removesuffix(",") if bracketed else text
         value = [each.strip().strip("'\"") for each in inner.split(",")] if inner or not bracketed else []
+    elif as_whole_number(value) is not None:
+        value = [value]  # what a list of one, joined by commas, renders to natively
     elif not isinstance(value, Sequence) or isinstance(value, bytes | bytearray):
-        raise CapillarySettingsError(
-            f"{name} must be a list of ids, but is a {type(value).__name__}; if it comes from a template, check what "
-            "the template renders to"
-        )
+        raise CapillarySettingsError(f"{name} must be a list of ids, but is a {type(value).__name__}; {CHECK_TEMPLATE}")
     return list(dict.fromkeys(read_id(name, each) for each in value))
 
 
@@ -350,7 +346,7 @@ def read_word(name: str, value: Any, words: tuple[str, ...]) -> None:
     :raises CapillarySettingsError: It is none of them.
     """
     if value not in words:
-        raise CapillarySettingsError(f"{name} must be one of {', '.join(words)}, but is {value!r}")
+        raise CapillarySettingsError(f"{name} must be one of {', '.join(words)}, but is {shown(value)}")
 
 
 def find_jobs(

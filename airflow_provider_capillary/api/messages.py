@@ -33,8 +33,13 @@ class ApiRequest:
     stream: bool = False
 
     def with_headers(self, headers: Mapping[str, str]) -> ApiRequest:
-        """Return the same request with more headers."""
-        return replace(self, headers={**self.headers, **headers})
+        """Return the same request with more headers, which replace those of the same name in any case.
+
+        Two spellings of one name would be one header to requests and two to httpx.
+        """
+        names = {name.lower() for name in headers}
+        kept = {name: value for name, value in self.headers.items() if name.lower() not in names}
+        return replace(self, headers={**kept, **headers})
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.values import as_whole_number, read_seconds, shown
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,12 +31,23 @@ class RetryPolicy:
     :param base_seconds: Upper bound of the first wait; it doubles with every attempt.
     :param cap_seconds: Upper bound of any wait of our own choosing.
     :param retry_after_cap_seconds: Upper bound of a wait that the server asks for by ``Retry-After``.
+    :raises CapillarySettingsError: One of them is no number, or too small.
     """
 
     max_attempts: int = 5
     base_seconds: float = 1.0
     cap_seconds: float = 30.0
     retry_after_cap_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        attempts = as_whole_number(self.max_attempts)
+        if attempts is None or attempts < 1:
+            raise CapillarySettingsError(
+                f"max_attempts must be a whole number, 1 or more, but is {shown(self.max_attempts)}"
+            )
+        object.__setattr__(self, "max_attempts", attempts)
+        for name in ("base_seconds", "cap_seconds", "retry_after_cap_seconds"):
+            object.__setattr__(self, name, read_seconds(name, getattr(self, name), may_be_zero=True))
 
     def delay(self, attempt: int, *, retry_after: float | None, random: Callable[[], float]) -> float:
         """Return how long to wait before the next attempt.

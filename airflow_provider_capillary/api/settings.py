@@ -6,17 +6,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from ipaddress import IPv6Address
+from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 import pendulum
 
 from airflow_provider_capillary.api.addresses import literal_address
 from airflow_provider_capillary.api.errors import CapillarySettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from airflow_provider_capillary.api.values import as_flag, as_number, as_whole_number
 
 DEFAULT_TOKEN_PATH = "/v3/oauth/token/generate"
 DEFAULT_TOKEN_HEADER = "X-CAP-API-OAUTH-TOKEN"
@@ -29,6 +29,8 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", re.ASCII)
 _HOST_CHARACTERS = re.compile(r"[A-Za-z0-9_.-]+\Z", re.ASCII)
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?\Z", re.ASCII)
+#: What frames a message is up to the HTTP library; a value of somebody else's breaks every request.
+_FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding"})
 _KNOWN_EXTRAS = frozenset(
     {
         "auth_url",
@@ -49,10 +51,11 @@ class ConnectionLike(Protocol):
     """The fields of an Airflow connection that are read."""
 
     host: str | None
+    schema: str | None
     port: Any
     login: str | None
     password: str | None
-    extra: str | None
+    extra: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,7 @@ class ConnectionSettings:
     :param allow_http: Whether plain http is accepted for a host that is not loopback; default False.
     :param headers: Sent to the API host only. Never in a repr.
     :param auth_header_name: Header that carries the token; default ``X-CAP-API-OAUTH-TOKEN``.
-    :param unknown_extras: Keys of extra that mean nothing here, for a warning.
+    :param unknown_extras: Keys of extra that mean nothing here, for a warning; ``schema`` for the standard field.
     """
 
     conn_id: str
@@ -183,6 +186,8 @@ def split_url(url: str) -> SplitResult:
         is_address = literal_address(host) is not None
     except ValueError:
         raise ValueError("its host is a malformed address") from None
+    if is_address and "%" in host:
+        raise ValueError("its host has an IPv6 zone, which means something on one machine only")
     if not is_address and not _HOST_CHARACTERS.match(host):
         raise ValueError("its host has a character that no host has")
     if not is_address and (not _HOST_NAME.match(host) or "[" in parts.netloc):
@@ -232,28 +237,42 @@ class _Reader:
             allow_http=allow_http,
             headers=self._headers(),
             auth_header_name=self._header_name(),
-            unknown_extras=tuple(sorted(set(self.extra) - _KNOWN_EXTRAS)),
+            unknown_extras=self._unknown(),
         )
 
     def _refuse(self, label: str, problem: str) -> CapillarySettingsError:
         return CapillarySettingsError(f"Connection {self.conn_id!r}, field {label!r}: {problem}")
 
     def _extra(self) -> dict[str, Any]:
-        raw = self.connection.extra
-        if raw is None or not raw.strip():
-            return {}
-        try:
-            value = json.loads(raw)
-        except (ValueError, RecursionError):
-            # The text is not chained or shown: it may hold secrets.
-            raise self._refuse("Extra", "it is not valid JSON; write a JSON object") from None
+        value = self.connection.extra
+        if isinstance(value, str):
+            try:
+                value = json.loads(value) if value.strip() else None
+            except (ValueError, RecursionError):
+                # The text is not chained or shown: it may hold secrets.
+                raise self._refuse("Extra", "it is not valid JSON; write a JSON object") from None
         if value is None:
             return {}
-        if not isinstance(value, dict):
+        if not isinstance(value, Mapping):
             raise self._refuse("Extra", "it must be a JSON object, such as {}")
         return {key: item for key, item in value.items() if item is not None and not _is_blank(item)}
 
-    def _required(self, label: str, value: str | None) -> str:
+    def _unknown(self) -> tuple[str, ...]:
+        keys = {str(key) for key in self.extra} - _KNOWN_EXTRAS
+        if self._schema() not in ("", *_DEFAULT_PORTS):
+            keys.add("schema")
+        return tuple(sorted(keys))
+
+    def _standard(self, label: str, value: Any) -> str | None:
+        """Read a standard field, which a backend may have stored as a number."""
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if value is not None and not isinstance(value, str):
+            raise self._refuse(label, f"it must be text, but is {_kind(value)}")
+        return value
+
+    def _required(self, label: str, stored: Any) -> str:
+        value = self._standard(label, stored)
         if value is None or not value.strip():
             raise self._refuse(label, "it is not set; Capillary gives it out with the API client")
         if any(ord(character) < 32 for character in value):
@@ -272,32 +291,39 @@ class _Reader:
         value = self.extra.get(key)
         if value is None:
             return default
-        flag = _as_flag(value)
+        flag = as_flag(value)
         if flag is None:
             raise self._refuse(label, "it must be true or false")
         return flag
 
     def _api_host(self, allow_http: bool) -> tuple[str, str, int]:
         label = "API host"
-        written = (self.connection.host or "").strip()
+        written = (self._standard(label, self.connection.host) or "").strip()
         if not written:
             raise self._refuse(label, "it is not set; write the host of your cluster, such as eu.api.capillarytech.com")
-        scheme, separator, _ = written.partition("://")
-        url = written if separator else f"https://{written}"
-        if separator and scheme.lower() not in _DEFAULT_PORTS:
+        scheme, separator, rest = written.partition("://")
+        schema = self._schema() if self._schema() in _DEFAULT_PORTS else ""
+        if not separator:
+            scheme, rest = schema or "https", written
+        elif scheme.lower() not in _DEFAULT_PORTS:
             raise self._refuse(label, "its scheme must be https or http")
+        elif schema not in ("", scheme.lower()):
+            raise self._refuse("Schema", f"it is {schema}, but the API host says {scheme}; leave one of them out")
         try:
-            parts = split_url(url)
+            parts = split_url(f"{scheme}://{f'[{rest}]' if _is_bare_ipv6(rest) else rest}")
         except ValueError as reason:
             raise self._refuse(label, f"{reason}; write a host such as eu.api.capillarytech.com") from None
         if parts.path.strip("/") or parts.query or parts.fragment:
             raise self._refuse(label, "it must be a host without path or query, such as eu.api.capillarytech.com")
         scheme, host = parts.scheme.lower(), _host_of(parts)
-        self._check_http(label, scheme, host, allow_http)
+        self._check_http(label if separator else "Schema", scheme, host, allow_http)
         port = self._port()
         if port is not None and parts.port is not None and port != parts.port:
             raise self._refuse("Port", f"it is {port}, but the API host says {parts.port}; leave one of them out")
         return scheme, host, port or parts.port or _DEFAULT_PORTS[scheme]
+
+    def _schema(self) -> str:
+        return (self._standard("Schema", self.connection.schema) or "").strip().lower()
 
     def _check_http(self, label: str, scheme: str, host: str, allow_http: bool) -> None:
         if scheme == "http" and not allow_http and not is_loopback_host(host):
@@ -308,10 +334,11 @@ class _Reader:
             )
 
     def _port(self) -> int | None:
-        port = self.connection.port
-        if port is None:
+        stored = self.connection.port
+        if stored is None or _is_blank(stored):
             return None
-        if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
+        port = as_whole_number(stored)
+        if port is None or not 1 <= port <= 65535:
             raise self._refuse("Port", "it must be between 1 and 65535")
         return port
 
@@ -362,19 +389,13 @@ class _Reader:
 
     def _number(self, label: str, key: str) -> float | None:
         value = self.extra.get(key)
-        if isinstance(value, str):
-            try:
-                value = float(value)
-            except ValueError:
-                raise self._refuse(label, "it must be a number") from None
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self._refuse(label, f"it must be a number, but is {_kind(value)}")
-        try:
-            return float(value)
-        except OverflowError:
-            return float("inf")
+        number = as_number(value)
+        if number is None:
+            what = "that is not finite" if isinstance(value, int | float) and not isinstance(value, bool) else ""
+            raise self._refuse(label, f"it must be a number, but is {f'{_kind(value)} {what}'.strip()}")
+        return float(number)
 
     def _requests_per_minute(self) -> int:
         label = "Requests per minute"
@@ -398,7 +419,7 @@ class _Reader:
         value = self.extra.get("verify")
         if value is None:
             return True
-        flag = _as_flag(value)
+        flag = as_flag(value)
         if flag is not None:
             return flag
         if not isinstance(value, str):
@@ -415,12 +436,19 @@ class _Reader:
                 raise self._refuse(label, "it is not valid JSON; write a JSON object") from None
         if value is None:
             return {}
-        if not isinstance(value, dict):
+        if not isinstance(value, Mapping):
             raise self._refuse(label, 'it must be a JSON object, such as {"X-CAP-API-AUTH-ORG-ID": "100458"}')
-        headers = {}
+        headers: dict[str, str] = {}
+        spelt: dict[str, str] = {}
         for name, text in value.items():
-            if not _HEADER_NAME.match(name):
+            if not isinstance(name, str) or not _HEADER_NAME.match(name):
                 raise self._refuse(label, f"{name!r} is not a header name")
+            if (other := spelt.setdefault(name.lower(), name)) != name:
+                raise self._refuse(label, f"{other!r} and {name!r} are one header; leave one of them out")
+            if name.lower() == self._header_name().lower():
+                raise self._refuse(label, f"{name!r} is for the token that key and secret are exchanged for; remove it")
+            if name.lower() in _FRAMING_HEADERS:
+                raise self._refuse(label, f"{name!r} is up to the HTTP library; remove it")
             if isinstance(text, bool) or not isinstance(text, str | int):
                 raise self._refuse(label, f"the value of {name!r} must be text")
             shown = str(text).strip()
@@ -438,16 +466,17 @@ class _Reader:
         return name
 
 
+def _is_bare_ipv6(host: str) -> bool:
+    """Whether a host is an IPv6 address without its brackets, as Airflow takes it from a connection's URI."""
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_blank(value: Any) -> bool:
     return isinstance(value, str) and not value.strip()
-
-
-def _as_flag(value: Any) -> bool | None:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
-        return value.strip().lower() == "true"
-    return None
 
 
 def _kind(value: Any) -> str:

@@ -7,11 +7,12 @@ Poke, reschedule and deferrable mode differ in who sleeps; what they decide is d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError
 from airflow_provider_capillary.api.jobs import JobChoice, JobHistory, UploadJob, read_id
+from airflow_provider_capillary.api.values import CHECK_TEMPLATE, as_number, as_whole_number, read_text, shown
 
 if TYPE_CHECKING:
     from pendulum import DateTime
@@ -43,7 +44,7 @@ class WaitOptions:
     :param after_job_id: See :class:`JobChoice`.
     :param max_error_count: Most refused rows that a completed job may have, number or text; None for any.
     :param max_error_rate: The same as a fraction of the uploaded rows, 0.0 to 1.0; None for any.
-    :param max_consecutive_failures: How many looks in a row may end in a passing fault before the wait does.
+    :param max_consecutive_failures: How many polls in a row may end in a transient error before the wait does.
     :param silent_fail: Airflow's option: no fault ever ends the wait.
     """
 
@@ -60,6 +61,23 @@ class WaitOptions:
         """Return the options as JSON-ready keyword arguments."""
         return asdict(self)
 
+    def resolved(self) -> WaitOptions:
+        """Return the same options with ids and limits as plain numbers, which every log and JSON can take.
+
+        :raises CapillarySettingsError: One of them cannot be meant.
+        """
+        choice, (count, rate) = self.choice(), self.limits()
+        return replace(
+            self,
+            coupon_series_id=self.series_id,
+            job_id=choice.job_id,
+            uploaded_file_name=choice.uploaded_file_name,
+            after_job_id=choice.after_job_id,
+            max_error_count=count,
+            max_error_rate=rate,
+            max_consecutive_failures=self._budget(),
+        )
+
     @property
     def series_id(self) -> int:
         """The coupon series as a number.
@@ -71,37 +89,45 @@ class WaitOptions:
     def choice(self) -> JobChoice:
         """Return the choice of the job.
 
-        :raises CapillarySettingsError: An id is no number, a name is empty, or ``job_id`` comes with another choice.
+        :raises CapillarySettingsError: An id is no number, a name is none, or ``job_id`` comes with another choice.
         """
         check_choice(self.job_id, self.uploaded_file_name, self.after_job_id)
-        if self.uploaded_file_name is not None and not self.uploaded_file_name.strip():
-            raise CapillarySettingsError(
-                "uploaded_file_name is empty; if it comes from a template, check what the template renders to"
-            )
+        name = self.uploaded_file_name
         return JobChoice(
             job_id=None if self.job_id is None else read_id("job_id", self.job_id),
-            uploaded_file_name=self.uploaded_file_name,
+            uploaded_file_name=None if name is None else read_text("uploaded_file_name", name),
             # 0 comes before all jobs: what to begin with where the last id is kept from run to run.
             after_job_id=None if self.after_job_id is None else read_id("after_job_id", self.after_job_id, least=0),
         )
 
-    def limits(self) -> tuple[float | None, float | None]:
+    def limits(self) -> tuple[int | None, float | None]:
         """Return the most refused rows, and the same as a fraction, as numbers.
 
         :raises CapillarySettingsError: One of them, or ``max_consecutive_failures``, cannot be meant.
         """
-        count = _limit("max_error_count", self.max_error_count)
-        if count is not None and not (_is_number(count) and count >= 0):
-            raise CapillarySettingsError(f"max_error_count must be 0 or more, but is {count!r}")
-        rate = _limit("max_error_rate", self.max_error_rate)
-        if rate is not None and not (_is_number(rate) and 0 <= rate <= 1):
+        count = as_whole_number(self.max_error_count)
+        if self.max_error_count is not None and (count is None or count < 0):
             raise CapillarySettingsError(
-                f"max_error_rate is a fraction of the uploaded rows, 0.0 to 1.0, but is {rate!r}"
+                "max_error_count must be a whole number, 0 or more, but is "
+                f"{shown(self.max_error_count)}; leave it out for no limit, and {CHECK_TEMPLATE}"
             )
-        budget = self.max_consecutive_failures
-        if not (_is_number(budget) and budget >= 1):
-            raise CapillarySettingsError(f"max_consecutive_failures must be 1 or more, but is {budget!r}")
+        rate = as_number(self.max_error_rate)
+        if self.max_error_rate is not None and (rate is None or not 0 <= rate <= 1):
+            raise CapillarySettingsError(
+                "max_error_rate must be a number, a fraction of the uploaded rows from 0.0 to 1.0, but is "
+                f"{shown(self.max_error_rate)}; leave it out for no limit, and {CHECK_TEMPLATE}"
+            )
+        self._budget()
         return count, rate
+
+    def _budget(self) -> int:
+        budget = as_whole_number(self.max_consecutive_failures)
+        if budget is None or budget < 1:
+            raise CapillarySettingsError(
+                "max_consecutive_failures must be a whole number, 1 or more, but is "
+                f"{shown(self.max_consecutive_failures)}; for a wait that sits out any outage, give a large one"
+            )
+        return budget
 
 
 def check_choice(job_id: Any, uploaded_file_name: Any, after_job_id: Any) -> None:
@@ -113,23 +139,6 @@ def check_choice(job_id: Any, uploaded_file_name: Any, after_job_id: Any) -> Non
         raise CapillarySettingsError(
             "job_id already picks one job; leave out uploaded_file_name and after_job_id, or leave out job_id"
         )
-
-
-def _limit(name: str, value: float | str | None) -> float | None:
-    """Read a limit, which a template renders as text."""
-    if value is None or isinstance(value, int | float):
-        return value
-    try:
-        number = float(value)
-    except (ValueError, TypeError):
-        raise CapillarySettingsError(
-            f"{name} must be a number, but is {value!r}; if it comes from a template, check what it renders to"
-        ) from None
-    return int(number) if number.is_integer() else number
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,11 +199,11 @@ class RedeemUploadWait:
     """
 
     def __init__(self, options: WaitOptions, *, log: Log, now: Callable[[], DateTime], failures: int = 0) -> None:
-        self.options = options
+        self.options = options.resolved()
         self.failures = failures
         self.last_seen = "nothing yet"
-        self._choice = options.choice()
-        self._most_errors, self._highest_rate = options.limits()
+        self._choice = self.options.choice()
+        self._most_errors, self._highest_rate = self.options.limits()
         self._log = log
         self._now = now
         self._none_up_to: int | None = None

@@ -11,6 +11,7 @@ from airflow_provider_capillary.api.errors import CapillarySettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import timedelta
     from urllib.parse import SplitResult
 
     from airflow_provider_capillary._airflow_compat import Asset
@@ -24,7 +25,7 @@ def capillary_redeem_uploads(
     coupon_series_id: int | str,
     *,
     capillary_conn_id: str = "capillary_default",
-    poll_interval: float = 60.0,
+    poll_interval: float | timedelta = 60.0,
     backfill: bool = False,
     name: str | None = None,
     **kwargs: Any,
@@ -35,12 +36,11 @@ def capillary_redeem_uploads(
 
     :param coupon_series_id: The coupon series, number or text.
     :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``.
-    :param poll_interval: Seconds between two looks, default 60.
+    :param poll_interval: Time between two polls, seconds or a timedelta; default 60.
     :param backfill: Whether the first look tells all jobs that were done before; default False.
     :param name: Name of the asset; default: its URI, ``capillary://{connection id}/redeem-uploads/{coupon series}``.
     :param kwargs: What else assets take, such as ``group`` and ``extra``.
-    :raises CapillarySettingsError: ``coupon_series_id`` or ``poll_interval`` cannot be used, or this Airflow has no
-        asset watchers.
+    :raises CapillarySettingsError: An argument cannot be used, or this Airflow has no asset watchers.
     """
     from airflow_provider_capillary._airflow_compat import HAS_ASSET_WATCHERS
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_capillary._airflow_compat import BaseHook, aget_connection, amask_secret, mask_secret
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError
+from airflow_provider_capillary.api.values import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +40,7 @@ class _CapillaryConnection(BaseHook):
     """What both hooks are: named after one connection, and doing nothing until asked.
 
     :param capillary_conn_id: Airflow connection of type ``capillary``.
+    :raises CapillarySettingsError: ``capillary_conn_id`` is no text, empty, or what a template renders nothing to.
     """
 
     conn_name_attr = "capillary_conn_id"
@@ -50,7 +52,7 @@ class _CapillaryConnection(BaseHook):
         self, capillary_conn_id: str = default_conn_name, *, retry_policy: RetryPolicy | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.capillary_conn_id = capillary_conn_id
+        self.capillary_conn_id = read_text("capillary_conn_id", capillary_conn_id)
         self.retry_policy = retry_policy
 
     def _api(self, settings: ConnectionSettings) -> CapillaryApi:
@@ -71,7 +73,7 @@ class _CapillaryConnection(BaseHook):
             self.log.warning("Connection %r does not check TLS certificates", settings.conn_id)
         if settings.unknown_extras:
             self.log.warning(
-                "Connection %r has extras that mean nothing here: %s",
+                "Connection %r has fields that mean nothing here: %s",
                 settings.conn_id,
                 ", ".join(settings.unknown_extras),
             )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -21,6 +22,7 @@ from airflow_provider_capillary._airflow_compat import (
     conf,
 )
 from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError
+from airflow_provider_capillary.api.values import as_number, read_flag, read_seconds, refuse_nothing
 from airflow_provider_capillary.api.waiting import (
     RedeemUploadWait,
     WaitOptions,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 #: no triggerer is there to do so, and its checks are up to 15 s apart.
 _BACKSTOP_SECONDS = 300.0
 _FAILURES_KEY = "capillary_failures"
-_CHOICES = ("job_id", "uploaded_file_name", "after_job_id")
+_TIMES = ("poke_interval", "timeout", "max_wait")
 
 
 class CapillaryRedeemUploadSensor(BaseSensorOperator):
@@ -58,10 +60,11 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
     :param uploaded_file_name: Wait for the newest job whose uploaded file has this name or fits this glob, such as
         ``redeemed_*_535512.csv``: Capillary stores uploads as ``{name}_{milliseconds}_{series}.csv``. (templated)
     :param after_job_id: Wait for the newest job with a larger id than this. (templated)
-    :param max_error_count: Fail if the completed job has more refused rows than this; None, the default, for any.
+    :param max_error_count: Fail if the completed job has more refused rows than this whole number; None, the default,
+        for no limit.
     :param max_error_rate: The same as a fraction of the uploaded rows, 0.0 to 1.0.
-    :param max_consecutive_failures: Fail when so many looks in a row ended in a passing fault, each after attempts of
-        its own; default 10.
+    :param max_consecutive_failures: Fail when so many polls in a row ended in a transient error, each after attempts of
+        its own; a whole number, default 10.
     :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``. (templated)
     :param deferrable: Wait in the triggerer, holding no worker slot; default: Airflow's
         ``[operators] default_deferrable``.
@@ -102,6 +105,10 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
         start_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
+        for name in _TIMES:
+            if kwargs.get(name) is not None:
+                # Airflow takes ints, floats and timedeltas, and an OverflowError of its own for infinity.
+                kwargs[name] = read_seconds(name, kwargs[name], may_be_zero=True)
         super().__init__(**kwargs)
         check_choice(job_id, uploaded_file_name, after_job_id)
         self.coupon_series_id = coupon_series_id
@@ -111,14 +118,16 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
         self.max_error_count = max_error_count
         self.max_error_rate = max_error_rate
         self.max_consecutive_failures = max_consecutive_failures
-        self._chosen_by = [name for name in _CHOICES if getattr(self, name) is not None]
         self.capillary_conn_id = capillary_conn_id
+        self._given = self._given_arguments()
         self.deferrable = (
-            conf.getboolean("operators", "default_deferrable", fallback=False) if deferrable is None else deferrable
+            conf.getboolean("operators", "default_deferrable", fallback=False)
+            if deferrable is None
+            else read_flag("deferrable", deferrable)
         )
-        self.start_from_trigger = start_from_trigger
-        if start_from_trigger:
-            if deferrable is False:
+        self.start_from_trigger = read_flag("start_from_trigger", start_from_trigger)
+        if self.start_from_trigger:
+            if deferrable is not None and not self.deferrable:
                 raise CapillarySettingsError(
                     "start_from_trigger waits in the triggerer, which deferrable=False forbids; leave out one of them"
                 )
@@ -238,7 +247,7 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
 
         self.defer(
             trigger=CapillaryRedeemUploadTrigger(
-                **self._options().to_dict(),
+                **self._wait.options.to_dict(),
                 capillary_conn_id=self.capillary_conn_id,
                 **self._trigger_times(),
                 deadline=deadline,
@@ -259,7 +268,9 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
             )
         given: dict[str, Any] = {name: getattr(self, name) for name in self.template_fields}
         for name, value in given.items():
-            if isinstance(value, XComArg):
+            if (number := as_number(value)) is not None and not isinstance(value, str):
+                given[name] = number  # the scheduler stores it as JSON
+            elif isinstance(value, XComArg):
                 if not hasattr(value, "operator"):
                     raise CapillarySettingsError(
                         f"{name} is put together from XComs ({type(value).__name__}), which the triggerer cannot do; "
@@ -299,13 +310,15 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
             "timeout": self.timeout,
         }
 
+    def _given_arguments(self) -> list[str]:
+        """Return the templated arguments that were given, those that a mapping expands to None included."""
+        mapped = self.dag.task_dict.get(self.task_id) if self.has_dag() else None  # type: ignore[no-untyped-call]
+        expanded = getattr(getattr(mapped, "expand_input", None), "value", None)
+        names = expanded if isinstance(expanded, Mapping) else ()
+        return [name for name in self.template_fields if getattr(self, name) is not None or name in names]
+
     def _options(self) -> WaitOptions:
-        for name in self._chosen_by:
-            if getattr(self, name) is None:
-                # A template that renders natively: taken for "not given", it would choose some other job.
-                raise CapillarySettingsError(
-                    f"{name} was given, but its template rendered to None; check what it is taken from"
-                )
+        refuse_nothing({name: getattr(self, name) for name in self._given})
         return WaitOptions(
             coupon_series_id=self.coupon_series_id,
             job_id=self.job_id,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from airflow_provider_capillary._airflow_compat import AirflowFailException, AirflowSkipException, BaseOperator
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError, CapillarySettingsError
 from airflow_provider_capillary.api.jobs import JOB_FILES, find_jobs, read_id, read_ids, read_word
+from airflow_provider_capillary.api.values import read_text
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.transfers.part_writer import Measure
 from airflow_provider_capillary.transfers.transfer_log import TransferLog
@@ -86,7 +87,7 @@ class CapillaryErrorFileToObjectStorageOperator(BaseOperator):
         ``redeem_errors_{coupon_series_id}_{job_id}.csv``, ``redeem_success_...`` or ``redeem_uploaded_...``; with
         ``job_ids`` it has to be one. (templated)
     :param object_storage_conn_id: Airflow connection of the object store; None, the default, for what the worker
-        itself may do. (templated)
+        itself may do; a template may render natively to None. (templated)
     :param if_no_errors: What to do where the job has no errors and no file, or, for another file than that of the
         errors, no such file: ``skip`` the task (default), ``succeed``, or ``fail`` without retry. With ``job_ids``,
         where no job has one. (templated)
@@ -164,6 +165,8 @@ class CapillaryErrorFileToObjectStorageOperator(BaseOperator):
         """
         read_word("if_no_errors", self.if_no_errors, get_args(IfNoErrors))
         read_word("which", self.which, JOB_FILES)
+        if self.object_storage_conn_id is not None:  # natively rendered, None may be meant
+            read_text("object_storage_conn_id", self.object_storage_conn_id)
         series_id = read_id("coupon_series_id", self.coupon_series_id)
         ids = read_ids("job_ids", self.job_ids) if self._takes_several else [read_id("job_id", self.job_id)]
         locations = {job_id: self._locate(series_id, job_id) for job_id in ids}

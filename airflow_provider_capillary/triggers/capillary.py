@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pendulum
 
 from airflow_provider_capillary._airflow_compat import BaseEventTrigger, BaseTrigger, TriggerEvent
-from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError
+from airflow_provider_capillary.api.errors import CapillaryError
 from airflow_provider_capillary.api.jobs import read_id
+from airflow_provider_capillary.api.values import read_flag, read_seconds, read_text
 from airflow_provider_capillary.api.waiting import RedeemUploadWait, WaitOptions, WaitOutcome
 from airflow_provider_capillary.api.watching import WatchCursor, begin_watch, watch
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Hashable
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from airflow_provider_capillary._airflow_compat import SharedStreamProducer
     from airflow_provider_capillary.api.jobs import JobHistory
@@ -148,8 +149,7 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
     async def _wait(self) -> WaitOutcome:
         from airflow_provider_capillary.triggers.shared_poll import join_poll
 
-        options = self._options()
-        wait = RedeemUploadWait(options, log=self.log, now=pendulum.now, failures=self.failures)
+        wait = RedeemUploadWait(self._options(), log=self.log, now=pendulum.now, failures=self.failures)
         self._ends_at = self._end_of_wait()
         looks = 0
         failed_at = float("-inf")
@@ -157,7 +157,7 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
             membership = await joined.enter_async_context(
                 join_poll(
                     self.capillary_conn_id,
-                    options.series_id,
+                    wait.options.series_id,
                     interval=self._pause(looks),
                     wants_all=self.exponential_backoff,
                 )
@@ -256,10 +256,10 @@ class CapillaryRedeemUploadEventTrigger(BaseEventTrigger):
 
     :param coupon_series_id: The coupon series, number or text.
     :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``.
-    :param poll_interval: Seconds between two looks, default 60.
+    :param poll_interval: Time between two polls, seconds or a timedelta; default 60.
     :param backfill: Whether the first look of all tells the jobs that were done before, 1,000 at a time; default
         False. Those that still ran then are told in any case.
-    :raises CapillarySettingsError: ``coupon_series_id`` is no id, or ``poll_interval`` is not above 0.
+    :raises CapillarySettingsError: An argument cannot be used.
     """
 
     def __init__(
@@ -267,14 +267,14 @@ class CapillaryRedeemUploadEventTrigger(BaseEventTrigger):
         *,
         coupon_series_id: int | str,
         capillary_conn_id: str = CapillaryAsyncHook.default_conn_name,
-        poll_interval: float = 60.0,
+        poll_interval: float | timedelta = 60.0,
         backfill: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow tells no types
         self.coupon_series_id = read_id("coupon_series_id", coupon_series_id)
-        self.capillary_conn_id = capillary_conn_id
-        self.poll_interval = _seconds("poll_interval", poll_interval)
-        self.backfill = backfill
+        self.capillary_conn_id = read_text("capillary_conn_id", capillary_conn_id)
+        self.poll_interval = read_seconds("poll_interval", poll_interval)
+        self.backfill = read_flag("backfill", backfill)
         self._cursor: WatchCursor | None = None
         self._stored: WatchCursor | None = None
         self._store: Any = None
@@ -428,9 +428,3 @@ class CapillaryRedeemUploadEventTrigger(BaseEventTrigger):
             self.coupon_series_id,
             why,
         )
-
-
-def _seconds(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise CapillarySettingsError(f"{name} must be a number of seconds above 0, but is {value!r}")
-    return float(value)

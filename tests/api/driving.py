@@ -51,6 +51,7 @@ class Connection:
     login: Any = KEY
     password: Any = SECRET
     extra: Any = None
+    schema: Any = None
 
 
 def settings(conn_id: str = "capillary_test", /, *, extra: Any = None, **fields: Any) -> ConnectionSettings:

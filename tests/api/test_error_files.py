@@ -153,7 +153,7 @@ NOT_OUTSIDE = "its address is private, loopback or link-local"
         ("[fd00::1]", NOT_OUTSIDE),
         ("[fec0::1]", NOT_OUTSIDE),
         ("[fe80::1]", NOT_OUTSIDE),
-        ("[fe80::1%25eth0]", NOT_OUTSIDE),
+        ("[fe80::1%25eth0]", "its host has an IPv6 zone, which means something on one machine only"),
         ("[::ffff:169.254.169.254]", NOT_OUTSIDE),
         ("[::ffff:a9fe:a9fe]", NOT_OUTSIDE),
         ("[::169.254.169.254]", NOT_OUTSIDE),

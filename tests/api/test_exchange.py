@@ -176,10 +176,21 @@ def test_an_authentication_url_elsewhere_gets_neither_token_nor_extra_headers(au
     assert talk.requests[1].headers["X-Org"] == HEADER_VALUE
 
 
-def test_an_extra_header_never_replaces_the_token() -> None:
-    client = Client(settings(extra={"headers": {TOKEN_HEADER: HEADER_VALUE}})).with_token("token-0")
-    (request,) = client.get_jobs(reply(sample("status-empty"))).requests
-    assert request.headers[TOKEN_HEADER] == "token-0"
+def test_an_extra_header_never_replaces_what_a_request_needs() -> None:
+    extra = {"content-type": "text/csv", "ACCEPT": "text/html", "user-agent": "brand/1"}
+    client = Client(settings(extra={"headers": extra}))
+    token, status = client.get_jobs(token_reply(), reply(sample("status-empty"))).requests
+    assert token.headers == {
+        "Accept": "application/json",
+        "Content-Type": "application/json",
+        "user-agent": "brand/1",
+    }
+    assert status.headers == {
+        "Accept": "application/json",
+        "content-type": "text/csv",
+        "user-agent": "brand/1",
+        TOKEN_HEADER: "token-1",
+    }
 
 
 # --- trying again ------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -450,7 +451,7 @@ def test_a_job_cannot_be_changed() -> None:
 # --- ids ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [5, "5", " 5\n", 5.0])
+@pytest.mark.parametrize("value", [5, "5", " 5\n", 5.0, "5.0", Decimal(5), Decimal("5.00")])
 def test_an_id_is_a_number_or_its_text(value: Any) -> None:
     assert read_id("job_id", value) == 5
 
@@ -471,6 +472,9 @@ def test_what_is_no_id_is_named_with_a_hint_at_templates(value: Any) -> None:
         ([5, "6"], [5, 6]),
         ((5,), [5]),
         (5, [5]),
+        (5.0, [5]),
+        (Decimal(5), [5]),
+        ([Decimal(5), 6.0], [5, 6]),
         ("5", [5]),
         ("5,6", [5, 6]),
         ("[5, 6]\n", [5, 6]),
@@ -487,7 +491,7 @@ def test_ids_are_a_list_or_what_templates_make_of_one(value: Any, ids: list[int]
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, 5.0, {}, {5}, b"5", "", ",", "[5", "5]", "[5 6]", "[5,,6]", [None], [[5]]]
+    "value", [None, True, 5.5, {}, {5}, b"5", "", ",", "[5", "5]", "[5 6]", "[5,,6]", [None], [[5]]]
 )
 def test_what_is_no_list_of_ids_is_named_with_a_hint_at_templates(value: Any) -> None:
     with pytest.raises(CapillarySettingsError, match=r"^job_ids must be a .*; if it comes from a template, check what"):

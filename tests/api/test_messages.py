@@ -27,6 +27,11 @@ def test_more_headers_leave_the_first_request_as_it_was() -> None:
     assert (second.method, second.url) == ("GET", "https://h/")
 
 
+def test_a_header_replaces_that_of_the_same_name_in_another_case() -> None:
+    request = ApiRequest("GET", "https://h/", headers={"Accept": "a", "X-B": "b"})
+    assert request.with_headers({"ACCEPT": "c"}).headers == {"ACCEPT": "c", "X-B": "b"}
+
+
 def test_requests_are_safe_to_repeat_and_carry_no_token_unless_said() -> None:
     request = ApiRequest("GET", "https://h/")
     assert (request.is_safe, request.needs_token, request.stream, request.body) == (True, False, False, None)

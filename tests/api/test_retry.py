@@ -2,12 +2,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_capillary.api.errors import CapillarySettingsError
 from airflow_provider_capillary.api.retry import RETRY_CODES, RETRY_STATUSES, RetryPolicy, parse_retry_after
 from tests.api.driving import any_text, examples
 
@@ -27,6 +30,26 @@ def test_the_defaults() -> None:
     assert RetryPolicy() == RetryPolicy(
         max_attempts=5, base_seconds=1.0, cap_seconds=30.0, retry_after_cap_seconds=120.0
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"max_attempts": "3", "base_seconds": "0.5"}, RetryPolicy(max_attempts=3, base_seconds=0.5)),
+        ({"cap_seconds": timedelta(minutes=1)}, RetryPolicy(cap_seconds=60.0)),
+        ({"max_attempts": Decimal(3), "cap_seconds": 0}, RetryPolicy(max_attempts=3, cap_seconds=0.0)),
+    ],
+)
+def test_its_numbers_are_read_for_what_they_mean(given: dict[str, Any], read: RetryPolicy) -> None:
+    assert RetryPolicy(**given) == read
+
+
+@pytest.mark.parametrize("name", ["max_attempts", "base_seconds", "cap_seconds", "retry_after_cap_seconds"])
+@pytest.mark.parametrize("value", [None, True, "many", -1, float("nan"), float("inf")])
+def test_a_number_that_cannot_be_meant_is_refused_by_name(name: str, value: Any) -> None:
+    # time.sleep(nan) would raise in the middle of a wait, and 0 attempts send nothing.
+    with pytest.raises(CapillarySettingsError, match=f"^{name} must be a"):
+        RetryPolicy(**{name: value})
 
 
 @pytest.mark.parametrize(("attempt", "bound"), [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (7, 30), (10**6, 30)])

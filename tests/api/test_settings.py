@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -49,9 +50,9 @@ def refusal(**fields: Any) -> str:
     return str(caught.value)
 
 
-def refusal_of(field: str, value: Any, **fields: Any) -> str:
+def refusal_of(field: str, value: Any, /, **extra: Any) -> str:
     """The message for a bad extra, without its beginning, which is always connection and label."""
-    message = refusal(extra={field: value}, **fields)
+    message = refusal(extra={field: value, **extra})
     beginning = f"Connection 'capillary_eu', field {EXTRAS[field][0]!r}: "
     assert message.startswith(beginning), message
     return message.removeprefix(beginning)
@@ -159,9 +160,19 @@ def test_every_field_is_read() -> None:
         ("http://127.0.0.1", 8080, "http://127.0.0.1:8080"),
         ("[::1]:8443", None, "https://[::1]:8443"),
         ("http://[::1]", 8080, "http://[::1]:8080"),
+        # As Airflow takes it from a connection's URI, without the brackets.
+        ("::1", None, "https://[::1]"),
+        ("FD00::17", 8443, "https://[fd00::17]:8443"),
+        ("http://::1", 8080, "http://[::1]:8080"),
+        # Ports as secrets backends store them.
+        (HOST, "8443", f"https://{HOST}:8443"),
+        (HOST, " 443 ", f"https://{HOST}"),
+        (HOST, 8443.0, f"https://{HOST}:8443"),
+        (HOST, Decimal(8443), f"https://{HOST}:8443"),
+        (HOST, "", f"https://{HOST}"),
     ],
 )
-def test_a_host_comes_with_or_without_scheme_and_port(host: str, port: int | None, base_url: str) -> None:
+def test_a_host_comes_with_or_without_scheme_and_port(host: str, port: Any, base_url: str) -> None:
     read = settings(host=host, port=port)
     assert read.base_url == base_url
     assert read.auth_url == f"{base_url}/v3/oauth/token/generate"
@@ -184,7 +195,10 @@ def test_a_host_comes_with_or_without_scheme_and_port(host: str, port: int | Non
         ("h.example.com:0", "its port is 0"),
         ("h.example.com:x", "it is malformed"),
         ("h.example.com:70000", "it is malformed"),
-        ("::1", "it is malformed"),
+        (":::1", "it is malformed"),
+        ("fe80::1%eth0", "its host has an IPv6 zone, which means something on one machine only"),
+        ("[fe80::1%25eth0]", "its host has an IPv6 zone, which means something on one machine only"),
+        (["h.example.com"], "it must be text, but is a list"),
         ("1.2.3.4.5", "its host is a malformed address"),
         ("h..example.com", "its host"),
         ("eu.api.capillarytech.com..", "its host"),
@@ -200,7 +214,7 @@ def test_a_host_that_cannot_be_used_is_refused_with_a_remedy(host: str | None, p
     assert SECRET not in message
 
 
-@pytest.mark.parametrize("port", [0, -1, 65536, 70000, "8443", 1.5, True])
+@pytest.mark.parametrize("port", [0, -1, 65536, 70000, "0", "70000", "https", 1.5, True, [443]])
 def test_a_port_that_is_none_is_refused(port: Any) -> None:
     assert refusal(port=port) == "Connection 'capillary_eu', field 'Port': it must be between 1 and 65535"
 
@@ -209,6 +223,35 @@ def test_two_ports_that_differ_are_refused_by_name() -> None:
     assert refusal(host=f"{HOST}:8443", port=9443) == (
         "Connection 'capillary_eu', field 'Port': it is 9443, but the API host says 8443; leave one of them out"
     )
+
+
+@pytest.mark.parametrize("schema", [None, "", " ", "https", " HTTPS "])
+@pytest.mark.parametrize("host", [HOST, f"https://{HOST}"])
+def test_the_schema_of_a_connection_may_say_https(host: str, schema: str | None) -> None:
+    read = settings(host=host, schema=schema)
+    assert (read.base_url, read.unknown_extras) == (f"https://{HOST}", ())
+
+
+def test_a_schema_of_http_is_the_scheme_of_a_host_without_one() -> None:
+    read = settings(host="gateway.internal", schema="http", extra={"allow_http": True})
+    assert (read.base_url, read.is_plain_http) == ("http://gateway.internal", True)
+    assert settings(host="::1", schema="HTTP", port="8080").base_url == "http://[::1]:8080"
+
+
+def test_a_schema_of_http_is_held_to_the_rules_for_plain_http() -> None:
+    assert refusal(schema="http").startswith("Connection 'capillary_eu', field 'Schema': plain http would send the")
+
+
+def test_a_schema_that_contradicts_the_host_is_refused() -> None:
+    assert refusal(host=f"https://{HOST}", schema="http") == (
+        "Connection 'capillary_eu', field 'Schema': it is http, but the API host says https; leave one of them out"
+    )
+
+
+def test_a_schema_of_any_other_kind_is_named_as_a_field_without_meaning() -> None:
+    # What Airflow makes of a path in a connection's URI.
+    read = settings(schema="coupon", extra={"colour": "red"})
+    assert (read.base_url, read.unknown_extras) == (f"https://{HOST}", ("colour", "schema"))
 
 
 LOOPBACK = ["localhost", "LOCALHOST", "x.localhost", "127.0.0.1", "127.1", "127.8.9.10", "[::1]", "localhost."]
@@ -270,6 +313,18 @@ class TestTheCredentials:
             f"Connection 'capillary_eu', field {label!r}: it has a control character in it, such as a line break; "
             "copy it once more"
         )
+
+    def test_may_be_stored_as_a_number(self, field: str, label: str) -> None:
+        read = settings(**{field: 4711})
+        assert {"login": read.client_key, "password": read.client_secret}[field] == "4711"
+
+    @pytest.mark.parametrize("value", [True, 1.5, ["do-not-show"], {"do-not-show": 1}])
+    def test_are_refused_without_being_shown_where_they_are_anything_else(
+        self, field: str, label: str, value: Any
+    ) -> None:
+        message = refusal(**{field: value})
+        assert message.startswith(f"Connection 'capillary_eu', field {label!r}: it must be text, but is ")
+        assert "do-not-show" not in message
 
     def test_may_hold_any_other_character(self, field: str, label: str) -> None:
         read = settings(**{field: 'ä"$%&/ ü\\{}'})
@@ -393,11 +448,11 @@ NUMBER = "it must be a number"
         (-5, WHOLE),
         (1.5, WHOLE),
         (1_000_001, WHOLE),
-        (10**400, WHOLE),
-        (float("nan"), WHOLE),
-        (float("inf"), WHOLE),
-        ("1e999", WHOLE),
-        ("nan", WHOLE),
+        (10**400, NUMBER),
+        (float("nan"), "it must be a number, but is a number that is not finite"),
+        (float("inf"), "it must be a number, but is a number that is not finite"),
+        ("1e999", NUMBER),
+        ("nan", NUMBER),
         ("many", NUMBER),
         (True, NUMBER),
         ([100], NUMBER),
@@ -424,9 +479,10 @@ SECONDS = "it must be above 0 and at most 3600 seconds"
         (0, SECONDS),
         (-1, SECONDS),
         (3601, SECONDS),
-        (10**400, SECONDS),
-        (float("nan"), SECONDS),
-        (float("inf"), SECONDS),
+        (10**400, NUMBER),
+        (float("nan"), NUMBER),
+        (float("inf"), NUMBER),
+        ("inf", NUMBER),
         ("soon", NUMBER),
         (True, NUMBER),
         ([], NUMBER),
@@ -501,6 +557,35 @@ def test_headers_that_cannot_be_sent_are_refused_without_their_value(value: Any,
 @pytest.mark.parametrize("value", [{"X-Org": HEADER_VALUE, "X-No": 5}, json.dumps({"X-Org": HEADER_VALUE, "X-No": 5})])
 def test_headers_come_as_an_object_or_its_text(value: Any) -> None:
     assert settings(extra={"headers": value}).headers == {"X-Org": HEADER_VALUE, "X-No": "5"}
+
+
+@pytest.mark.parametrize("name", ["x-cap-api-oauth-token", "X-CAP-API-OAUTH-TOKEN"])
+def test_the_header_of_the_token_is_not_for_other_values(name: str) -> None:
+    message = refusal_of("headers", {name: HEADER_VALUE})
+    assert message == f"{name!r} is for the token that key and secret are exchanged for; remove it"
+    assert settings(extra={"headers": {name: HEADER_VALUE}, "auth_header_name": "X-Token"}).headers == {
+        name: HEADER_VALUE
+    }
+    message = refusal_of("headers", {"x-token": HEADER_VALUE}, auth_header_name="X-Token")
+    assert message.startswith("'x-token' is for the token")
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding"])
+def test_a_header_that_frames_the_message_is_refused(name: str) -> None:
+    assert refusal_of("headers", {name: "5"}) == f"{name!r} is up to the HTTP library; remove it"
+
+
+def test_two_headers_that_differ_in_case_only_are_refused() -> None:
+    assert refusal_of("headers", {"X-Org": "1", "x-org": "2"}) == (
+        "'X-Org' and 'x-org' are one header; leave one of them out"
+    )
+
+
+def test_the_extra_may_be_an_object_already() -> None:
+    # A secrets backend that reads JSON may leave it so.
+    connection = Connection(extra={"verify": False, "headers": {"X-Org": 5}})
+    read = ConnectionSettings.from_connection("capillary_test", connection)
+    assert (read.verify, read.headers) == (False, {"X-Org": "5"})
 
 
 @pytest.mark.parametrize("value", [" padded", "padded "])
@@ -661,11 +746,12 @@ secret_fields = [KEY, SECRET, f"{SECRET}\ud800", f"{SECRET}\n", None]
     st.sampled_from(secret_fields),
     st.sampled_from(secret_fields),
     st.none() | extras,
+    st.none() | st.sampled_from(["http", "https", "coupon"]),
 )
 def test_any_connection_is_read_or_refused_and_no_secret_is_told(
-    host: str | None, port: Any, login: str | None, password: str | None, extra: str | None
+    host: str | None, port: Any, login: str | None, password: str | None, extra: str | None, schema: str | None
 ) -> None:
-    connection = Connection(host, port, login, password, extra)
+    connection = Connection(host, port, login, password, extra, schema)
     try:
         read = ConnectionSettings.from_connection("any", connection)
     except CapillarySettingsError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from decimal import Decimal
 from typing import Any
 
 import pendulum
@@ -113,6 +114,38 @@ def test_the_timeout_is_told_in_plain_digits(seconds: float, shown: str) -> None
     assert f"within {shown} seconds" in wait_for().time_out(seconds).message
 
 
+def test_what_a_wait_was_given_is_plain_numbers_from_then_on() -> None:
+    # They go into JSON, and into logs by %d.
+    wait = RedeemUploadWait(
+        WaitOptions(
+            coupon_series_id=Decimal(535512),  # type: ignore[arg-type]
+            job_id="9001.0",
+            max_error_count=Decimal(5),  # type: ignore[arg-type]
+            max_error_rate=Decimal("0.25"),  # type: ignore[arg-type]
+            max_consecutive_failures=3.0,  # type: ignore[arg-type]
+        ),
+        log=logging.getLogger(),
+        now=pendulum.now,
+    )
+    plain = {name: value for name, value in wait.options.to_dict().items() if value is not None}
+    assert json.dumps(plain) == json.dumps(
+        {
+            "coupon_series_id": 535512,
+            "job_id": 9001,
+            "max_error_count": 5,
+            "max_error_rate": 0.25,
+            "max_consecutive_failures": 3,
+            "silent_fail": False,
+        }
+    )
+
+
+@pytest.mark.parametrize("name", [20261121, 1.5, ["a.csv"], "None", "null", " none "])
+def test_a_file_name_that_is_none_is_refused(name: Any) -> None:
+    with pytest.raises(CapillarySettingsError, match=r"^uploaded_file_name "):
+        WaitOptions(coupon_series_id=1, uploaded_file_name=name).choice()
+
+
 # --- error limits ------------------------------------------------------------------------------------------------
 
 
@@ -186,14 +219,23 @@ def test_a_count_that_is_not_known_is_not_told_as_one() -> None:
         ((True, None, 10), "max_error_count"),
         (("many", None, 10), "max_error_count"),
         (("nan", None, 10), "max_error_count"),
+        (("None", None, 10), "max_error_count"),
+        ((float("inf"), None, 10), "max_error_count"),
+        ((Decimal("2.5"), None, 10), "max_error_count"),
         ((None, -0.1, 10), "max_error_rate"),
         ((None, 1.1, 10), "max_error_rate"),
         ((None, 50, 10), "max_error_rate"),
         ((None, float("nan"), 10), "max_error_rate"),
+        ((None, "nan", 10), "max_error_rate"),
+        ((None, "null", 10), "max_error_rate"),
+        ((None, True, 10), "max_error_rate"),
         ((None, "50", 10), "max_error_rate"),
         ((None, None, 0), "max_consecutive_failures"),
         ((None, None, None), "max_consecutive_failures"),
         ((None, None, True), "max_consecutive_failures"),
+        ((None, None, float("inf")), "max_consecutive_failures"),
+        ((None, None, float("nan")), "max_consecutive_failures"),
+        ((None, None, 2.5), "max_consecutive_failures"),
     ],
 )
 def test_limits_that_cannot_be_meant_are_refused_by_name(limits: tuple[Any, Any, Any], named: str) -> None:
@@ -213,6 +255,8 @@ def test_limits_that_cannot_be_meant_are_refused_by_name(limits: tuple[Any, Any,
         ((5, 1.0), (5, 1.0)),
         (("5", "0.5"), (5, 0.5)),  # as templates render them
         ((" 1000000 ", "1"), (1_000_000, 1)),
+        ((Decimal(5), Decimal("0.5")), (5, 0.5)),  # as XComs bring them
+        (("5.0", "1e-3"), (5, 0.001)),
     ],
 )
 def test_limits_in_their_range_are_fine(given: tuple[Any, Any], read: tuple[Any, Any]) -> None:

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import json
+from datetime import timedelta
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
+import pendulum
 import pytest
 
 from airflow_provider_capillary.api.errors import CapillarySettingsError
@@ -101,3 +105,36 @@ def test_the_jobs_of_all_events_come_once_each_and_in_order() -> None:
 @pytest.mark.parametrize("extra", [None, {}, {"payload": None}, {"payload": "x"}, {"payload": {}}])
 def test_an_event_that_was_made_by_hand_adds_no_job(extra: Any) -> None:
     assert finished_redeem_uploads({"a": events(extra)}) == []
+
+
+@pytest.mark.parametrize("interval", [90, "90", Decimal(90), timedelta(seconds=90), pendulum.duration(seconds=90)])
+def test_a_poll_interval_is_a_number_in_any_form_or_a_duration(interval: Any) -> None:
+    (watcher,) = capillary_redeem_uploads(Decimal(535512), poll_interval=interval).watchers  # type: ignore[arg-type]
+    arguments = watcher.trigger.serialize()[1]
+    assert json.dumps([arguments["coupon_series_id"], arguments["poll_interval"]]) == "[535512, 90.0]"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("poll_interval", float("nan")),
+        ("poll_interval", float("inf")),
+        ("poll_interval", "soon"),
+        ("poll_interval", timedelta(0)),
+        ("backfill", "no"),
+        ("backfill", None),
+        ("backfill", 1),
+        ("capillary_conn_id", None),
+        ("capillary_conn_id", " "),
+        ("capillary_conn_id", "None"),
+    ],
+)
+def test_an_argument_that_cannot_be_meant_is_refused_by_name_when_the_dag_is_parsed(name: str, value: Any) -> None:
+    with pytest.raises(CapillarySettingsError, match=f"^{name} "):
+        capillary_redeem_uploads(1, **{name: value})
+
+
+def test_backfill_may_be_text() -> None:
+    # Any text is true to Python, "False" too.
+    (watcher,) = capillary_redeem_uploads(1, backfill="False").watchers  # type: ignore[arg-type]
+    assert watcher.trigger.serialize()[1]["backfill"] is False

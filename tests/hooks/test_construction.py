@@ -189,3 +189,22 @@ def test_questions_go_to_the_documented_paths_with_the_token(client: Client, san
     )
     assert status.headers[TOKEN_HEADER] == sandbox.tokens_issued[0]
     assert "Authorization" not in status.headers
+
+
+@pytest.mark.parametrize("conn_id", [None, "", " ", "None", "null", 5])
+def test_the_id_of_a_connection_that_is_none_is_refused_by_name(client: Client, conn_id: Any) -> None:
+    with pytest.raises(CapillarySettingsError, match=r"^capillary_conn_id "):
+        client.hook_class(conn_id)
+
+
+def test_an_ipv6_host_of_a_connection_uri_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Airflow hands it on without its brackets.
+    monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", "capillary://key:secret-77kx@[fd00::17]:8443")
+    assert CapillaryHook().settings.base_url == "https://[fd00::17]:8443"
+
+
+def test_the_path_of_a_connection_uri_is_warned_about(monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+    # Airflow hands it on as the schema.
+    monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", "capillary://key:secret-77kx@eu.api.example.test/coupon")
+    assert CapillaryHook().settings.base_url == "https://eu.api.example.test"
+    assert "Connection 'capillary_default' has fields that mean nothing here: schema" in told.text

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_capillary import __version__
+from airflow_provider_capillary.exceptions import CapillarySettingsError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault
 from tests.hooks.clients import QUICK, SERIES, TOKEN_HEADER
+from tests.hooks.servers import answering
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +65,38 @@ def test_extra_headers_go_with_every_request_to_the_api_host(
     assert [request.endpoint for request in sandbox.requests] == ["token", "status"]
     for request in sandbox.requests:
         assert {name: request.headers.get(name) for name in EXTRA} == EXTRA
+
+
+def test_extra_headers_in_another_case_than_ours_are_sent_once(
+    client: Client, sandbox: Sandbox, connect: Connect
+) -> None:
+    names = ("content-type", "accept", "user-agent", "x-brand")
+    answer = json.dumps({"data": {"accessToken": "token-1", "ttlSeconds": 300}, "success": True, "result": {}})
+    with answering(f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\n\r\n{answer}".encode()) as server:
+        extra = {"content-type": "text/csv", "ACCEPT": "text/html", "user-agent": "brand/1", "x-brand": "one"}
+        connect(sandbox, fields={"port": server.port}, headers=extra)
+        assert client.jobs() == []
+        lines = server.received.decode().split("\r\n")
+    sent = [(name.lower(), value) for name, separator, value in (line.partition(": ") for line in lines) if separator]
+    assert sorted(each for each in sent if each[0] in names) == [
+        ("accept", "application/json"),
+        ("accept", "application/json"),
+        ("content-type", "application/json"),
+        ("content-type", "text/csv"),
+        ("user-agent", "brand/1"),
+        ("user-agent", "brand/1"),
+        ("x-brand", "one"),
+        ("x-brand", "one"),
+    ]
+
+
+@pytest.mark.parametrize("name", [TOKEN_HEADER, TOKEN_HEADER.lower()])
+def test_the_token_is_no_extra_header(client: Client, sandbox: Sandbox, connect: Connect, name: str) -> None:
+    connect(sandbox, headers={name: "header-value-77kx"})
+    with pytest.raises(CapillarySettingsError, match=f"'Extra headers': '{name}'") as caught:
+        client.jobs()
+    assert "header-value-77kx" not in str(caught.value)
+    assert sandbox.counts == {}
 
 
 def test_extra_headers_may_be_stored_as_text(client: Client, sandbox: Sandbox, connect: Connect) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +15,7 @@ from airflow_provider_capillary.api.errors import CapillarySettingsError
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
-from tests.airflow_compat import TaskDeferred
+from tests.airflow_compat import DAG, TaskDeferred
 from tests.sensors.running import MODES, End, StateStore, TaskInstance, run_to_end
 
 if TYPE_CHECKING:
@@ -230,8 +232,19 @@ def test_a_job_id_that_a_template_renders_to_nothing_is_refused(sandbox: Sandbox
         assert "job_id must be a positive whole number" in end.message
 
 
-@pytest.mark.parametrize("name", ["job_id", "uploaded_file_name", "after_job_id"])
-def test_a_choice_that_a_template_renders_natively_to_none_is_refused(sandbox: Sandbox, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "job_id",
+        "uploaded_file_name",
+        "after_job_id",
+        "max_error_count",
+        "max_error_rate",
+        "coupon_series_id",
+        "capillary_conn_id",
+    ],
+)
+def test_an_argument_that_a_template_renders_natively_to_none_is_refused(sandbox: Sandbox, name: str) -> None:
     sandbox.add_job(SERIES)
 
     def make(**mode: Any) -> CapillaryRedeemUploadSensor:
@@ -244,6 +257,83 @@ def test_a_choice_that_a_template_renders_natively_to_none_is_refused(sandbox: S
         assert end.error == "CapillarySettingsError"
         assert end.message.startswith(f"{name} was given, but its template rendered to None")
     assert sandbox.count("status") == 0
+
+
+@pytest.mark.parametrize("rendered", ["None", "null", "", " "])
+@pytest.mark.parametrize("name", ["uploaded_file_name", "max_error_count", "max_error_rate", "capillary_conn_id"])
+def test_an_argument_that_a_template_renders_to_the_text_for_nothing_is_refused(
+    sandbox: Sandbox, name: str, rendered: str
+) -> None:
+    sandbox.add_job(SERIES)
+    for mode in MODES:
+        end = run_to_end(mode, sensor(**{name: rendered}))
+        assert end.error == "CapillarySettingsError"
+        assert end.message.startswith(f"{name} ")
+    assert sandbox.count("status") == 0
+
+
+def test_an_argument_that_a_mapping_expands_to_none_is_refused(sandbox: Sandbox) -> None:
+    # Taken for "not given", the second instance would wait for the newest job.
+    job = sandbox.add_job(SERIES)
+    with DAG("night", schedule=None) as dag:
+        mapped = CapillaryRedeemUploadSensor.partial(
+            task_id="wait", coupon_series_id=SERIES, uploaded_file_name=None
+        ).expand(job_id=[job.job_id, None])
+    good, bad = (mapped.unmap({"job_id": each}) for each in (job.job_id, None))
+
+    assert good.poke({}).xcom_value["job_id"] == job.job_id
+    with pytest.raises(CapillarySettingsError, match="job_id was given, but its template rendered to None"):
+        bad.poke({})
+    assert dag.task_ids == ["wait"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ids_and_limits_may_come_as_xcoms_bring_them(sandbox: Sandbox, mode: str) -> None:
+    job = sandbox.add_job(SERIES, rows=10, errors=2, queued_seconds=0.2)
+    arguments = {
+        "coupon_series_id": Decimal(SERIES),
+        "job_id": Decimal(job.job_id),
+        "max_error_count": Decimal("2.0"),
+        "max_error_rate": Decimal("0.5"),
+        "max_consecutive_failures": "3",
+    }
+    end = run_to_end(mode, sensor(**arguments))
+    assert (end.state, end.value["job_id"]) == ("success", job.job_id)
+
+
+@pytest.mark.parametrize("rendered", [20261121, 1.5, Decimal(7), ["a.csv"]])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_file_name_that_is_rendered_natively_to_something_else_is_refused(
+    sandbox: Sandbox, mode: str, rendered: Any
+) -> None:
+    end = run_to_end(mode, sensor(uploaded_file_name=rendered))
+    assert end.error == "CapillarySettingsError"
+    assert end.message.startswith("uploaded_file_name must be text, but is ")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_budget_of_failures_without_an_end_is_refused(sandbox: Sandbox, mode: str) -> None:
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=None))
+    end = run_to_end(mode, sensor(max_consecutive_failures=float("inf")))
+    assert end.error == "CapillarySettingsError"
+    assert end.message.startswith("max_consecutive_failures must be a whole number, 1 or more, but is inf")
+
+
+@pytest.mark.parametrize("name", ["poke_interval", "timeout", "max_wait"])
+def test_times_are_numbers_in_any_form_or_durations(name: str) -> None:
+    for value in (90, "90", Decimal("90.0"), timedelta(seconds=90)):
+        read = getattr(sensor(**{name: value})(), name)
+        assert read == (timedelta(seconds=90) if name == "max_wait" else 90)
+    for value in (float("inf"), float("nan"), "soon", -1, True):
+        with pytest.raises(CapillarySettingsError, match=f"^{name} must be a number of seconds from 0 on, but is"):
+            sensor(**{name: value})()
+
+
+@pytest.mark.parametrize("name", ["deferrable", "start_from_trigger"])
+def test_a_flag_that_is_text_is_read_as_such(name: str) -> None:
+    assert getattr(sensor(**{name: "False"})(), name) is False
+    with pytest.raises(CapillarySettingsError, match=f"^{name} must be True or False, but is 'off'"):
+        sensor(**{name: "off"})()
 
 
 def test_an_after_job_id_of_0_comes_before_all_jobs(sandbox: Sandbox) -> None:
@@ -341,7 +431,7 @@ def test_every_argument_of_the_sensor_reaches_the_trigger(sandbox: Sandbox) -> N
 
     path, arguments = deferred.value.trigger.serialize()
     assert path == f"{CapillaryRedeemUploadTrigger.__module__}.CapillaryRedeemUploadTrigger"
-    assert arguments.items() >= given.items()
+    assert arguments.items() >= {**given, "coupon_series_id": 535512}.items()
     assert set(arguments) - set(given) == {"job_id", "deadline", "ends_after", "failures"}
 
 

@@ -7,6 +7,7 @@ import asyncio
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -221,3 +222,11 @@ def test_without_it_nothing_is_handed_to_the_scheduler() -> None:
     sensor = CapillaryRedeemUploadSensor(task_id="wait", coupon_series_id=SERIES, deferrable=True)
 
     assert (sensor.start_from_trigger, sensor.start_trigger_args) == (False, None)
+
+
+def test_numbers_of_other_kinds_reach_the_trigger_as_plain_ones() -> None:
+    dag = dag_with(coupon_series_id=Decimal(SERIES), job_id=Decimal(4711), max_error_rate=Decimal("0.25"))
+    trigger = triggered(dag, timeout_after=datetime.now(UTC) + timedelta(hours=1))
+    arguments = trigger.serialize()[1]
+    given = [arguments[name] for name in ("coupon_series_id", "job_id", "max_error_rate")]
+    assert json.dumps(given) == f"[{SERIES}, 4711, 0.25]"

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_capillary.exceptions import CapillarySettingsError
 from tests.airflow_compat import ObjectStoragePath
-from tests.transfers.running import SERIES, Run
+from tests.transfers.running import SERIES, Run, connect
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from airflow_provider_capillary.sandbox import Sandbox
     from tests.transfers.stores import LocalFolder
 
@@ -128,3 +131,33 @@ def test_a_value_of_if_no_errors_that_means_nothing_is_refused_with_those_that_d
 
     assert repr(value) in str(caught.value)
     assert sandbox.requests == []
+
+
+@pytest.mark.parametrize("conn_id", ["None", "null", "", " ", 5, ["aws_default"]])
+def test_a_connection_of_the_store_that_a_template_renders_to_nothing_is_refused(
+    sandbox: Sandbox, conn_id: Any, tmp_path: Path
+) -> None:
+    run = run_to(sandbox, f"{tmp_path}/", object_storage_conn_id=conn_id)
+
+    with pytest.raises(CapillarySettingsError, match=r"^object_storage_conn_id "):
+        run()
+
+    assert sandbox.requests == []
+
+
+def test_a_connection_of_the_store_may_be_rendered_natively_to_none(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(monkeypatch, sandbox)
+    run = run_to(sandbox, f"{tmp_path}/", object_storage_conn_id="{{ params.object_storage_conn_id }}")
+    run.operator.object_storage_conn_id = None  # what Airflow does where render_template_as_native_obj is on
+
+    assert (tmp_path / run().result.rpartition("/")[2]).exists()
+
+
+def test_ids_may_come_as_xcoms_bring_them(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect(monkeypatch, sandbox)
+    job = sandbox.add_job(SERIES, errors=1)
+    run = Run(job, f"{tmp_path}/", coupon_series_id=Decimal(SERIES), job_id=f"{job.job_id}.0")
+
+    assert run().xcoms["error_file"]["job_id"] == job.job_id

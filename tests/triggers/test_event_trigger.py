@@ -457,7 +457,7 @@ def test_a_series_that_is_none_is_refused_when_the_dag_is_parsed(given: dict[str
         watcher(**given)
 
 
-@pytest.mark.parametrize("interval", [0, -1, True, None, "60", float("inf"), float("nan")])
+@pytest.mark.parametrize("interval", [0, -1, True, None, "soon", float("inf"), float("nan")])
 def test_an_interval_that_cannot_be_meant_is_refused_when_the_dag_is_parsed(interval: Any) -> None:
     with pytest.raises(CapillarySettingsError, match="poll_interval must be a number of seconds above 0"):
         watcher(poll_interval=interval)
@@ -466,3 +466,4 @@ def test_an_interval_that_cannot_be_meant_is_refused_when_the_dag_is_parsed(inte
 def test_one_meaning_has_one_form_whatever_the_types() -> None:
     # Airflow tells triggers apart by their arguments: 535512 and "535512" would become two.
     assert watcher(coupon_series_id="535512", poll_interval=60).serialize() == watcher(poll_interval=60.0).serialize()
+    assert watcher(poll_interval="60", backfill="false").serialize() == watcher(poll_interval=60.0).serialize()

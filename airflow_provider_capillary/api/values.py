@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values as users, templates, XComs and secrets backends give them, read for what they plainly mean.
+
+Templates render to text, or natively to what the text spells; XComs bring Decimals and numpy scalars; backends store
+numbers as text. Arguments and connection fields are read here; what has no plain meaning is refused by name.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from datetime import timedelta
+from decimal import Decimal
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_capillary.api.errors import CapillarySettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# With the zeros that a float or a Decimal gets when a template renders it to text.
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,40}(\.0{1,40})?\Z", re.ASCII)
+#: Beyond that it is no id, count or time, but trouble for whoever calculates with it.
+BEYOND_ANY_NUMBER = 10**19
+#: What a template renders to as text where there is nothing: Python's word for it, and JSON's.
+_NOTHING = frozenset({"none", "null"})
+#: The remedy for a value that a template may have made.
+CHECK_TEMPLATE = "if it comes from a template, check what the template renders to"
+_LONGEST_SHOWN = 80
+
+
+def as_whole_number(value: Any) -> int | None:
+    """Read a whole number: an int, one of another library (numpy), a float or Decimal without a fraction, or text.
+
+    :param value: What was given.
+    :return: The number; None for true and false, and for everything that is no whole number.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        number = int(text.partition(".")[0]) if _WHOLE_NUMBER.match(text) else None
+    elif isinstance(value, bool):
+        number = None
+    else:
+        try:
+            number = operator.index(value)
+        except TypeError:
+            number = _without_fraction(value)
+    return number if number is not None and abs(number) < BEYOND_ANY_NUMBER else None
+
+
+def as_number(value: Any) -> int | float | None:
+    """Read a finite number, which may be text, a Decimal, or of another library.
+
+    :param value: What was given.
+    :return: The number, as an int where it is whole; None for true and false, infinity, and everything that is none.
+    """
+    whole = as_whole_number(value)
+    if whole is not None:
+        return whole
+    if isinstance(value, bool) or not isinstance(value, str | Real | Decimal):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, TypeError, ArithmeticError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def as_flag(value: Any) -> bool | None:
+    """Read true or false, which may be text in any case.
+
+    :param value: What was given.
+    :return: The flag; None for everything else, 0 and 1 too.
+    """
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    return None
+
+
+def read_seconds(name: str, value: Any, *, may_be_zero: bool = False) -> float:
+    """Read a span of time.
+
+    :param name: What to call it in the message.
+    :param value: Seconds, or a timedelta.
+    :param may_be_zero: Whether 0 is one.
+    :raises CapillarySettingsError: It is no finite number above 0.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else as_number(value)
+    if seconds is None or seconds < 0 or (seconds == 0 and not may_be_zero):
+        least = "from 0 on" if may_be_zero else "above 0"
+        raise CapillarySettingsError(f"{name} must be a number of seconds {least}, but is {shown(value)}")
+    return float(seconds)
+
+
+def read_flag(name: str, value: Any) -> bool:
+    """Read true or false, which any other text would be taken for otherwise.
+
+    :param name: What to call it in the message.
+    :param value: What was given.
+    :raises CapillarySettingsError: It is neither.
+    """
+    flag = as_flag(value)
+    if flag is None:
+        raise CapillarySettingsError(f"{name} must be True or False, but is {shown(value)}")
+    return flag
+
+
+def read_text(name: str, value: Any) -> str:
+    """Read text that names something, such as a file or a connection.
+
+    :param name: What to call it in the message.
+    :param value: What was given.
+    :return: The text as it is.
+    :raises CapillarySettingsError: It is no text, blank, or what a template renders nothing to.
+    """
+    if not isinstance(value, str):
+        # A number is not turned into text again: 2026_11_21 renders natively to 20261121.
+        raise CapillarySettingsError(
+            f"{name} must be text, but is {shown(value)}; if it comes from a template that renders natively, check "
+            "what it renders to"
+        )
+    if not value.strip():
+        raise CapillarySettingsError(f"{name} is empty; {CHECK_TEMPLATE}")
+    if value.strip().lower() in _NOTHING:
+        raise CapillarySettingsError(f"{name} is {value!r}, the text for nothing; {CHECK_TEMPLATE}")
+    return value
+
+
+def refuse_nothing(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that were given, but whose template rendered natively to None.
+
+    Taken for "not given", they would choose another job or switch a limit off.
+
+    :param arguments: Those that were given, by name.
+    :raises CapillarySettingsError: One of them is None now.
+    """
+    for name, value in arguments.items():
+        if value is None:
+            raise CapillarySettingsError(
+                f"{name} was given, but its template rendered to None; check what it is taken from"
+            )
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: on one short line."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def _without_fraction(value: Any) -> int | None:
+    if not isinstance(value, Real | Decimal):
+        return None
+    try:
+        # Compared first, because a Decimal may have a million digits.
+        number = int(value) if abs(value) < BEYOND_ANY_NUMBER else None  # type: ignore[arg-type, operator]
+    except (ValueError, TypeError, ArithmeticError):  # nan, or a duration, which numpy takes for an integer
+        return None
+    return number if number == value else None
