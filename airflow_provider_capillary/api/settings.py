@@ -16,7 +16,7 @@ import pendulum
 
 from airflow_provider_capillary.api.addresses import literal_address
 from airflow_provider_capillary.api.errors import CapillarySettingsError
-from airflow_provider_capillary.api.values import as_flag, as_number, as_whole_number
+from airflow_provider_capillary.api.values import as_flag, as_number, as_whole_number, is_nothing
 
 DEFAULT_TOKEN_PATH = "/v3/oauth/token/generate"
 DEFAULT_TOKEN_HEADER = "X-CAP-API-OAUTH-TOKEN"
@@ -269,6 +269,12 @@ class _Reader:
             return str(value)
         if value is not None and not isinstance(value, str):
             raise self._refuse(label, f"it must be text, but is {_kind(value)}")
+        return self._meant(label, value)
+
+    def _meant(self, label: str, value: str | None) -> str | None:
+        """Refuse the text for nothing, which a backend made of an unset field: a host or header may be called so."""
+        if value is not None and is_nothing(value):
+            raise self._refuse(label, "it is None or null as text; clear the field, or correct what fills it in")
         return value
 
     def _required(self, label: str, stored: Any) -> str:
@@ -285,7 +291,7 @@ class _Reader:
             return None
         if not isinstance(value, str):
             raise self._refuse(label, f"it must be text, but is {_kind(value)}")
-        return value.strip() or None
+        return self._meant(label, value.strip() or None)
 
     def _flag(self, label: str, key: str, *, default: bool) -> bool:
         value = self.extra.get(key)
@@ -422,7 +428,7 @@ class _Reader:
         flag = as_flag(value)
         if flag is not None:
             return flag
-        if not isinstance(value, str):
+        if not isinstance(value, str) or is_nothing(value):
             raise self._refuse("Verify TLS", "it must be true, false or the path of a CA bundle")
         return value.strip()
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,40}(\.0{1,40})?\Z", re.ASCII)
 #: Beyond that it is no id, count or time, but trouble for whoever calculates with it.
 BEYOND_ANY_NUMBER = 10**19
-#: What a template renders to as text where there is nothing: Python's word for it, and JSON's.
+#: Python's word, and JSON's.
 _NOTHING = frozenset({"none", "null"})
 #: The remedy for a value that a template may have made.
 CHECK_TEMPLATE = "if it comes from a template, check what the template renders to"
@@ -81,6 +81,14 @@ def as_flag(value: Any) -> bool | None:
     return None
 
 
+def is_nothing(text: str) -> bool:
+    """Whether a text is what templates and backends write where there is nothing: None, null.
+
+    :param text: What was given.
+    """
+    return text.strip().lower() in _NOTHING
+
+
 def read_seconds(name: str, value: Any, *, may_be_zero: bool = False) -> float:
     """Read a span of time.
 
@@ -125,7 +133,7 @@ def read_text(name: str, value: Any) -> str:
         )
     if not value.strip():
         raise CapillarySettingsError(f"{name} is empty; {CHECK_TEMPLATE}")
-    if value.strip().lower() in _NOTHING:
+    if is_nothing(value):
         raise CapillarySettingsError(f"{name} is {value!r}, the text for nothing; {CHECK_TEMPLATE}")
     return value
 

@@ -156,7 +156,10 @@ class CapillaryHook(_CapillaryConnection):
         def authenticate(request: requests.PreparedRequest) -> requests.PreparedRequest:
             if self.settings.is_api_host(request.url or ""):
                 token = self._driver.run(self._capillary.get_token())
-                request.headers.update(self.settings.headers)
+                for name, value in self.settings.headers.items():
+                    # The Content-Type of the user's own body counts more.
+                    if name.lower() != "content-type" or name not in request.headers:
+                        request.headers[name] = value
                 request.headers[self.settings.auth_header_name] = token.value
             return request
 

@@ -599,6 +599,25 @@ def test_an_auth_header_name_that_is_none_is_refused(name: str) -> None:
     assert refusal_of("auth_header_name", name) == f"{name!r} is not a header name"
 
 
+@pytest.mark.parametrize("text", ["None", "null", " NULL ", "none"])
+class TestTheTextForNothing:
+    """What a backend makes of an unset field."""
+
+    @pytest.mark.parametrize(
+        ("field", "label"),
+        [("host", "API host"), ("login", "Client key"), ("password", "Client secret"), ("schema", "Schema")],
+    )
+    def test_is_refused_in_a_standard_field(self, field: str, label: str, text: str) -> None:
+        assert refusal(**{field: text}).startswith(f"Connection 'capillary_eu', field {label!r}: it is None or null as")
+
+    @pytest.mark.parametrize("field", sorted(EXTRAS))
+    def test_is_refused_in_an_extra_or_unset(self, field: str, text: str) -> None:
+        if field == "headers" and text == "null":
+            assert settings(extra={field: text}).headers == {}
+        else:
+            assert refusal_of(field, text).startswith("it ")
+
+
 # --- what is hidden ----------------------------------------------------------------------------------------------
 
 

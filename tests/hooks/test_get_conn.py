@@ -50,6 +50,16 @@ def test_it_carries_token_and_extra_headers_to_the_api_host(sandbox: Sandbox, se
     assert sandbox.requests[-1].headers[TOKEN_HEADER] == sandbox.tokens_issued[-1]
 
 
+def test_an_extra_header_does_not_belie_the_body_of_a_request(sandbox: Sandbox, connect: Connect) -> None:
+    connect(sandbox, headers={"content-type": "text/csv", "X-Brand": "header-value-77kx"})
+    with CapillaryHook(retry_policy=QUICK).get_conn() as session:
+        session.post(f"{sandbox.base_url}/coupon/x", json={}, headers={"X-Brand": "other"})
+        session.post(f"{sandbox.base_url}/coupon/x", data=b"a,b")
+    *_, first, second = sandbox.requests
+    assert [first.headers["Content-Type"], second.headers["Content-Type"]] == ["application/json", "text/csv"]
+    assert first.headers["X-Brand"] == "header-value-77kx"
+
+
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete", "head", "options"])
 def test_it_does_so_by_every_method(sandbox: Sandbox, session: requests.Session, method: str) -> None:
     getattr(session, method)(f"{sandbox.base_url}/coupon/x")
