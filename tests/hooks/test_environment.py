@@ -457,6 +457,17 @@ class TestCertificates:
         assert str(bundle) in str(caught.value)
         assert here.counts == {}
 
+    def test_a_bundle_that_becomes_none_is_noticed_by_the_next_hook(
+        self, client: Client, here: Sandbox, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bundle = tmp_path / "bundle.pem"
+        bundle.write_bytes(authority.bundle.read_bytes())
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+        assert client.jobs() == []
+        bundle.write_text("no certificate\n")
+        with pytest.raises(CapillarySettingsError, match="environment variable REQUESTS_CA_BUNDLE"):
+            client.jobs()
+
     def test_the_variable_of_requests_counts_before_that_of_curl(
         self, client: Client, here: Sandbox, authority: Authority, monkeypatch: pytest.MonkeyPatch
     ) -> None:
