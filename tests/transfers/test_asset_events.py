@@ -4,17 +4,26 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.airflow_compat import AirflowSkipException, AssetAlias, OutletEventAccessors, asset
+from tests.airflow_compat import (
+    AIRFLOW_VERSION,
+    AirflowSkipException,
+    AssetAlias,
+    OutletEventAccessors,
+    asset,
+    load_dags,
+)
 from tests.transfers.running import SERIES, SMALL, Run
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from airflow_provider_capillary.sandbox import Sandbox, SandboxJob
     from tests.transfers.stores import LocalFolder
 
@@ -24,7 +33,7 @@ OTHER = asset(name="what else is made of them", uri="s3://lake/other")
 DAG_FILE = """
 from datetime import datetime
 
-from airflow.sdk import DAG, Asset
+from tests.airflow_compat import DAG, asset
 
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
 
@@ -34,10 +43,13 @@ with DAG("asset_events", schedule=None, start_date=datetime(2026, 1, 1)):
             task_id=name,
             coupon_series_id={series},
             destination="{folder}" + name + "/",
-            outlets=[Asset(name=name, uri="s3://lake/" + name)],
+            outlets=[asset(name, "s3://lake/" + name)],
             **jobs,
         )
 """
+
+
+STORED_EVENTS = "SELECT uri, asset_event.extra FROM asset_event JOIN asset ON asset.id = asset_id"
 
 
 @pytest.fixture
@@ -112,15 +124,15 @@ def test_a_run_that_pulls_nothing_tells_of_no_file(sandbox: Sandbox, store: Loca
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    AIRFLOW_VERSION < (3, 1),
+    reason="dag.test() of Airflow 3.0 fails tasks with outlets, whose assets it does not activate, and that of 2 stores no "
+    "events; tests/system/test_real_run.py has both with a scheduler",
+)
 @pytest.mark.usefixtures("airflow_database")
 def test_airflow_itself_stores_the_events_with_the_facts(
     job: SandboxJob, store: LocalFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow.dag_processing.dagbag import DagBag
-    from airflow.models.asset import AssetEvent, AssetModel
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
     dags = tmp_path / "dags"
     dags.mkdir()
     (dags / "asset_events.py").write_text(
@@ -132,16 +144,14 @@ def test_airflow_itself_stores_the_events_with_the_facts(
         {"name": "asset-events", "classpath": local, "kwargs": {"path": str(dags)}},
     ]
     monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
-    bag = DagBag(dag_folder=str(dags), bundle_path=dags, bundle_name="asset-events")
-    assert bag.import_errors == {}
+    dag = load_dags(dags, bundle="asset-events")["asset_events"]
 
-    run = bag.dags["asset_events"].test()
+    run = dag.test()
 
     instances = {instance.task_id: instance for instance in run.get_task_instances()}
     told = {name: instance.xcom_pull(name, key="error_file") for name, instance in instances.items()}
-    with create_session() as session:
-        query = select(AssetModel.name, AssetEvent.extra).join(AssetModel, AssetModel.id == AssetEvent.asset_id)
-        extras = {name: extra for name, extra in session.execute(query) if name in told}
+    with closing(sqlite3.connect(Path(os.environ["AIRFLOW_HOME"]) / "airflow.db")) as database:
+        extras = {uri.rpartition("/")[2]: json.loads(extra) for uri, extra in database.execute(STORED_EVENTS)}
     assert extras == {"one": told["one"], "several": {"files": told["several"]}}
     assert told["one"]["uri"] == f"{store.folder}one/redeem_errors_{SERIES}_{job.job_id}.csv"
     assert told["several"][0]["uri"] == f"{store.folder}several/redeem_errors_{SERIES}_{job.job_id}.csv"
