@@ -108,7 +108,7 @@ def load_dags(folder: Path, bundle: str = "dags-folder") -> Any:
     :param bundle: Name of its DAG bundle; Airflow 2 has none.
     """
     dag_bag = _named("DagBag", "airflow.dag_processing.dagbag", "airflow.models.dagbag")
-    arguments: dict[str, Any] = {"dag_folder": str(folder), "include_examples": False}
+    arguments: dict[str, Any] = {"dag_folder": str(folder)}
     if AIRFLOW_VERSION >= (3, 2):
         arguments |= {"bundle_path": folder if folder.is_dir() else folder.parent, "bundle_name": bundle}
     bag = dag_bag(**arguments)

@@ -126,8 +126,7 @@ def test_a_run_that_pulls_nothing_tells_of_no_file(sandbox: Sandbox, store: Loca
 @pytest.mark.slow
 @pytest.mark.skipif(
     AIRFLOW_VERSION < (3, 1),
-    reason="dag.test() of Airflow 3.0 fails tasks with outlets, whose assets it does not activate, and that of 2 stores no "
-    "events; tests/system/test_real_run.py has both with a scheduler",
+    reason="dag.test() of 3.0 does not activate the assets, and that of 2 stores no events; the real run has both",
 )
 @pytest.mark.usefixtures("airflow_database")
 def test_airflow_itself_stores_the_events_with_the_facts(
