@@ -34,6 +34,7 @@ from airflow_provider_capillary.api.errors import (
     CapillaryResponseError,
     CapillaryTransportError,
 )
+from airflow_provider_capillary.api.file_content import FileContent, check_content
 from airflow_provider_capillary.api.jobs import find_jobs, read_history, read_id, read_jobs
 from airflow_provider_capillary.api.messages import Answer, ApiRequest, Fault, proxy_wants_credentials, without_query
 from airflow_provider_capillary.api.retry import RetryPolicy, parse_retry_after
@@ -51,6 +52,7 @@ DOWNLOAD_PATH = "/coupon/api/v1/download"
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _JSON = {"Accept": "application/json"}
+_MARKS_OF_END = frozenset({"content-length", "transfer-encoding"})
 
 
 @dataclass(frozen=True)
@@ -250,20 +252,24 @@ class CapillaryApi:
                 # A copy: one exception object raised in many places would collect all their tracebacks.
                 raise CapillaryError.from_dict(result.to_dict())
 
-    def read_file(self, source: UrlSource | DownloadSource) -> Exchange[None]:
+    def read_file(self, source: UrlSource | DownloadSource, *, expects_rows: bool = False) -> Exchange[None]:
         """Read an error file from one end to the other, yielding its bytes as :class:`Emit` steps.
 
         An answer that breaks off is taken up again where it broke where the server allows ranges, and otherwise read
         again from its beginning, skipping what is already here if that is still the same.
 
         :param source: Where the file is.
+        :param expects_rows: Whether the job counts rows for the file, so that one without any is not the file.
         :raises CapillaryErrorFileError: The file is not there, changed between two answers, or a redirect leads where
             it must not.
+        :raises CapillaryResponseError: Something else came in place of the file.
         :raises CapillaryTransportError: The file broke off again and again without any progress.
         """
-        part = yield from self._open_part(source)
+        open_part = partial(self._open_part, source, expects_rows=expects_rows)
+        part = yield from open_part()
         encoding, validator, total = part.encoding, part.validator, part.total
         decoder = make_decoder(encoding, name=source.name)
+        content = FileContent(source.name, expects_rows=expects_rows)
         position, digest = 0, hashlib.sha256()
         failures = 0
         is_doubtful = False
@@ -271,12 +277,15 @@ class CapillaryApi:
             progress = _Progress(part, position, digest)
             while (data := (yield from progress.next_piece())) is not None:
                 for piece in decoder.feed(data):
-                    yield Emit(piece, None if encoding else total)
+                    if ready := content.feed(piece):
+                        yield Emit(ready, None if encoding else total)
             if progress.fault is None and not decoder.is_whole:
                 progress.fault = Fault("the compressed body broke off")
             if progress.fault is None and is_doubtful:
                 progress.fault, is_doubtful = Fault("two answers told two lengths of it"), False
             if progress.fault is None:
+                if ready := content.end(http_status=part.answer.status, request_id=part.answer.request_id):
+                    yield Emit(ready, None if encoding else total)
                 return
             failures = 1 if progress.position > position else failures + 1
             position = progress.position
@@ -287,7 +296,7 @@ class CapillaryApi:
                     is_transient=True,
                 )
             yield Wait(self._retry.delay(failures, retry_after=None, random=self._random))
-            part = yield from self._open_part(source, start=position, validator=validator)
+            part = yield from open_part(start=position, validator=validator)
             if part.encoding != encoding:
                 raise _changed(source.name)
             if None not in (total, part.total) and part.total != total:
@@ -296,16 +305,25 @@ class CapillaryApi:
             total = part.total
 
     def _open_part(
-        self, source: UrlSource | DownloadSource, *, start: int = 0, validator: str | None = None
+        self,
+        source: UrlSource | DownloadSource,
+        *,
+        expects_rows: bool,
+        start: int = 0,
+        validator: str | None = None,
     ) -> Exchange[FilePart]:
         """Begin to fetch a file, or go on where an earlier answer broke off.
 
         :param source: Where it is.
+        :param expects_rows: Whether a file without rows is not the file.
         :param start: Bytes that are already here; the answer may begin at 0 all the same.
         :param validator: What the earlier answer said to recognise the file by; without it, the file is asked for
             from its beginning.
         """
         request = self._file_request(source)
+        # A later answer is compared with what came before; the content is then checked at its end.
+        check = None if start else partial(check_content, name=source.name, expects_rows=expects_rows)
+        read = partial(self._read_file_answer, name=source.name, check=check)
         if start and validator is not None:
             request = request.with_headers({"Range": f"bytes={start}-", "If-Range": validator})
         for _ in range(_MAX_REDIRECTS + 1):
@@ -313,7 +331,7 @@ class CapillaryApi:
                 # It may be a signature, and HTTP libraries log it at DEBUG.
                 yield Mask(query)
             try:
-                answer = yield from self._ask(request, partial(self._read_file_answer, name=source.name))
+                answer = yield from self._ask(request, read)
                 _refuse_unasked_part(request, answer, source.name)
             except CapillaryError as error:
                 if error.http_status != 416 or "Range" not in request.headers:
@@ -494,8 +512,8 @@ class CapillaryApi:
             raise CapillaryAuthError("Capillary's token has characters that no header can carry")
         return make_token(value, as_int(data.get("ttlSeconds")), asked_at=sent.at)
 
-    def _read_file_answer(self, answer: Answer, sent: _Sent, *, name: str) -> Answer:
-        """Tell a file from an error that came in its place, going by the first bytes."""
+    def _read_file_answer(self, answer: Answer, sent: _Sent, *, name: str, check: Callable[..., None] | None) -> Answer:
+        """Return the answer if it brings the file, and raise what came in its place, going by the first bytes."""
         if answer.status in _REDIRECTS:
             return answer
         # A part can begin with anything. It is no error, whatever it looks like.
@@ -503,11 +521,12 @@ class CapillaryApi:
         if isinstance(answer.rest, Fault) and (_encoding_of(answer) or not is_file):
             # It broke off before one could tell whether this is the file at all.
             raise CapillaryTransportError(f"the {name}: {answer.rest.message}", is_transient=answer.rest.is_transient)
-        payload = _object_in_place_of_file(answer)
+        body = _small_body(answer)
+        payload = decode_object(body) if body is not None else None
+        facts: dict[str, Any] = {"http_status": answer.status, "request_id": answer.request_id}
         try:
             raise_for_failure(answer, payload, secrets=sent.secrets)
         except CapillaryError as error:
-            facts: dict[str, Any] = {"http_status": error.http_status, "request_id": error.request_id}
             if answer.status in (404, 410) and not isinstance(error, TokenRefusedError):
                 raise CapillaryErrorFileError(f"the {name} is not there (any more)", **facts) from None
             if sent.is_capillary:
@@ -518,27 +537,30 @@ class CapillaryApi:
                 **facts,
             ) from None
         if "html" in answer.headers.get("content-type", "").lower():
-            raise CapillaryResponseError(
-                f"an HTML page came where the {name} was expected",
-                http_status=answer.status,
-                request_id=answer.request_id,
-                is_transient=True,
-            )
+            raise CapillaryResponseError(f"an HTML page came where the {name} was expected", is_transient=True, **facts)
+        if answer.status == 202:
+            raise CapillaryResponseError(f"the {name} is not ready yet", is_transient=True, **facts)
+        if check is not None and body is not None and not answer.headers.keys().isdisjoint(_MARKS_OF_END):
+            # As early as here, because the request can still be sent again.
+            check(body, **facts)
         return answer
 
 
-def _object_in_place_of_file(answer: Answer) -> dict[str, Any] | None:
-    """Return the JSON object that an answer consists of, or None: no file of rows is one, but its end may be."""
+def _small_body(answer: Answer) -> bytes | None:
+    """Return the whole body, no longer compressed; None where it is large, broken, or only a part of a file."""
     if answer.rest is not None or answer.status == 206:
         return None
-    body = answer.body
-    if encoding := _encoding_of(answer):
-        try:
-            # No error is larger than one piece, whatever the body says it stands for.
-            body = next(make_decoder(encoding).feed(body), b"")
-        except CapillaryErrorFileError:
-            return None
-    return decode_object(body) if body.lstrip()[:1] == b"{" else None
+    encoding = _encoding_of(answer)
+    if not encoding:
+        return answer.body
+    try:
+        decoder = make_decoder(encoding)
+        # Nothing in place of a file is larger than one piece, however large a body it was compressed from.
+        pieces = decoder.feed(answer.body)
+        body, more = next(pieces, b""), next(pieces, None)
+    except CapillaryErrorFileError:
+        return None
+    return body if more is None and decoder.is_whole else None
 
 
 def _encoding_of(answer: Answer) -> str:

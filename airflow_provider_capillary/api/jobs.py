@@ -123,6 +123,18 @@ class UploadJob:
         url: str | None = getattr(self, f"{which}_file_url")
         return url
 
+    def expects_rows(self, which: JobFile) -> bool:
+        """Whether a file of the job must have rows, going by what Capillary counts.
+
+        Without a count, an error file must have some: in all samples, none is named where there are no errors.
+
+        :param which: ``error``, ``success`` or ``uploaded``.
+        """
+        if which == "error":
+            return self.error_count != 0
+        uploaded = self.total_uploaded_count or 0
+        return uploaded > (0 if which == "uploaded" else max(self.error_count or 0, 0))
+
     @property
     def uploaded_at(self) -> DateTime | None:
         """Moment of the upload (UTC), read from the stored file's name; None where the name does not tell it."""

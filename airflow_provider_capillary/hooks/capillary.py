@@ -210,6 +210,8 @@ class CapillaryHook(_CapillaryConnection):
         :raises CapillarySettingsError: ``which`` is none of the three.
         :raises CapillaryErrorFileError: The job has no such file, or its place breaks a rule of safety; the message
             says which.
+        :raises CapillaryResponseError: Something else came in place of the file: a JSON object, or, where the job
+            counts rows for the file, any JSON value, an HTML page, ``OK`` or nothing.
         :raises CapillaryError: The file could not be fetched.
         """
         from airflow_provider_capillary.api.error_files import ObjectSource, locate_error_file
@@ -221,11 +223,13 @@ class CapillaryHook(_CapillaryConnection):
         if not url:
             raise CapillaryErrorFileError(f"upload job {job.job_id} has no {which} file")
         source = locate_error_file(url, self.settings, name=f"{which} file")
+        expects_rows = job.expects_rows(which)
         if isinstance(source, ObjectSource):
-            with open_object(source) as stream:
+            with open_object(source, expects_rows=expects_rows) as stream:
                 yield stream
             return
-        with open_pieces(self._driver.iterate(self._capillary.read_file(source))) as stream:
+        pieces = self._driver.iterate(self._capillary.read_file(source, expects_rows=expects_rows))
+        with open_pieces(pieces) as stream:
             yield stream
 
     def test_connection(self) -> tuple[bool, str]:

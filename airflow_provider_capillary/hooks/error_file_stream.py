@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_capillary.api.errors import CapillaryErrorFileError
+from airflow_provider_capillary.api.file_content import FileContent
 from airflow_provider_capillary.hooks.object_storage import BLOCK_BYTES, object_storage_path, telling
 
 if TYPE_CHECKING:
@@ -20,10 +21,13 @@ _READ_AHEAD = 1 << 20
 
 
 @contextmanager
-def open_object(source: ObjectSource) -> Iterator[BinaryIO]:
+def open_object(source: ObjectSource, *, expects_rows: bool) -> Iterator[BinaryIO]:
     """Open an error file that lies in object storage.
 
+    Reading it raises CapillaryResponseError where the object is something else than a file of rows.
+
     :param source: Where.
+    :param expects_rows: Whether the job counts rows for the file.
     :raises CapillaryErrorFileError: There is no such object, or it cannot be read.
     """
     try:
@@ -33,7 +37,8 @@ def open_object(source: ObjectSource) -> Iterator[BinaryIO]:
         if isinstance(error.__cause__, FileNotFoundError):
             raise CapillaryErrorFileError(f"there is no {source.name} at {source.uri}") from None
         raise
-    with stream, io.BufferedReader(_ObjectReader(stream, source), BLOCK_BYTES) as reader:
+    content = FileContent(source.name, expects_rows=expects_rows)
+    with stream, io.BufferedReader(_ObjectReader(stream, source, content), BLOCK_BYTES) as reader:
         yield reader
 
 
@@ -59,22 +64,30 @@ def _unreadable(source: ObjectSource) -> str:
 
 
 class _ObjectReader(io.RawIOBase):
-    """A raw stream over an object, whose errors say which object they are about."""
+    """A raw stream over an object that is checked on the way; its errors say which object they are about."""
 
-    def __init__(self, stream: Any, source: ObjectSource) -> None:
+    def __init__(self, stream: Any, source: ObjectSource, content: FileContent) -> None:
         super().__init__()
         self.size = getattr(stream, "size", None)
         self._stream = stream
         self._source = source
+        self._content = content
+        self._left = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        with telling(_unreadable(self._source)):
-            data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+        is_at_end = False
+        while not self._left and not is_at_end:
+            with telling(_unreadable(self._source)):
+                data = self._stream.read(len(buffer))
+            is_at_end = not data
+            self._left = memoryview(self._content.end() if is_at_end else self._content.feed(data))
+        count = min(len(buffer), len(self._left))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
 
 
 class _PieceReader(io.RawIOBase):

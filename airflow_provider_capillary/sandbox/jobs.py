@@ -154,8 +154,11 @@ class SandboxJob:
 
     @property
     def error_file_url(self) -> str | None:
-        """What ``errorFileUrl`` says now: nothing before the job is done, nor without errors (samples)."""
-        return self.url if self.is_done and self.errors else None
+        """What ``errorFileUrl`` says now: nothing before the job is done, nor without errors (samples).
+
+        A job that was given an error file of its own shows it all the same.
+        """
+        return self.url if self.is_done and self.error_file is not None else None
 
     @property
     def success_handle(self) -> str:

@@ -233,9 +233,9 @@ class Sandbox:
         :param uploaded_file_name: name under which the upload is stored; None: made up
         :param queued_seconds: how long it is QUEUED, in seconds; None: as the sandbox is set
         :param started_seconds: how long it is then STARTED; None: as the sandbox is set
-        :param error_file_url: what ``errorFileUrl`` shows once the job is done with errors: ``handle`` for a
-            bare handle of the usual form, None for null, any other text as it stands. An address under
-            ``/files/`` of this sandbox leads to the error file
+        :param error_file_url: what ``errorFileUrl`` shows once the job is done with errors or a given error
+            file: ``handle`` for a bare handle of the usual form, None for null, any other text as it stands.
+            An address under ``/files/`` of this sandbox leads to the error file
         :param success_file: the file of the accepted rows, likewise; None: there is none, as in every sample.
             ``successFileUrl`` then shows a bare handle as soon as the job is done
         :param uploaded_file: what ``uploadedFileUrl`` leads to, likewise; None: nobody kept it

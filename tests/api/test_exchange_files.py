@@ -639,8 +639,100 @@ def test_bytes_that_are_no_json_error_are_the_file(client: Client, body: bytes) 
 
 def test_the_beginning_of_a_long_file_is_never_taken_for_an_error(client: Client) -> None:
     beginning = json.dumps(coupon(401)).encode()
-    answer = reply(beginning, rest=[b"\n"], content_length=str(len(beginning) + 1))
-    assert_is_file(fetch(client, HANDLE, answer), beginning + b"\n")
+    answer = reply(beginning, rest=[b"\n", ROWS], content_length=str(len(beginning) + 1 + len(ROWS)))
+    assert_is_file(fetch(client, HANDLE, answer), beginning + b"\n" + ROWS)
+
+
+# --- another answer in place of a file that has to have rows -----------------------------------------------------
+
+SIGNED_JSON = json.dumps({"data": {"url": "https://s3.example.com/x?X-Amz-Signature=sig-secret"}}).encode()
+
+
+def fetch_rows(client: Client, source: UrlSource | DownloadSource, *script: Answer | Fault) -> Conversation:
+    return client.run(client.api.read_file(source, expects_rows=True), *script)
+
+
+@pytest.mark.parametrize("source", [HANDLE, AT_THE_API, ELSEWHERE])
+@pytest.mark.parametrize("body", [SIGNED_JSON, b"{}", b"[]", b"null", b"", b" \n", b"OK"], ids=repr)
+def test_something_else_in_place_of_the_file_is_asked_for_again_and_then_an_error(
+    client: Client, source: UrlSource | DownloadSource, body: bytes
+) -> None:
+    talk = fetch_rows(client, source, *[whole(body, x_cap_request_id="req-1")] * 5)
+    assert type(talk.error) is CapillaryResponseError
+    assert "came where the error file was expected" in talk.error.message
+    assert (talk.error.http_status, talk.error.request_id, talk.error.is_transient) == (200, "req-1", True)
+    assert "sig-secret" not in str(talk.error)
+    assert talk.received == b""
+
+
+def test_a_file_that_comes_after_something_else_is_the_file(client: Client) -> None:
+    assert_is_file(fetch_rows(client, HANDLE, whole(b""), whole(SIGNED_JSON), whole()))
+
+
+def test_something_else_that_came_compressed_is_known_too(client: Client) -> None:
+    for body in (SIGNED_JSON, b"", b"OK\n"):
+        talk = fetch_rows(client, HANDLE, *[whole(gzip.compress(body), content_encoding="gzip")] * 5)
+        assert type(talk.error) is CapillaryResponseError
+        assert talk.received == b""
+
+
+@pytest.mark.parametrize("headers", [RESUMABLE, {}], ids=["by ranges", "from the beginning"])
+def test_something_else_that_broke_off_and_was_read_on_is_known_too(client: Client, headers: dict[str, str]) -> None:
+    body = json.dumps([SIGNED_JSON.decode()] * 3).encode()
+    again = tail(body, 40, **headers) if headers else whole(body)
+    talk = fetch_rows(client, ELSEWHERE, broken(body, 40, **headers), again)
+    assert type(talk.error) is CapillaryResponseError
+    assert talk.received == b""
+
+
+def test_something_else_in_many_pieces_is_known_too(client: Client) -> None:
+    body = json.dumps({"rows": ["x" * 50] * 4000}, indent=2).encode()
+    pieces = [body[at : at + 50_000] for at in range(0, len(body), 50_000)]
+    answer = reply(pieces[0], rest=pieces[1:], content_length=str(len(body)), x_cap_request_id="req-1")
+    talk = fetch_rows(client, HANDLE, answer)
+    assert type(talk.error) is CapillaryResponseError
+    assert (talk.error.http_status, talk.error.request_id) == (200, "req-1")
+    assert talk.received == b""
+
+
+@pytest.mark.parametrize("end", [b'{"code": "ABC"}', b"[1]", b"null", b"OK", b"\n"])
+def test_the_part_of_a_file_that_was_asked_for_may_be_anything(client: Client, end: bytes) -> None:
+    content = ROWS + end
+    talk = fetch_rows(client, ELSEWHERE, broken(content, len(ROWS), **RESUMABLE), tail(content, len(ROWS)))
+    assert_is_file(talk, content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'{"code": "ABC"}\n{"code": "DEF"}\n', b"{message},code\nx,y\n", b'"message","code"\n"Expired","ABC"\n', b"{"],
+    ids=repr,
+)
+def test_a_file_that_only_begins_like_json_is_a_file(client: Client, content: bytes) -> None:
+    assert_is_file(fetch_rows(client, HANDLE, whole(content)), content)
+
+
+def test_an_object_is_not_the_file_even_where_no_rows_are_expected(client: Client) -> None:
+    talk = fetch(client, HANDLE, *[whole(SIGNED_JSON)] * 5)
+    assert type(talk.error) is CapillaryResponseError
+    assert "sig-secret" not in str(talk.error)
+
+
+@pytest.mark.parametrize("error", [v11("498"), coupon(429)], ids=["expired token", "rate limit"])
+def test_a_byte_order_mark_does_not_hide_an_error(client: Client, error: Any) -> None:
+    marked = b"\xef\xbb\xbf" + json.dumps(error).encode()
+    talk = client.start(client.api.read_file(HANDLE, expects_rows=True)).run(reply(marked))
+    assert len(talk.requests) == 2  # a token is fetched, or the request sent once more
+
+
+def test_a_file_that_is_not_ready_yet_is_asked_for_again(client: Client) -> None:
+    pending = reply("Processing", 202)
+    assert_is_file(fetch_rows(client, HANDLE, pending, whole()))
+    talk = fetch_rows(client, HANDLE, *[pending] * 5)
+    assert type(talk.error) is CapillaryResponseError
+    assert str(talk.error) == "the error file is not ready yet (HTTP 202)"
+
+
+# --- errors in place of a file -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "TEXT/HTML; charset=utf-8", "application/xhtml+xml"])

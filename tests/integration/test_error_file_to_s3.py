@@ -279,8 +279,9 @@ class TestSource:
 
     @pytest.mark.parametrize("content", [b"", SMALL, LARGE], ids=["empty", "small", "of several parts"])
     def test_a_template_leads_from_a_handle_to_an_object(
-        self, sandbox: Sandbox, store: S3Folder, monkeypatch: pytest.MonkeyPatch, job: SandboxJob, content: bytes
+        self, sandbox: Sandbox, store: S3Folder, monkeypatch: pytest.MonkeyPatch, content: bytes
     ) -> None:
+        job = sandbox.add_job(SERIES, errors=int(bool(content)), error_file=b"not here")
         connect(monkeypatch, sandbox, error_file_url=store.folder + "{handle}.csv", error_file_conn_id=store.conn_id)
         store.put(f"{job.handle}.csv", content)
 

@@ -139,6 +139,14 @@ def test_there_is_no_error_file_without_errors(client, sandbox):
     assert job.error_file_size == 0
 
 
+def test_a_job_without_errors_may_have_a_given_error_file(client, sandbox):
+    job = sandbox.add_job(SERIES, errors=0, error_file=b"")
+
+    assert client.jobs()[0]["errorFileUrl"] == job.handle
+    assert client.jobs()[0]["errorCount"] == 0
+    assert client.download(job.handle).body == b""
+
+
 @pytest.mark.parametrize(
     "url", [None, "https://bucket.example/errors.csv?signature=abc", "../../etc/passwd", "http://[x/files/", ""]
 )

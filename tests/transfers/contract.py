@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError
+from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError, CapillaryResponseError
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.transfers import part_writer, whole_object
 from airflow_provider_capillary.transfers.stores import azure, local, s3, staged
@@ -147,12 +147,12 @@ class Arrival(Contract):
         assert run.xcoms["error_file"]["size_bytes"] == size
 
     @pytest.mark.parametrize("old", [None, OLD], ids=["new", "replaced"])
-    def test_an_empty_file_is_an_empty_object(
+    def test_an_empty_file_of_a_job_without_errors_is_an_empty_object(
         self, sandbox: Sandbox, store: Store, to: dict, old: bytes | None
     ) -> None:
         if old is not None:
             store.put(NAME, old)
-        job = sandbox.add_job(SERIES, errors=1, error_file=b"")
+        job = sandbox.add_job(SERIES, errors=0, error_file=b"")
 
         run = pull(job, **to)
 
@@ -160,6 +160,21 @@ class Arrival(Contract):
         assert store.unfinished() == []
         assert run.xcoms["error_file"]["size_bytes"] == 0
         assert run.xcoms["error_file"]["sha256"] == sha256(b"").hexdigest()
+
+    @pytest.mark.parametrize("answer", [b"", b"\n", b"OK", b"{}", b"[]", b"null"], ids=repr)
+    @pytest.mark.parametrize("overwrite", [True, "if_changed"])
+    def test_something_else_in_place_of_the_file_leaves_the_old_object(
+        self, sandbox: Sandbox, store: Store, to: dict, answer: bytes, overwrite: bool | str
+    ) -> None:
+        store.put(NAME, OLD)
+        run = Run(sandbox.add_job(SERIES, errors=7, error_file=answer), **to, overwrite=overwrite)
+
+        with pytest.raises(CapillaryResponseError, match="came where the error file was expected"):
+            run()
+
+        assert store.visible() == {NAME: Content.of(OLD)}
+        assert store.unfinished() == []
+        assert run.xcoms == {}
 
     def test_compression_on_the_way_is_undone(self, sandbox: Sandbox, store: Store, to: dict) -> None:
         job = sandbox.add_job(SERIES, errors=1, error_file=LARGE)
@@ -257,7 +272,7 @@ class Overwriting(Contract):
         self, sandbox: Sandbox, store: Store, to: dict, content: bytes
     ) -> None:
         store.put("another.csv", OLD)
-        job = sandbox.add_job(SERIES, errors=1, error_file=content)
+        job = sandbox.add_job(SERIES, errors=int(bool(content)), error_file=content)
 
         pull(job, **to, overwrite=False)
 

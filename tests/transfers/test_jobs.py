@@ -178,7 +178,7 @@ def test_an_error_that_comes_in_place_of_the_file_is_not_taken_for_it(
 
 def test_an_error_file_that_is_json_or_html_of_its_own_is_pulled(sandbox: Sandbox, store: LocalFolder) -> None:
     # Its format is not documented, so its beginning alone decides nothing.
-    for content in (b'{"errors": "column"}\n1,2\n', b"<html>,code\n", b'{"rows": []}'):
+    for content in (b'{"errors": "column"}\n1,2\n', b"<html>,code\n", b'{"row": 1}\n{"row": 2}\n'):
         job = sandbox.add_job(SERIES, errors=1, error_file=content)
         pull(job, store.folder + "errors.csv")
         assert store.visible() == {"errors.csv": Content.of(content)}

@@ -278,7 +278,7 @@ class TestFolderAsSource:
     def test_a_template_leads_from_a_handle_to_a_file(
         self, sandbox: Sandbox, store: LocalFolder, files: Path, content: bytes
     ) -> None:
-        job = sandbox.add_job(SERIES, errors=1)
+        job = sandbox.add_job(SERIES, errors=int(bool(content)), error_file=b"not here")
         (files / f"{job.handle}.csv").write_bytes(content)
 
         run = pull(job, store.folder + NAME)
