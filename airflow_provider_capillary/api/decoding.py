@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_capillary.api.error_files import ERROR_FILE
 from airflow_provider_capillary.api.errors import CapillaryErrorFileError
+from airflow_provider_capillary.api.secrecy import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ def make_decoder(encoding: str, *, name: str = ERROR_FILE) -> Decoder:
     if encoding in ("gzip", "x-gzip"):
         return _Gzip(name)
     raise CapillaryErrorFileError(
-        f"the {name} came with the Content-Encoding {encoding[:40]!r}, although none was asked for"
+        f"the {name} came with the Content-Encoding {shown(encoding, most=20)!r}, although none was asked for"
     )
 
 

@@ -22,6 +22,7 @@ from airflow_provider_capillary.api.errors import (
     CapillaryResponseError,
 )
 from airflow_provider_capillary.api.retry import RETRY_CODES, RETRY_STATUSES
+from airflow_provider_capillary.api.secrecy import shown, shown_id
 from airflow_provider_capillary.api.values import BEYOND_ANY_NUMBER
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 BAD_CREDENTIALS_CODE = 320001
 _REFUSED_TOKEN_CODES = frozenset({401, 498})
 _NO_ACCESS_CODES = frozenset({403, 4000})
-_LONGEST_MESSAGE = 300
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,40}\Z", re.ASCII)
 
 
@@ -57,13 +57,13 @@ def read_payload(answer: Answer, *, secrets: Iterable[str] = ()) -> dict[str, An
     :return: The decoded JSON object, its envelope already known to report no failure.
     :raises CapillaryError: The answer is an error, or not a JSON object.
     """
+    secrets = tuple(secrets)
     payload = _decode(answer.body)
     raise_for_failure(answer, payload, secrets=secrets)
     if not isinstance(payload, dict):
         raise CapillaryResponseError(
             f"Capillary answered with {_describe_body(answer)} where a JSON object was expected",
-            http_status=answer.status,
-            request_id=answer.request_id,
+            **facts_of(answer, secrets),
             is_transient=True,
         )
     return payload
@@ -77,17 +77,15 @@ def raise_for_failure(answer: Answer, payload: Any, *, secrets: Iterable[str] = 
     :param secrets: Values that must not come back in the message.
     :raises CapillaryError: What went wrong.
     """
-    failure = _failure_in(payload, _by_length(secrets)) if isinstance(payload, dict) else None
+    secrets = tuple(secrets)
+    failure = _failure_in(payload, secrets) if isinstance(payload, dict) else None
     if failure is None and 200 <= answer.status < 300:
         return
     # A body may say 401 under any HTTP status, and an HTTP 401 may come without any body.
     codes = {answer.status} if failure is None or failure.code is None else {answer.status, failure.code}
     says = failure.message if failure is not None and failure.message else None
-    facts: dict[str, Any] = {
-        "http_status": answer.status,
-        "api_code": None if failure is None or failure.code is None else str(failure.code),
-        "request_id": answer.request_id,
-    }
+    facts = facts_of(answer, secrets)
+    facts["api_code"] = None if failure is None or failure.code is None else str(failure.code)
     if 300 <= answer.status < 400:
         raise CapillaryResponseError(
             "Capillary's host answered with a redirect, which its API never does: check the host of the connection",
@@ -131,6 +129,17 @@ def raise_for_failure(answer: Answer, payload: Any, *, secrets: Iterable[str] = 
     raise error
 
 
+def facts_of(answer: Answer, secrets: Iterable[str]) -> dict[str, Any]:
+    """Return what each error about an answer carries: its HTTP status, and Capillary's id of the request.
+
+    :param answer: The answer.
+    :param secrets: Values that must not come back in the id, should the server echo them.
+    """
+    # Both spellings of the header occur (docs/capillary-api.md, 6).
+    request_id = answer.headers.get("x-cap-request-id") or answer.headers.get("x-cap-requestid")
+    return {"http_status": answer.status, "request_id": shown_id(request_id, secrets=secrets)}
+
+
 def as_int(value: Any) -> int | None:
     """Read a number of an answer, which may come as text; None where it is missing or is no whole number."""
     if isinstance(value, bool):
@@ -163,12 +172,7 @@ def _as_it_is(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _by_length(secrets: Iterable[str]) -> list[str]:
-    """Return the secrets, the longest first: one may be the beginning of another."""
-    return sorted((secret for secret in secrets if secret), key=len, reverse=True)
-
-
-def _failure_in(payload: Mapping[str, Any], secrets: list[str]) -> _Failure | None:
+def _failure_in(payload: Mapping[str, Any], secrets: tuple[str, ...]) -> _Failure | None:
     """Find the failure in any of the five envelopes, or None."""
     errors = payload.get("errors")
     if isinstance(errors, list) and errors:  # v3, v2
@@ -194,17 +198,11 @@ def _is_false(value: Any) -> bool:
     return value is False or (isinstance(value, str) and value.strip().lower() == "false")
 
 
-def _text(value: Any, secrets: list[str]) -> str | None:
+def _text(value: Any, secrets: tuple[str, ...]) -> str | None:
     """Return a message as one short printable line without any secret that the server echoed, or None."""
     if isinstance(value, dict):
         value = value.get("message")
-    if not isinstance(value, str):
-        return None
-    # Before the line is cut, or the beginning of a secret would be left at its end.
-    for secret in secrets:
-        value = value.replace(secret, "***")
-    line = " ".join("".join(c if c.isprintable() else " " for c in value).split())
-    return line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
+    return shown(value, secrets=secrets) if isinstance(value, str) else None
 
 
 def _describe_body(answer: Answer) -> str:

@@ -8,12 +8,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
 from airflow_provider_capillary.api.addresses import is_local, is_public, literal_address
 from airflow_provider_capillary.api.errors import CapillaryErrorFileError
 from airflow_provider_capillary.api.messages import without_query
+from airflow_provider_capillary.api.secrecy import blank, shown
 from airflow_provider_capillary.api.settings import HANDLE_FIELD, ConnectionSettings, is_loopback_host, split_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: What errors call the file unless they are told another name.
 ERROR_FILE = "error file"
@@ -146,13 +151,21 @@ def url_is_from_template(url: str, settings: ConnectionSettings) -> bool:
     return (ours.scheme.lower(), ours.hostname, ours.port) == (theirs.scheme.lower(), theirs.hostname, theirs.port)
 
 
-def follow_redirect(url: str, location: str | None, settings: ConnectionSettings, *, name: str = ERROR_FILE) -> str:
+def follow_redirect(
+    url: str,
+    location: str | None,
+    settings: ConnectionSettings,
+    *,
+    name: str = ERROR_FILE,
+    secrets: Iterable[str] = (),
+) -> str:
     """Return where a redirect of a file download leads.
 
     :param url: The URL that was asked.
     :param location: Its ``Location`` header.
     :param settings: The connection.
     :param name: What errors are to call the file.
+    :param secrets: Values that must not come back in an error message, should the target hold them.
     :raises CapillaryErrorFileError: There is no usable target, or the target breaks a rule.
     """
     if not location:
@@ -161,7 +174,10 @@ def follow_redirect(url: str, location: str | None, settings: ConnectionSettings
         target = urljoin(url, location)
     except ValueError:
         raise _refused("it redirects to a malformed URL", url, name=name) from None
-    check_url(target, settings, name=name)
+    try:
+        check_url(target, settings, name=name)
+    except CapillaryErrorFileError as error:
+        raise CapillaryErrorFileError(blank(error.message, secrets)) from None
     return target
 
 
@@ -211,6 +227,5 @@ def _object_source(uri: str, scheme: str, settings: ConnectionSettings, name: st
 
 
 def _refused(rule: str, url: str | None = None, *, name: str = ERROR_FILE) -> CapillaryErrorFileError:
-    where = f" {without_query(url)}" if url is not None else ""
-    printable = "".join(character if character.isprintable() else "?" for character in where)
-    return CapillaryErrorFileError(f"the {name}{printable} is not fetched, because {rule}")
+    where = f" {shown(without_query(url))}" if url is not None else ""
+    return CapillaryErrorFileError(f"the {name}{where} is not fetched, because {rule}")

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from airflow_provider_capillary.api.decoding import make_decoder
 from airflow_provider_capillary.api.envelopes import (
     TokenRefusedError,
     as_int,
     decode_object,
+    facts_of,
     raise_for_failure,
     read_payload,
 )
@@ -38,6 +38,7 @@ from airflow_provider_capillary.api.file_content import FileContent, check_conte
 from airflow_provider_capillary.api.jobs import find_jobs, read_history, read_id, read_jobs
 from airflow_provider_capillary.api.messages import Answer, ApiRequest, Fault, proxy_wants_credentials, without_query
 from airflow_provider_capillary.api.retry import RetryPolicy, parse_retry_after
+from airflow_provider_capillary.api.secrecy import query_secrets, tail
 from airflow_provider_capillary.api.tokens import Token, TokenKeeper, TokenRefresh, make_token
 
 if TYPE_CHECKING:
@@ -284,7 +285,7 @@ class CapillaryApi:
             if progress.fault is None and is_doubtful:
                 progress.fault, is_doubtful = Fault("two answers told two lengths of it"), False
             if progress.fault is None:
-                if ready := content.end(http_status=part.answer.status, request_id=part.answer.request_id):
+                if ready := content.end(**facts_of(part.answer, self._secrets())):
                     yield Emit(ready, None if encoding else total)
                 return
             failures = 1 if progress.position > position else failures + 1
@@ -327,9 +328,9 @@ class CapillaryApi:
         if start and validator is not None:
             request = request.with_headers({"Range": f"bytes={start}-", "If-Range": validator})
         for _ in range(_MAX_REDIRECTS + 1):
-            if query := urlsplit(request.url).query:
+            for secret in dict.fromkeys(map(tail, query_secrets(request.url))):
                 # It may be a signature, and HTTP libraries log it at DEBUG.
-                yield Mask(query)
+                yield Mask(secret)
             try:
                 answer = yield from self._ask(request, read)
                 _refuse_unasked_part(request, answer, source.name)
@@ -381,7 +382,7 @@ class CapillaryApi:
         is_capillary = self.settings.is_api_host(request.url) or request.url == self.settings.auth_url
         attempt = 0
         had_fresh_token = False
-        secrets = self.settings.secrets
+        secrets = (*self.settings.secrets, *query_secrets(request.url))
         while True:
             attempt += 1
             token = (yield from self.get_token()) if request.needs_token else None
@@ -436,6 +437,11 @@ class CapillaryApi:
                     raise
             yield Wait(delay)
 
+    def _secrets(self) -> tuple[str, ...]:
+        """Return what no answer may bring into a message, the token included."""
+        token = self._tokens.held()
+        return self.settings.secrets if token is None else (*self.settings.secrets, token.value)
+
     def _status_request(self, coupon_series_id: int | str) -> ApiRequest:
         series_id = read_id("coupon_series_id", coupon_series_id)
         return ApiRequest(
@@ -476,7 +482,9 @@ class CapillaryApi:
         )
 
     def _redirected(self, request: ApiRequest, answer: Answer, name: str) -> ApiRequest:
-        target = follow_redirect(request.url, answer.headers.get("location"), self.settings, name=name)
+        target = follow_redirect(
+            request.url, answer.headers.get("location"), self.settings, name=name, secrets=self._secrets()
+        )
         if request.method != "GET" and answer.status in (307, 308):
             # These two mean "the same request again, over there"; the handle is for Capillary alone.
             raise CapillaryErrorFileError(
@@ -504,8 +512,7 @@ class CapillaryApi:
             raise CapillaryAuthError(
                 f"{without_query(self.settings.auth_url)} answered without a token; check the client key and secret, "
                 "and that this is the authentication URL of your cluster",
-                http_status=answer.status,
-                request_id=answer.request_id,
+                **facts_of(answer, sent.secrets),
             )
         value = value.strip()
         if not value.isascii() or not value.isprintable():
@@ -523,7 +530,7 @@ class CapillaryApi:
             raise CapillaryTransportError(f"the {name}: {answer.rest.message}", is_transient=answer.rest.is_transient)
         body = _small_body(answer)
         payload = decode_object(body) if body is not None else None
-        facts: dict[str, Any] = {"http_status": answer.status, "request_id": answer.request_id}
+        facts = facts_of(answer, sent.secrets)
         try:
             raise_for_failure(answer, payload, secrets=sent.secrets)
         except CapillaryError as error:

@@ -58,11 +58,6 @@ class Answer:
     body: bytes = field(default=b"", repr=False)
     rest: Any = field(default=None, repr=False)
 
-    @property
-    def request_id(self) -> str | None:
-        """Id by which Capillary's support finds the request; both spellings of the header occur."""
-        return self.headers.get("x-cap-request-id") or self.headers.get("x-cap-requestid")
-
 
 @dataclass(frozen=True)
 class Fault:

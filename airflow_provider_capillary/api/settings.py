@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv6Address
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -16,6 +17,7 @@ import pendulum
 
 from airflow_provider_capillary.api.addresses import literal_address
 from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.secrecy import query_secrets, tail
 from airflow_provider_capillary.api.values import as_flag, as_number, as_whole_number, is_nothing
 
 DEFAULT_TOKEN_PATH = "/v3/oauth/token/generate"
@@ -125,8 +127,18 @@ class ConnectionSettings:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Values that must not appear anywhere: the secret, and the values of extra headers."""
-        return (self.client_secret, *self.headers.values())
+        """Values that must not appear in a message: the secret, those of extra headers, and those in queries."""
+        return (self.client_secret, *self.headers.values(), *self._query_secrets)
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """The same as they are to be masked in logs."""
+        return (self.client_secret, *self.headers.values(), *dict.fromkeys(map(tail, self._query_secrets)))
+
+    @cached_property
+    def _query_secrets(self) -> tuple[str, ...]:
+        template = (self.error_file_url or "").replace(HANDLE_FIELD, "")
+        return tuple(dict.fromkeys((*query_secrets(self.auth_url), *query_secrets(template))))
 
     @property
     def identity(self) -> str:

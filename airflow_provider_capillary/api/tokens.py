@@ -105,6 +105,11 @@ class TokenKeeper:
             self._refresh = None
         refresh.future.set_result(result)
 
+    def held(self) -> Token | None:
+        """Return the token that is kept, usable or not."""
+        with self._lock:
+            return self._token
+
     def drop(self, token: Token) -> None:
         """Forget a token that Capillary refused, unless a newer one is already here."""
         with self._lock:

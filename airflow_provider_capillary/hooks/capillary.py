@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.hooks.requests_driver import RequestsDriver
 
 _TEST_DEADLINE_SECONDS = 14.0
-_TAIL_LENGTH = 32
 
 
 class _CapillaryConnection(BaseHook):
@@ -117,7 +116,7 @@ class CapillaryHook(_CapillaryConnection):
         settings = ConnectionSettings.from_connection(
             self.capillary_conn_id, self.get_connection(self.capillary_conn_id)
         )
-        for secret in settings.secrets:
+        for secret in settings.masks:
             mask_secret(secret)
         self._warn_about(settings)
         return settings
@@ -282,7 +281,7 @@ class CapillaryAsyncHook(_CapillaryConnection):
 
         connection = await aget_connection(self.capillary_conn_id)
         settings = ConnectionSettings.from_connection(self.capillary_conn_id, connection)
-        for secret in settings.secrets:
+        for secret in settings.masks:
             await amask_secret(secret)
         self._warn_about(settings)
         self._driver = await HttpxDriver.open(settings, mask=_amask_tail)
@@ -343,4 +342,6 @@ async def _amask_tail(token: str) -> None:
     anew for every new one, on the loop. With tokens of 740 characters that takes 0.85 s after 1,000 of them, with 32
     characters of each 0.024 s.
     """
-    await amask_secret(token[-_TAIL_LENGTH:])
+    from airflow_provider_capillary.api.secrecy import tail
+
+    await amask_secret(tail(token))

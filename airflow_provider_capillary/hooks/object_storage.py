@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError
+from airflow_provider_capillary.api.secrecy import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 #: Size of the blocks that are read and of the parts that are sent. s3fs's own default of 50 MiB costs 170 MB of
 #: memory, this one 47 MB.
 BLOCK_BYTES = 8 << 20
+#: Most characters of what a store says that go into a message: Azure's errors have many lines.
+_LONGEST_REASON = 500
 
 
 def object_storage_path(uri: str, conn_id: str | None) -> Any:
@@ -47,6 +50,11 @@ def telling(what: str) -> Iterator[None]:
     except (CapillaryError, AirflowException):
         raise
     except OSError as error:
-        raise CapillaryErrorFileError(f"{what}: {error.strerror or str(error) or type(error).__name__}") from error
+        raise CapillaryErrorFileError(f"{what}: {_said_by(error, error.strerror) or type(error).__name__}") from error
     except Exception as error:  # every store brings its own classes
-        raise CapillaryErrorFileError(f"{what}: {type(error).__name__}: {error}") from error
+        raise CapillaryErrorFileError(f"{what}: {type(error).__name__}: {_said_by(error)}") from error
+
+
+def _said_by(error: Exception, words: str | None = None) -> str:
+    """Return what a store said as one short line, without the query of a URL, which may be a signature."""
+    return shown(words or str(error), most=_LONGEST_REASON)

@@ -68,8 +68,8 @@ def check_names(values: Mapping[str, object], *, known: Collection[str], needed:
 
 
 def header_value(field: str, value: object) -> str:
-    """Return ``value`` if it is a str that fits into one header line: no control characters, and Latin-1."""
+    """Return ``value`` if it is a str that fits into one header line (RFC 9110, 5.5): a tab and Latin-1 from 32 on."""
     line = text(field, value)
-    if not line.isprintable() or any(ord(character) > 255 for character in line):
-        raise FieldError(field, "must be printable Latin-1 text, as HTTP headers are")
+    if any(not (32 <= ord(character) <= 255 or character == "\t") or character == "\x7f" for character in line):
+        raise FieldError(field, "must be Latin-1 text without control characters, as HTTP headers are")
     return line

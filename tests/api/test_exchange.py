@@ -443,6 +443,17 @@ def test_an_echo_of_the_token_by_the_download_is_not_repeated() -> None:
     assert "token-zq0815" not in shown_by(talk)
 
 
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_an_echo_of_a_signature_is_not_repeated(status: int) -> None:
+    extra = {"error_file_url": f"{API}/files/{{handle}}?key=template-key-zq", "auth_url": f"{API}/t?apikey=auth-key-zq"}
+    client = Client(settings(extra=extra)).with_token()
+    says = coupon(400, "no access with %2Bsignature-zq or +signature-zq, template-key-zq, auth-key-zq")
+    source = UrlSource(f"{API}/files/x?sig=%2Bsignature-zq")
+    shown = shown_by(client.start(client.api.read_file(source)).run_with(lambda request: reply(says, status)))
+    assert "no access" in shown
+    assert "zq" not in shown
+
+
 def test_no_step_shows_a_secret() -> None:
     client = Client(settings(extra={"headers": {"X-Org": HEADER_VALUE}}))
     talk = client.get_jobs(token_reply("token-zq0815"), LOST, reply(sample("status-empty")))

@@ -28,6 +28,7 @@ from airflow_provider_capillary.api.messages import Answer, ApiRequest, Fault
 from tests.api.driving import (
     API,
     HEADER_VALUE,
+    SECRET,
     TOKEN_HEADER,
     Client,
     Conversation,
@@ -160,8 +161,8 @@ def test_the_signature_of_a_url_is_masked_before_it_is_asked(client: Client) -> 
     talk = fetch(client, SIGNED, moved("https://cdn.example.com/y?X-Amz-Signature=other-secret"), whole())
     assert talk.kinds == ["Mask", "Send", "Mask", "Send", "Emit"]
     assert [step.secret for step in talk.steps if isinstance(step, Mask)] == [
-        "sig=sig-secret",
-        "X-Amz-Signature=other-secret",
+        "sig-secret",
+        "other-secret",
     ]
     assert [request.url for request in talk.requests] == [
         "https://files.example.com/x?sig=sig-secret",
@@ -542,6 +543,23 @@ def test_a_redirect_that_would_repeat_the_post_is_refused(client: Client, status
     talk = fetch(client, HANDLE, moved("https://files.example.com/y", status))
     assert type(talk.error) is CapillaryErrorFileError
     assert str(talk.error) == (f"the error file is not fetched, because {API}/coupon/api/v1/download redirects a POST")
+
+
+@pytest.mark.parametrize("where", ["{}.example.com/x", "example.com/{}/x"], ids=["host", "path"])
+def test_a_redirect_that_holds_a_secret_is_refused_without_it(client: Client, where: str) -> None:
+    for secret in ("token-0", HEADER_VALUE, SECRET):
+        talk = fetch(client, HANDLE, moved("http://" + where.format(secret)))
+        assert type(talk.error) is CapillaryErrorFileError
+        assert "***" in str(talk.error)
+        assert secret not in str(talk.error)
+
+
+@pytest.mark.parametrize("location", ["http://example.com/" + "x" * 60_000, "ftp://example.com/\x9b31mred"], ids=len)
+def test_a_redirect_that_is_refused_is_named_on_one_short_printable_line(client: Client, location: str) -> None:
+    talk = fetch(client, HANDLE, moved(location))
+    assert type(talk.error) is CapillaryErrorFileError
+    assert str(talk.error).isprintable()
+    assert len(str(talk.error)) < 500
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,6 @@ from airflow_provider_capillary.api.tokens import Token
 from tests.api.driving import any_text, examples
 
 
-@pytest.mark.parametrize("name", ["x-cap-request-id", "x-cap-requestid"])
-def test_both_spellings_of_the_request_id_are_read(name: str) -> None:
-    assert Answer(200, {name: "req-7"}).request_id == "req-7"
-
-
-def test_an_answer_without_a_request_id_has_none() -> None:
-    assert Answer(200, {"x-request-id": "other"}).request_id is None
-
-
 def test_more_headers_leave_the_first_request_as_it_was() -> None:
     first = ApiRequest("GET", "https://h/", headers={"Accept": "a", "B": "b"})
     second = first.with_headers({"B": "c", "D": "d"})

@@ -9,14 +9,16 @@ import pickle
 import secrets
 import traceback
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, unquote_plus
 
 import pytest
 
 from airflow_provider_capillary.api.messages import Answer, ApiRequest
 from airflow_provider_capillary.api.retry import RetryPolicy
-from airflow_provider_capillary.exceptions import CapillaryError, CapillaryTransportError
+from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError, CapillaryTransportError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook, _amask_tail
 from airflow_provider_capillary.hooks.connection_state import connection_state
+from airflow_provider_capillary.hooks.object_storage import telling
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from tests.airflow_compat import _secrets_masker, redact
 from tests.hooks.clients import QUICK, SERIES
@@ -161,6 +163,43 @@ def test_a_signature_is_kept_out_of_task_logs(sandbox: Sandbox, secretive: str, 
     assert "s3cr3t-signature" not in redact(told.text)
 
 
+@pytest.mark.parametrize(
+    "signature", ["ab%2bcd%2fef%3d-s3cr3t%3d", "ab+cd/ef=-s3cr3t=", "ab%2Bcd%7Eef-s3cr3t%3D", "s3cr3t" * 30 + "%2b%3d"]
+)
+def test_so_it_is_in_the_spelling_that_the_libraries_make_of_it(
+    sandbox: Sandbox, secretive: str, told: Told, signature: str
+) -> None:
+    job = sandbox.add_job(SERIES, errors=1)
+    hook = CapillaryHook(secretive, retry_policy=QUICK)
+    with hook.open_error_file(job_at(f"{sandbox.base_url}/files/{job.handle}?sig={signature}&x=1")) as stream:
+        assert stream.read()
+    logged = redact(told.text)
+    # What stands before the last 32 characters may show: it opens nothing.
+    sent = sandbox.requests[-1].query.removeprefix("sig=").removesuffix("&x=1")
+    for spelling in (signature, sent, unquote(signature), unquote_plus(signature)):
+        assert spelling[-32:] not in logged
+
+
+@pytest.mark.parametrize("signature", ["s3cr3t%2bof-the-auth-url%3d", "s3cr3t" * 30])
+def test_so_is_the_query_of_the_authentication_url(
+    client: Client,
+    sandbox: Sandbox,
+    connect: Connect,
+    told: Told,
+    caplog: pytest.LogCaptureFixture,
+    signature: str,
+) -> None:
+    # httpx logs each URL at INFO, urllib3 at DEBUG.
+    caplog.set_level("DEBUG", "httpx")
+    connect(sandbox, auth_url=f"{sandbox.base_url}/v3/oauth/token/generate?apikey={signature}")
+    client.jobs()
+    sent = sandbox.requests[0].query.removeprefix("apikey=")
+    raw = told.text
+    assert sent in raw  # or else this tests nothing
+    for spelling in (signature, sent, unquote(signature)):
+        assert spelling[-32:] not in redact(raw)
+
+
 def test_so_is_that_of_a_redirect(sandbox: Sandbox, secretive: str, told: Told) -> None:
     job = sandbox.add_job(SERIES, errors=1)
     sandbox.inject(Fault("redirect", endpoint="files", location=f"/files/{job.handle}?sig=another-s3cr3t"))
@@ -176,6 +215,37 @@ def test_nothing_shows_of_a_session_of_ones_own(sandbox: Sandbox, secretive: str
     with CapillaryHook(secretive).get_conn() as session:
         answer = session.get(f"{sandbox.base_url}/coupon/x")
         assert_silent(f"{told.text} {session!r} {answer!r} {session.headers} {session.auth!r}" + " " * 1000, sandbox)
+
+
+@pytest.mark.parametrize("value", ["1", "5", "535"])
+def test_a_short_header_value_does_not_spoil_a_message(
+    client: Client, sandbox: Sandbox, connect: Connect, value: str
+) -> None:
+    connect(sandbox, headers={"X-Brand": value})
+    body = {"success": False, "status": 8001, "message": "there is no series 535512"}
+    sandbox.inject(Fault("body", endpoint="status", status=400, body=body))
+    with pytest.raises(CapillaryError, match="there is no series 535512"):
+        client.jobs()
+
+
+@pytest.mark.parametrize("where", ["token", "status"])
+def test_the_request_id_is_short_and_printable_and_echoes_nothing(
+    client: Client, sandbox: Sandbox, secretive: str, where: str
+) -> None:
+    with client.opened(secretive, policy=TWICE) as hook:
+        hook.jobs()
+        sandbox.expire_tokens()
+        echo = f"\x9b31m {SECRET} {HEADER_VALUE} {sandbox.tokens_issued[0] if where == 'status' else ''}"
+        headers = {"X-CAP-REQUEST-ID": echo + "x" * 5000}
+        sandbox.inject(Fault("status", endpoint=where, status=400, headers=headers, times=None))
+        with pytest.raises(CapillaryError) as caught:
+            hook.jobs()
+    request_id = caught.value.request_id
+    assert request_id is not None
+    assert request_id.startswith("31m *** ***")
+    assert request_id.isprintable()
+    assert len(request_id) <= 100
+    assert_silent("\n".join(shown(caught.value)) + " " * 1000, sandbox)
 
 
 @pytest.mark.parametrize("where", ["token", "status"])
@@ -208,6 +278,18 @@ def test_an_error_of_a_file_that_echoes_the_token_is_blackened(sandbox: Sandbox,
             return stream.read()
 
     assert_silent(attempt(read) + " " * 1000, sandbox)
+
+
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+def test_what_a_store_says_is_one_short_line_without_a_signature(kind: type[Exception]) -> None:
+    said = "403, url=https://account.blob.core.windows.net/x?sig=s3cr3t-signature\nRequestId: 1\n" + "x" * 5000
+    with pytest.raises(CapillaryErrorFileError) as caught, telling("the destination cannot be written"):
+        raise kind(said)
+    message = caught.value.message
+    assert "url=https://account.blob.core.windows.net/x?*** RequestId: 1" in message
+    assert "s3cr3t" not in message
+    assert message.isprintable()
+    assert len(message) < 600
 
 
 def test_nothing_shows_of_a_host_that_cannot_be_reached(
@@ -307,3 +389,22 @@ class TestMasking:
 
         assert len("|".join(_secrets_masker().patterns)) < 10_000
         assert all(token not in redact(f"a {token} b") for token in tokens)
+
+    def test_of_many_signed_urls_costs_little(self, sandbox: Sandbox, secretive: str) -> None:
+        # Airflow compiles all masks anew for every new one. With whole queries, 200 files took 38 s for that alone.
+        job = sandbox.add_job(SERIES, errors=1)
+        hook = CapillaryHook(secretive, retry_policy=QUICK)
+        queries = []
+        for number in range(50):
+            token, signature = secrets.token_urlsafe(500), secrets.token_hex(32)
+            queries.append(
+                f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date=20261125T0000{number:02d}Z&X-Amz-Expires=900"
+                f"&X-Amz-Security-Token={token}&X-Amz-Signature={signature}"
+            )
+            with hook.open_error_file(job_at(f"{sandbox.base_url}/files/{job.handle}?{queries[-1]}")) as stream:
+                assert stream.read()
+
+        # Two secrets of 32 characters, some of which are escaped in the pattern.
+        assert len("|".join(_secrets_masker().patterns)) < 50 * 2 * 40 + 1000
+        assert all(query not in redact(f"GET /x?{query}") for query in queries)
+        assert all(query[-32:] not in redact(query) for query in queries)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What keeps secrets out of messages and logs, and makes text of other origin fit for them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, unquote_plus, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+#: As many characters of a secret are masked in logs: its end, which signs it. The rest opens nothing. Airflow keeps
+#: what is masked for as long as the process lives, and compiles all of it anew for every new one.
+TAIL_LENGTH = 32
+#: What is shorter is never blanked, as Airflow's own masker does not: a header ``1`` would spoil every number.
+LEAST_LENGTH = 5
+#: What is shorter is no signature and no key where it stands in a query.
+_LEAST_PARAMETER = 8
+#: Parameters of signed URLs that are the same for everybody, or a time.
+_HARMLESS = frozenset(
+    {
+        *(
+            f"x-{vendor}-{name}"
+            for vendor in ("amz", "goog")
+            for name in ("algorithm", "date", "expires", "signedheaders")
+        ),
+        *("expires", "se", "st", "ske", "skt", "response-content-disposition", "response-content-type"),
+    }
+)
+_LONGEST_LINE = 300
+_LONGEST_ID = 100
+_ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#'\"<>@]*@)?([^\s?#'\"<>]*)([?#][^\s'\"<>]*)?")
+# What ``requests`` leaves as it stands in a URL, and what needs no escape (RFC 3986, 2.2 and 2.3).
+_LEFT_ALONE = "!#$%&'()*+,/:;=?@[]~"
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+def tail(secret: str) -> str:
+    """Return the part of a secret that is to be masked in logs.
+
+    :param secret: A token, or the value of a query parameter.
+    """
+    return secret[-TAIL_LENGTH:]
+
+
+def query_secrets(url: str) -> list[str]:
+    """Return the values in a URL's query that may be a signature or a key, each in all spellings that a log may have.
+
+    HTTP libraries log the URL as they send it: ``requests`` and ``urllib3`` make ``%2B`` of ``%2b`` and ``~`` of
+    ``%7E``. Others log it as it came, or decoded.
+
+    :param url: Any URL; a malformed one has no query.
+    """
+    try:
+        query = urlsplit(url).query
+    except ValueError:
+        return []
+    found: dict[str, None] = {}
+    for parameter in query.split("&"):
+        name, separator, value = parameter.partition("=")
+        value = value if separator else name
+        if len(value) >= _LEAST_PARAMETER and not (separator and name.lower() in _HARMLESS):
+            found |= dict.fromkeys(_spellings(value))
+    return list(found)
+
+
+def blank(text: str, secrets: Iterable[str]) -> str:
+    """Replace secrets in a text by asterisks.
+
+    :param text: The text.
+    :param secrets: Values that must not show. Those of less than 5 characters are left alone.
+    """
+    # The longest first: one may be the beginning of another.
+    for secret in sorted((each for each in secrets if len(each) >= LEAST_LENGTH), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def shown(text: str, *, secrets: Iterable[str] = (), most: int = _LONGEST_LINE) -> str:
+    """Return text of other origin as it may stand in a message: one short printable line without secrets.
+
+    Of each URL in it, credentials, query and fragment are left out.
+
+    :param text: What a server or a library said.
+    :param secrets: Values that must not show.
+    :param most: Longest line, in characters.
+    """
+    # Before the line is cut, or the beginning of a secret would be left at its end.
+    text = _URL.sub(lambda url: f"{url[1]}{url[2]}{'?***' if url[3] else ''}", blank(text, secrets))
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def shown_id(value: str | None, *, secrets: Iterable[str] = ()) -> str | None:
+    """Return an id that a server sent as it may stand in a message; None for none.
+
+    :param value: The id.
+    :param secrets: Values that must not show.
+    """
+    return shown(value, secrets=secrets, most=_LONGEST_ID) or None if value else None
+
+
+def _spellings(value: str) -> Iterator[str]:
+    yield value
+    normal = _ESCAPE.sub(lambda escape: _unescaped(escape[0]), value)
+    yield quote(normal, safe=_LEFT_ALONE)
+    yield _ESCAPE.sub(lambda escape: escape[0].upper(), value)
+    yield _ESCAPE.sub(lambda escape: escape[0].lower(), value)
+    decoded = unquote(value)
+    yield decoded
+    yield unquote_plus(value)
+    yield quote(decoded, safe="")
+
+
+def _unescaped(escape: str) -> str:
+    character = chr(int(escape[1:], 16))
+    return character if character in _UNRESERVED else escape.upper()
