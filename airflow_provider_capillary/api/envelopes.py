@@ -49,17 +49,18 @@ class _Failure:
     message: str | None
 
 
-def read_payload(answer: Answer, *, secrets: Iterable[str] = ()) -> dict[str, Any]:
+def read_payload(answer: Answer, *, secrets: Iterable[str] = (), is_token_call: bool = False) -> dict[str, Any]:
     """Return the JSON object of a successful answer.
 
     :param answer: The answer, its body whole.
     :param secrets: Values that must not come back in an error message, should the server echo them.
+    :param is_token_call: As for :func:`raise_for_failure`.
     :return: The decoded JSON object, its envelope already known to report no failure.
     :raises CapillaryError: The answer is an error, or not a JSON object.
     """
     secrets = tuple(secrets)
     payload = _decode(answer.body)
-    raise_for_failure(answer, payload, secrets=secrets)
+    raise_for_failure(answer, payload, secrets=secrets, is_token_call=is_token_call)
     if not isinstance(payload, dict):
         raise CapillaryResponseError(
             f"Capillary answered with {_describe_body(answer)} where a JSON object was expected",
@@ -69,12 +70,15 @@ def read_payload(answer: Answer, *, secrets: Iterable[str] = ()) -> dict[str, An
     return payload
 
 
-def raise_for_failure(answer: Answer, payload: Any, *, secrets: Iterable[str] = ()) -> None:
+def raise_for_failure(
+    answer: Answer, payload: Any, *, secrets: Iterable[str] = (), is_token_call: bool = False
+) -> None:
     """Raise the typed error that an answer stands for; return where it reports no failure.
 
     :param answer: The answer.
     :param payload: Its decoded body, or None where that is not JSON.
     :param secrets: Values that must not come back in the message.
+    :param is_token_call: Whether a token was asked for, so that a refusal is about the credentials.
     :raises CapillaryError: What went wrong.
     """
     secrets = tuple(secrets)
@@ -83,7 +87,7 @@ def raise_for_failure(answer: Answer, payload: Any, *, secrets: Iterable[str] = 
         return
     # A body may say 401 under any HTTP status, and an HTTP 401 may come without any body.
     codes = {answer.status} if failure is None or failure.code is None else {answer.status, failure.code}
-    says = failure.message if failure is not None and failure.message else None
+    says = (failure.message if failure is not None else None) or _said_in(payload, secrets)
     facts = facts_of(answer, secrets)
     facts["api_code"] = None if failure is None or failure.code is None else str(failure.code)
     if 300 <= answer.status < 400:
@@ -94,14 +98,25 @@ def raise_for_failure(answer: Answer, payload: Any, *, secrets: Iterable[str] = 
     error: CapillaryError
     if BAD_CREDENTIALS_CODE in codes:
         error = CapillaryAuthError(_sentence("Capillary does not accept the client key and secret", says), **facts)
-    elif codes & _REFUSED_TOKEN_CODES:
-        error = TokenRefusedError(_sentence("Capillary does not accept the token", says), **facts)
     elif answer.status == 403 and payload is None:
         error = CapillaryApiError(
             f"the edge in front of Capillary refused the request with {_describe_body(answer)}; this is not about "
             "the credentials: check that this machine's address may reach the host",
             **facts,
         )
+    elif codes & _NO_ACCESS_CODES and is_token_call:
+        # Documented for either (docs/capillary-api.md, 1).
+        error = CapillaryAuthError(
+            _sentence("Capillary refuses to give out a token", says)
+            + "; either the client key or the secret is wrong, or the API client has no access group: check key and "
+            "secret, and ask Capillary to put the API client into an access group",
+            **facts,
+        )
+    elif codes & _REFUSED_TOKEN_CODES and is_token_call:
+        # The token endpoint takes no token: its 401 is about the credentials.
+        error = CapillaryAuthError(_sentence("Capillary does not accept the client key and secret", says), **facts)
+    elif codes & _REFUSED_TOKEN_CODES:
+        error = TokenRefusedError(_sentence("Capillary does not accept the token", says), **facts)
     elif codes & _NO_ACCESS_CODES:
         error = CapillaryAccessError(
             _sentence("the API client has no access to this resource", says)
@@ -110,7 +125,7 @@ def raise_for_failure(answer: Answer, payload: Any, *, secrets: Iterable[str] = 
         )
     elif failure is None and answer.status in (404, 405):
         error = CapillaryResponseError(
-            f"this host has no such endpoint, it answered with {_describe_body(answer)}; "
+            f"this host has no such endpoint, it answered with {_sentence(_describe_body(answer), says)}; "
             "check that it is an API host, such as eu.api.capillarytech.com",
             **facts,
         )
@@ -192,6 +207,14 @@ def _failure_in(payload: Mapping[str, Any], secrets: tuple[str, ...]) -> _Failur
         message = next(filter(None, (_text(payload.get(key), secrets) for key in ("message", "errors", "error"))), None)
         return _Failure(status if status is not None and status >= 400 else code, message)
     return None
+
+
+def _said_in(payload: Any, secrets: tuple[str, ...]) -> str | None:
+    """Return the message of an error without any of the five envelopes, or None."""
+    if not isinstance(payload, dict):
+        return None  # anything else may be a body of any kind, which is never quoted
+    texts = (_text(payload.get(key), secrets) for key in ("message", "errors", "error", "error_description"))
+    return next(filter(None, texts), None)
 
 
 def _is_false(value: Any) -> bool:

@@ -37,9 +37,9 @@ from airflow_provider_capillary.api.errors import (
 from airflow_provider_capillary.api.file_content import FileContent, check_content
 from airflow_provider_capillary.api.jobs import find_jobs, read_history, read_id, read_jobs
 from airflow_provider_capillary.api.messages import Answer, ApiRequest, Fault, proxy_wants_credentials, without_query
-from airflow_provider_capillary.api.retry import RetryPolicy, parse_retry_after
+from airflow_provider_capillary.api.retry import RetryPolicy, parse_http_date, parse_retry_after
 from airflow_provider_capillary.api.secrecy import query_secrets, tail
-from airflow_provider_capillary.api.tokens import Token, TokenKeeper, TokenRefresh, make_token
+from airflow_provider_capillary.api.tokens import Token, TokenKeeper, TokenRefresh, claimed_lifetime, make_token
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -361,15 +361,6 @@ class CapillaryApi:
             yield Mask(token.value)
             result = token
             return token
-        except TokenRefusedError as error:
-            # The token endpoint takes no token: its 401 is about the credentials.
-            result = CapillaryAuthError(
-                "Capillary does not accept the client key and secret",
-                http_status=error.http_status,
-                api_code=error.api_code,
-                request_id=error.request_id,
-            )
-            raise result from None
         except CapillaryError as error:
             result = error
             raise
@@ -506,7 +497,7 @@ class CapillaryApi:
         return before if before is not None and before.rows == history.rows else history
 
     def _read_token(self, answer: Answer, sent: _Sent) -> Token:
-        data = read_payload(answer, secrets=sent.secrets).get("data")
+        data = read_payload(answer, secrets=sent.secrets, is_token_call=True).get("data")
         value = data.get("accessToken") if isinstance(data, dict) else None
         if not isinstance(data, dict) or not isinstance(value, str) or not value.strip():
             raise CapillaryAuthError(
@@ -517,7 +508,10 @@ class CapillaryApi:
         value = value.strip()
         if not value.isascii() or not value.isprintable():
             raise CapillaryAuthError("Capillary's token has characters that no header can carry")
-        return make_token(value, as_int(data.get("ttlSeconds")), asked_at=sent.at)
+        lifetime: float | None = as_int(data.get("ttlSeconds"))
+        if lifetime is None or lifetime <= 0:
+            lifetime = claimed_lifetime(value, sent_at=parse_http_date(answer.headers.get("date")), now=self._now())
+        return make_token(value, lifetime, asked_at=sent.at)
 
     def _read_file_answer(self, answer: Answer, sent: _Sent, *, name: str, check: Callable[..., None] | None) -> Answer:
         """Return the answer if it brings the file, and raise what came in its place, going by the first bytes."""

@@ -25,15 +25,19 @@ from airflow_provider_capillary.api.errors import (
     CapillarySettingsError,
 )
 from airflow_provider_capillary.api.messages import without_query
-from airflow_provider_capillary.api.values import CHECK_TEMPLATE, as_whole_number, shown
+from airflow_provider_capillary.api.secrecy import shown
+from airflow_provider_capillary.api.values import CHECK_TEMPLATE, as_whole_number, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _COMPLETED = frozenset({"COMPLETED", "FINISHED"})
-_FAILED = frozenset({"ERRORED", "ERRORRED", "ERROR", "FAILED", "CANCELLED", "CANCELED"})
+_FAILED = frozenset({"ERRORED", "ERRORRED", "ERRED", "ERROR", "FAILED", "CANCELLED", "CANCELED"})
 _DONE = _COMPLETED | _FAILED
-_RUNNING = frozenset({"QUEUED", "STARTED", "VALIDATED", "COMMITED", "COMMITTED"})
+_PAUSED = frozenset({"PAUSED", "PAUSE"})
+_RUNNING = frozenset({"QUEUED", "OPEN", "STARTED", "RUNNING", "VALIDATED", "COMMITED", "COMMITTED"}) | _PAUSED
+#: Longest status word and file name that a message shows, in characters.
+_LONGEST_WORD, _LONGEST_NAME = 60, 200
 
 # Stored uploads are named {name}_{milliseconds}_{series}.csv (docs/capillary-api.md, 4).
 _STORED_NAME = re.compile(r"_(?P<millis>\d{13})_\d+(\.[A-Za-z0-9]+)?\Z", re.ASCII)
@@ -98,6 +102,21 @@ class UploadJob:
         return _word(self.status) in _DONE
 
     @property
+    def is_paused(self) -> bool:
+        """Whether the job stands still until somebody at Capillary resumes it."""
+        return _word(self.status) in _PAUSED
+
+    @property
+    def shown_status(self) -> str:
+        """The status word as it may stand in a message: short and printable, whatever Capillary sent."""
+        return shown(self.status, most=_LONGEST_WORD)
+
+    @property
+    def shown_file_name(self) -> str:
+        """The name of the uploaded file as it may stand in a message."""
+        return shown(self.uploaded_file_name or self.uploaded_file_url or "(no name)", most=_LONGEST_NAME)
+
+    @property
     def has_known_status(self) -> bool:
         """Whether the status is a word that this package has a meaning for; an unknown one counts as running."""
         return _word(self.status) in _DONE | _RUNNING
@@ -114,6 +133,20 @@ class UploadJob:
         if self.error_count >= self.total_uploaded_count:
             return 1.0
         return self.error_count / self.total_uploaded_count
+
+    def failure_hint(self, coupon_series_id: int | str) -> str:
+        """Say what a failed job means for its rows, and what Capillary's support needs to find the reason.
+
+        Work is committed in batches, and no answer has the reason (docs/capillary-api.md, 3.4).
+
+        :param coupon_series_id: The series that was asked for, in case the answer does not name it.
+        """
+        org = "" if self.org_id is None else f"org {self.org_id}, "
+        series = coupon_series_id if self.coupon_series_id is None else self.coupon_series_id
+        return (
+            "part of its rows may have been redeemed all the same; ask Capillary's support for the reason, with "
+            f"{org}coupon series {series} and job {self.job_id}"
+        )
 
     def file_url(self, which: JobFile) -> str | None:
         """Return where a file of the job is; None where Capillary tells of none.
@@ -325,7 +358,7 @@ def read_id(name: str, value: Any, *, least: int = 1) -> int:
     number = as_whole_number(value)
     if number is None or number < least:
         kind = "a positive whole number" if least == 1 else f"a whole number from {least} on"
-        raise CapillarySettingsError(f"{name} must be {kind}, but is {shown(value)}; {CHECK_TEMPLATE}")
+        raise CapillarySettingsError(f"{name} must be {kind}, but is {short_repr(value)}; {CHECK_TEMPLATE}")
     return number
 
 
@@ -358,7 +391,7 @@ def read_word(name: str, value: Any, words: tuple[str, ...]) -> None:
     :raises CapillarySettingsError: It is none of them.
     """
     if value not in words:
-        raise CapillarySettingsError(f"{name} must be one of {', '.join(words)}, but is {shown(value)}")
+        raise CapillarySettingsError(f"{name} must be one of {', '.join(words)}, but is {short_repr(value)}")
 
 
 def find_jobs(

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_capillary.api.errors import CapillarySettingsError
-from airflow_provider_capillary.api.values import as_whole_number, read_seconds, shown
+from airflow_provider_capillary.api.values import as_whole_number, read_seconds, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ class RetryPolicy:
         attempts = as_whole_number(self.max_attempts)
         if attempts is None or attempts < 1:
             raise CapillarySettingsError(
-                f"max_attempts must be a whole number, 1 or more, but is {shown(self.max_attempts)}"
+                f"max_attempts must be a whole number, 1 or more, but is {short_repr(self.max_attempts)}"
             )
         object.__setattr__(self, "max_attempts", attempts)
         for name in ("base_seconds", "cap_seconds", "retry_after_cap_seconds"):
@@ -79,14 +79,18 @@ def parse_retry_after(value: str | None, *, date: str | None = None, now: dateti
     text = value.strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
-    until = _http_date(text)
-    since = _http_date(date) or now
+    until = parse_http_date(text)
+    since = parse_http_date(date) or now
     if until is None or since is None:
         return None
     return max((until - since).total_seconds(), 0.0)
 
 
-def _http_date(text: str | None) -> datetime | None:
+def parse_http_date(text: str | None) -> datetime | None:
+    """Read a date of HTTP (RFC 9110, 5.6.7); None where it is missing or unreadable.
+
+    :param text: The value of a header such as ``Date``.
+    """
     if not text:
         return None
     try:

@@ -7,13 +7,18 @@ token; every token call makes another token and several live side by side.
 
 from __future__ import annotations
 
+import base64
+import json
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from airflow_provider_capillary.api.envelopes import as_int
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from airflow_provider_capillary.api.errors import CapillaryError
 
@@ -49,6 +54,27 @@ def make_token(value: str, ttl_seconds: float | None, *, asked_at: float) -> Tok
     if ttl_seconds is not None and ttl_seconds > 0:
         ttl = min(ttl_seconds, _LONGEST_TTL_SECONDS)
     return Token(value, asked_at + ttl - min(_MAX_LEAD_SECONDS, _LEAD_FRACTION * ttl))
+
+
+def claimed_lifetime(token: str, *, sent_at: datetime | None, now: datetime) -> float | None:
+    """Return how long a token lives by its own ``exp`` claim, in seconds; None where it has no such claim.
+
+    Measured by the server's clock where that is known, because the one on this side may be wrong.
+
+    :param token: The access token; in samples a JWT, whose ``exp - iat`` is its lifetime (docs/capillary-api.md, 1).
+    :param sent_at: When the server sent it, by its own clock; None where it did not say.
+    :param now: The wall clock of this side.
+    """
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+        expires_at, issued_at = (as_int(claims.get(name)) for name in ("exp", "iat"))
+    except (IndexError, ValueError, AttributeError, RecursionError):
+        return None
+    if expires_at is None:
+        return None
+    if sent_at is None and issued_at is not None:
+        return float(expires_at - issued_at)
+    return expires_at - (sent_at or now).timestamp()
 
 
 class TokenRefresh:

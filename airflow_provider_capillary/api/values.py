@@ -100,7 +100,7 @@ def read_seconds(name: str, value: Any, *, may_be_zero: bool = False) -> float:
     seconds = value.total_seconds() if isinstance(value, timedelta) else as_number(value)
     if seconds is None or seconds < 0 or (seconds == 0 and not may_be_zero):
         least = "from 0 on" if may_be_zero else "above 0"
-        raise CapillarySettingsError(f"{name} must be a number of seconds {least}, but is {shown(value)}")
+        raise CapillarySettingsError(f"{name} must be a number of seconds {least}, but is {short_repr(value)}")
     return float(seconds)
 
 
@@ -113,7 +113,7 @@ def read_flag(name: str, value: Any) -> bool:
     """
     flag = as_flag(value)
     if flag is None:
-        raise CapillarySettingsError(f"{name} must be True or False, but is {shown(value)}")
+        raise CapillarySettingsError(f"{name} must be True or False, but is {short_repr(value)}")
     return flag
 
 
@@ -128,7 +128,7 @@ def read_text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         # A number is not turned into text again: 2026_11_21 renders natively to 20261121.
         raise CapillarySettingsError(
-            f"{name} must be text, but is {shown(value)}; if it comes from a template that renders natively, check "
+            f"{name} must be text, but is {short_repr(value)}; if it comes from a template that renders natively, check "
             "what it renders to"
         )
     if not value.strip():
@@ -153,7 +153,7 @@ def refuse_nothing(arguments: Mapping[str, Any]) -> None:
             )
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """Return a value as messages show it: on one short line."""
     text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

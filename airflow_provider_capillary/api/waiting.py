@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError
 from airflow_provider_capillary.api.jobs import JobChoice, JobHistory, UploadJob, read_id
-from airflow_provider_capillary.api.values import CHECK_TEMPLATE, as_number, as_whole_number, read_text, shown
+from airflow_provider_capillary.api.values import CHECK_TEMPLATE, as_number, as_whole_number, read_text, short_repr
 
 if TYPE_CHECKING:
     from pendulum import DateTime
@@ -109,13 +109,13 @@ class WaitOptions:
         if self.max_error_count is not None and (count is None or count < 0):
             raise CapillarySettingsError(
                 "max_error_count must be a whole number, 0 or more, but is "
-                f"{shown(self.max_error_count)}; leave it out for no limit, and {CHECK_TEMPLATE}"
+                f"{short_repr(self.max_error_count)}; leave it out for no limit, and {CHECK_TEMPLATE}"
             )
         rate = as_number(self.max_error_rate)
         if self.max_error_rate is not None and (rate is None or not 0 <= rate <= 1):
             raise CapillarySettingsError(
                 "max_error_rate must be a number, a fraction of the uploaded rows from 0.0 to 1.0, but is "
-                f"{shown(self.max_error_rate)}; leave it out for no limit, and {CHECK_TEMPLATE}"
+                f"{short_repr(self.max_error_rate)}; leave it out for no limit, and {CHECK_TEMPLATE}"
             )
         self._budget()
         return count, rate
@@ -125,7 +125,7 @@ class WaitOptions:
         if budget is None or budget < 1:
             raise CapillarySettingsError(
                 "max_consecutive_failures must be a whole number, 1 or more, but is "
-                f"{shown(self.max_consecutive_failures)}; for a wait that sits out any outage, give a large one"
+                f"{short_repr(self.max_consecutive_failures)}; for a wait that sits out any outage, give a large one"
             )
         return budget
 
@@ -229,10 +229,11 @@ class RedeemUploadWait:
             )
             return None
         self._tell(job)
-        self.last_seen = f"job {job.job_id} was {job.status.strip()}"
+        self.last_seen = f"job {job.job_id} was {job.shown_status}"
         if job.is_failed:
+            hint = job.failure_hint(self.options.coupon_series_id)
             return WaitOutcome(
-                kind="job_failed", message=f"upload job {job.job_id} ended as {job.status.strip()}", job=job
+                kind="job_failed", message=f"upload job {job.job_id} ended as {job.shown_status}; {hint}", job=job
             )
         if job.is_completed:
             excess = self._excess(job)
@@ -298,16 +299,23 @@ class RedeemUploadWait:
                 "Waiting for upload job %d of coupon series %s, file %s, %s",
                 job.job_id,
                 self.options.coupon_series_id,
-                job.uploaded_file_name or job.uploaded_file_url or "(no name)",
+                job.shown_file_name,
                 self._age(job),
             )
         word = job.status.strip().upper()
         if job.has_known_status and word != self._told_word:
             self._told_word = word
-            self._log.info("Upload job %d is %s", job.job_id, job.status.strip())
+            if job.is_paused:
+                self._log.warning(
+                    "Upload job %d is %s: it waits until somebody at Capillary resumes it", job.job_id, job.shown_status
+                )
+            else:
+                self._log.info("Upload job %d is %s", job.job_id, job.shown_status)
         elif not job.has_known_status and word not in self._told_unknown:
             self._told_unknown.add(word)
-            self._log.warning("Upload job %d has the unknown status %r, taken as still running", job.job_id, job.status)
+            self._log.warning(
+                "Upload job %d has the unknown status %r, taken as still running", job.job_id, job.shown_status
+            )
 
     def _age(self, job: UploadJob) -> str:
         if (uploaded := job.uploaded_at) is not None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_capillary._airflow_compat import mask_secret
+from airflow_provider_capillary.api.envelopes import BAD_CREDENTIALS_CODE
 from airflow_provider_capillary.api.errors import (
     CapillaryAccessError,
     CapillaryApiError,
@@ -46,7 +47,7 @@ def try_out(settings: ConnectionSettings) -> tuple[bool, str]:
     except CapillaryTransportError as error:
         return False, f"The authentication URL cannot be reached: {error}"
     except CapillaryAuthError as error:
-        return False, f"Wrong credentials: {error}"
+        return False, f"{'No token' if _may_lack_access(error) else 'Wrong credentials'}: {error}"
     except CapillaryError as error:
         return False, f"The authentication URL gave no token: {error}"
     try:
@@ -70,3 +71,10 @@ def try_out(settings: ConnectionSettings) -> tuple[bool, str]:
     finally:
         driver.close()
     return True, f"Connected to {settings.host}: the credentials are good and the coupon resource answers"
+
+
+def _may_lack_access(error: CapillaryAuthError) -> bool:
+    """Whether a refused token call may be about a missing access group as well as about the credentials."""
+    if error.api_code == str(BAD_CREDENTIALS_CODE):
+        return False
+    return error.http_status == 403 or error.api_code in ("403", "4000")

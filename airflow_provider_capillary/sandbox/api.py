@@ -111,6 +111,7 @@ class Settings:
     client_secret: str = field(repr=False)
     org_id: int
     token_ttl_seconds: float
+    ttl_in_answer: bool
     refusal: str
     bad_credentials_status: int
     file_ranges: bool
@@ -172,6 +173,8 @@ class Api:
             status = self._settings.bad_credentials_status
             return _token_error(status, 320001, "Invalid client key and secret")
         data = {"accessToken": self._tokens.issue(), "ttlSeconds": self._settings.token_ttl_seconds}
+        if not self._settings.ttl_in_answer:
+            del data["ttlSeconds"]
         return json_answer(200, {"data": data, "errors": None, "warnings": None})
 
     def _status(self, coupon_series_id: int) -> Answer:

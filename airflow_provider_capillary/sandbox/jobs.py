@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 #: Words after which a job changes no more. COMPLETED was seen in samples of this endpoint, FINISHED in those of
-#: its sibling, ERRORED and its misspelling in client code; nobody ever published a list.
-DONE = frozenset({"COMPLETED", "FINISHED", "ERRORED", "ERRORRED", "ERROR", "FAILED", "CANCELLED", "CANCELED"})
+#: its sibling, ERRORED and its misspelling in client code, ERRED in a table definition; nobody ever published a list.
+DONE = frozenset({"COMPLETED", "FINISHED", "ERRORED", "ERRORRED", "ERRED", "ERROR", "FAILED", "CANCELLED", "CANCELED"})
 
 _FIRST_JOB_ID = 4455
 # A larger error file has to be given.

@@ -42,6 +42,8 @@ class Sandbox:
     :param client_secret: secret that goes with it
     :param org_id: number of the org, as answers show it
     :param token_ttl_seconds: lifetime of tokens in seconds; default 300, which is in Capillary's samples
+    :param ttl_in_answer: whether the answer to a token call has ``ttlSeconds``; default true. Whether the real one
+        always has is unknown; the token's own claims say it in any case
     :param queued_seconds: how long a job is QUEUED, in seconds, where nothing else is said for the job;
         default 0
     :param started_seconds: how long it is then STARTED; default 0
@@ -67,6 +69,7 @@ class Sandbox:
         client_secret: str = "sandbox-secret",
         org_id: int = 100458,
         token_ttl_seconds: float = 300,
+        ttl_in_answer: bool = True,
         queued_seconds: float = 0.0,
         started_seconds: float = 0.0,
         cluster_timezone: str = "Asia/Kolkata",
@@ -82,12 +85,15 @@ class Sandbox:
             zone = ZoneInfo(text("cluster_timezone", cluster_timezone))
         except (KeyError, ValueError, OSError):  # unknown, no name at all, a folder of names
             raise FieldError("cluster_timezone", "is not a known time zone") from None
+        if not isinstance(ttl_in_answer, bool):
+            raise FieldError("ttl_in_answer", "must be true or false")
         whole_number("bad_credentials_status", bad_credentials_status, least=200, most=599)
         settings = Settings(
             client_key=text("client_key", client_key),
             client_secret=text("client_secret", client_secret),
             org_id=whole_number("org_id", org_id),
             token_ttl_seconds=number("token_ttl_seconds", token_ttl_seconds),
+            ttl_in_answer=ttl_in_answer,
             refusal=one_of("refusal", refusal, REFUSALS),
             bad_credentials_status=bad_credentials_status,
             file_ranges=file_ranges,
@@ -98,7 +104,7 @@ class Sandbox:
         self._settings = settings
         self._ssl_context = ssl_context
         self._access_log = access_log
-        self._tokens = TokenBook(ttl_seconds=token_ttl_seconds, org_id=org_id, clock=_monotonic)
+        self._tokens = TokenBook(ttl_seconds=token_ttl_seconds, org_id=org_id, clock=_monotonic, wall=_wall)
         self._jobs = JobStore(
             org_id=org_id,
             clocks=clocks,

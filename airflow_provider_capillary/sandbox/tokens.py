@@ -22,19 +22,28 @@ class TokenBook:
     :param ttl_seconds: lifetime of a token in seconds
     :param org_id: the org a token carries
     :param clock: monotonic clock, in seconds
+    :param wall: seconds since the epoch, for the claims of a token
     """
 
-    def __init__(self, *, ttl_seconds: float, org_id: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, *, ttl_seconds: float, org_id: int, clock: Callable[[], float], wall: Callable[[], float]
+    ) -> None:
         self._ttl_seconds = ttl_seconds
         self._org_id = org_id
         self._clock = clock
+        self._wall = wall
         self._lock = threading.Lock()
         self._expiry: dict[str, float] = {}
         self._issued: list[str] = []
 
     def issue(self) -> str:
-        """Make a token that looks like the real ones: three base64url parts, the last one unguessable."""
-        claims = {"org": self._org_id, "jti": secrets.token_hex(8)}
+        """Make a token like the real ones: three base64url parts, the last one unguessable.
+
+        Its claims say when it was issued and when it expires (sample).
+        """
+        issued_at = int(self._wall())
+        lifetime = {"iat": issued_at, "exp": issued_at + int(self._ttl_seconds)}
+        claims = {"org": self._org_id, "jti": secrets.token_hex(8)} | lifetime
         parts = (
             json.dumps({"kid": "sandbox", "alg": "RS256"}).encode(),
             json.dumps(claims).encode(),

@@ -235,7 +235,7 @@ class CapillaryErrorFileToObjectStorageOperator(BaseOperator):
         """Return why there is rightly nothing to pull, or None where there is something."""
         if not job.is_done:
             raise CapillaryErrorFileError(
-                f"upload job {job.job_id} is still {job.status.strip()}; "
+                f"upload job {job.job_id} is still {job.shown_status}; "
                 f"wait for it with CapillaryRedeemUploadSensor before its {self.which} file is pulled"
             )
         if job.file_url(self.which):
@@ -244,9 +244,12 @@ class CapillaryErrorFileToObjectStorageOperator(BaseOperator):
             return f"upload job {job.job_id} has no {self.which} file"
         if job.is_failed or job.error_count != 0:
             count = "an unknown number of" if job.error_count is None else job.error_count
-            raise CapillaryErrorFileError(
-                f"upload job {job.job_id} ended as {job.status.strip()} with {count} errors, but without an error file"
+            found = (
+                f"upload job {job.job_id} ended as {job.shown_status} with {count} errors, but without an error file"
             )
+            if job.is_failed:
+                found = f"{found}; {job.failure_hint(self.coupon_series_id)}"
+            raise CapillaryErrorFileError(found)
         return f"upload job {job.job_id} has no errors and no error file"
 
     def _pull(self, context: Context, series_id: int, job: UploadJob, location: ObjectLocation) -> PulledFile:

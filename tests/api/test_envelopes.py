@@ -222,9 +222,22 @@ def test_an_http_error_without_an_envelope_is_still_that_error(body: bytes) -> N
     assert (type(error), error.http_status, error.api_code, error.is_transient) == (CapillaryApiError, 500, None, True)
 
 
+@pytest.mark.parametrize("body", [{"message": "Down for now"}, {"error": "Down for now"}, {"errors": "Down for now"}])
+@pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 503])
+def test_the_message_of_an_http_error_without_an_envelope_is_quoted(body: Any, status: int) -> None:
+    message = error_of(reply(json.dumps(body), status)).message
+    assert "Down for now" in message
+
+
 def test_a_body_is_never_quoted() -> None:
     error = error_of(reply("customer 919999999999 is unknown", 500))
     assert str(error) == "Capillary answered with an error: a body that is not JSON (HTTP 500)"
+    assert "919999999999" not in str(error_of(reply(json.dumps("customer 919999999999 is unknown"), 500)))
+
+
+def test_a_signed_url_in_a_message_is_quoted_without_its_signature() -> None:
+    error = error_of(reply({"message": "go to https://s3.example.com/x?X-Amz-Signature=abc"}, 500))
+    assert error.message == "Capillary answered with an error: go to https://s3.example.com/x?***"
 
 
 def test_an_html_403_is_the_edge_and_not_oauth() -> None:

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import json
 import traceback
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_capillary.api.errors import (
+    CapillaryAccessError,
     CapillaryApiError,
     CapillaryAuthError,
     CapillaryError,
@@ -33,7 +36,9 @@ from tests.api.driving import (
     sample,
     settings,
     token_reply,
+    v2,
     v3,
+    v11,
 )
 
 if TYPE_CHECKING:
@@ -260,8 +265,110 @@ def test_a_refusal_by_the_token_endpoint_is_about_the_credentials(answer: Answer
     talk = Client().get_jobs(answer)
     assert talk.kinds == ["Send"]
     assert type(talk.error) is CapillaryAuthError
-    assert talk.error.message == "Capillary does not accept the client key and secret"
+    said = ": Refused" if b"Refused" in answer.body else ""
+    assert talk.error.message == f"Capillary does not accept the client key and secret{said}"
     assert talk.error.http_status == answer.status
+
+
+EITHER = "either the client key or the secret is wrong, or the API client has no access group"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"message": "Access forbidden"}, ": Access forbidden"),
+        ({"error": "forbidden"}, ": forbidden"),
+        ({"error": {"message": "forbidden"}}, ": forbidden"),
+        ({"error_description": "no such client"}, ": no such client"),
+        ({"message": f"{KEY} with {SECRET}\nis unknown"}, f": {KEY} with *** is unknown"),
+        (v3(4000, "Access denied"), ": Access denied"),
+        (v11(403, "Access denied"), ": Access denied"),
+        (coupon(401, "Access denied"), ": Access denied"),
+        ({"data": None}, ""),
+        ([], ""),
+        ("a body that is a string", ""),
+    ],
+    ids=str,
+)
+def test_a_token_call_that_is_forbidden_names_both_reasons_at_once(body: Any, said: str) -> None:
+    talk = Client().get_jobs(reply(json.dumps(body), 403, x_cap_request_id="req-1"))
+    assert talk.kinds == ["Send"]
+    assert type(talk.error) is CapillaryAuthError
+    assert talk.error.message.startswith(f"Capillary refuses to give out a token{said}; {EITHER}: ")
+    assert (talk.error.http_status, talk.error.request_id) == (403, "req-1")
+
+
+@pytest.mark.parametrize("body", [v11("403"), v2(4000), coupon(403)], ids=str)
+def test_so_does_one_that_says_it_in_the_body_alone(body: Any) -> None:
+    talk = Client().get_jobs(reply(body))
+    assert type(talk.error) is CapillaryAuthError
+    assert EITHER in talk.error.message
+
+
+@pytest.mark.parametrize("body", [b"<!DOCTYPE html><title>403</title>", b"", b"Forbidden"])
+def test_a_token_call_that_is_forbidden_without_json_is_the_edge(body: bytes) -> None:
+    talk = Client().get_jobs(reply(body, 403))
+    assert type(talk.error) is CapillaryApiError
+    assert talk.error.message.startswith("the edge in front of Capillary refused the request")
+
+
+def test_a_status_call_that_is_forbidden_is_still_about_access() -> None:
+    talk = Client().with_token().get_jobs(reply({"message": "Access forbidden"}, 403))
+    assert type(talk.error) is CapillaryAccessError
+    assert talk.error.message.startswith("the API client has no access to this resource: Access forbidden; ")
+
+
+# --- the life of a token -----------------------------------------------------------------------------------------
+
+NOW = 1_772_366_400  # what `now` of the tests is: 2026-03-01 12:00:00 UTC
+DATE = "Sun, 01 Mar 2026 11:00:00 GMT"
+
+
+def jwt(**claims: Any) -> str:
+    parts = ({"alg": "RS256"}, {"client_id": "c", "org_id": 1} | claims)
+    encoded = (base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
+    return ".".join([*encoded, "signature"])
+
+
+@pytest.mark.parametrize("ttl", [None, 0, -1, "", "soon"])
+@pytest.mark.parametrize(
+    ("claims", "headers", "lifetime"),
+    [
+        ({"exp": NOW + 3600}, {}, 3600),
+        ({"exp": str(NOW + 3600)}, {}, 3600),
+        ({"iat": NOW - 9000, "exp": NOW - 9000 + 600}, {}, 600),
+        ({"iat": NOW - 3600, "exp": NOW - 3600 + 600}, {"date": DATE}, 600),
+        ({"iat": NOW - 3600 - 100, "exp": NOW - 3600 + 500}, {"date": DATE}, 500),
+        ({"exp": NOW + 90 * 86_400}, {}, 30 * 86_400),
+        ({"exp": NOW - 1}, {}, 300),
+        ({"exp": None}, {}, 300),
+        ({"exp": "later"}, {}, 300),
+        ({}, {}, 300),
+    ],
+    ids=str,
+)
+def test_without_a_ttl_a_token_lives_as_long_as_its_claims_say(
+    claims: dict[str, Any], headers: dict[str, str], lifetime: float, ttl: Any
+) -> None:
+    client = Client()
+    answer = replace(token_reply(jwt(**claims), ttl=ttl), headers=headers)
+    token = client.get_token(answer).value
+    assert token.use_until - client.clock() == pytest.approx(lifetime - min(60, 0.2 * lifetime))
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["opaque", "a.b.c", "..", "a..c", "a.!!!.c", jwt().replace(".signature", ""), "a.W10.c", "a.bnVsbA.c", "a.%.c"],
+)
+def test_a_token_without_readable_claims_lives_for_five_minutes(value: str) -> None:
+    client = Client()
+    assert client.get_token(token_reply(value, ttl=None)).value.use_until - client.clock() == 240
+
+
+def test_a_ttl_counts_more_than_the_claims() -> None:
+    client = Client()
+    token = client.get_token(token_reply(jwt(exp=NOW + 3600), ttl=600)).value
+    assert token.use_until - client.clock() == 540
 
 
 @pytest.mark.parametrize(

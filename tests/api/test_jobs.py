@@ -269,14 +269,16 @@ def test_completed(word: str, spell: Any) -> None:
 
 
 @pytest.mark.parametrize("spell", SPELLINGS)
-@pytest.mark.parametrize("word", ["ERRORED", "ERRORRED", "ERROR", "FAILED", "CANCELLED", "CANCELED"])
+@pytest.mark.parametrize("word", ["ERRORED", "ERRORRED", "ERRED", "ERROR", "FAILED", "CANCELLED", "CANCELED"])
 def test_failed(word: str, spell: Any) -> None:
     read = job(status=spell(word))
     assert (read.is_completed, read.is_failed, read.is_done, read.has_known_status) == (False, True, True, True)
 
 
 @pytest.mark.parametrize("spell", SPELLINGS)
-@pytest.mark.parametrize("word", ["QUEUED", "STARTED", "VALIDATED", "COMMITED", "COMMITTED"])
+@pytest.mark.parametrize(
+    "word", ["QUEUED", "OPEN", "PAUSED", "PAUSE", "RUNNING", "STARTED", "VALIDATED", "COMMITED", "COMMITTED"]
+)
 def test_running(word: str, spell: Any) -> None:
     read = job(status=spell(word))
     assert (read.is_completed, read.is_failed, read.is_done, read.has_known_status) == (False, False, False, True)

@@ -83,8 +83,27 @@ def test_a_completed_job_ends_the_wait(status: str) -> None:
 def test_a_failed_job_ends_the_wait(status: str) -> None:
     failed = job(status=status)
     assert wait_for().see_jobs([failed]) == WaitOutcome(
-        kind="job_failed", message=f"upload job 4455 ended as {status.strip()}", job=failed
+        kind="job_failed",
+        message=f"upload job 4455 ended as {status.strip()}; part of its rows may have been redeemed all the same; "
+        "ask Capillary's support for the reason, with coupon series 909234 and job 4455",
+        job=failed,
     )
+
+
+def test_a_failed_job_has_org_series_and_job_for_the_support() -> None:
+    outcome = wait_for().see_jobs([job(status="ERRORED", org_id=100458)])
+    assert outcome is not None
+    assert outcome.message.endswith("with org 100458, coupon series 909234 and job 4455")
+
+
+@pytest.mark.parametrize("status", ["COM\x1b[31mPLETED\nx", "X" * 5000, "\u202eQUEUED"])
+def test_a_status_word_goes_into_messages_as_a_short_printable_one(status: str, log: pytest.LogCaptureFixture) -> None:
+    wait = wait_for()
+    name = "a\nb\x1b" + "c" * 5000
+    assert wait.see_jobs([job(status=status, uploaded_file_name=name)]) is None
+    for line in (wait.last_seen, wait.time_out(1).message, *messages(log)):
+        assert line.isprintable()
+        assert len(line) < 500
 
 
 def test_a_failed_job_is_failed_whatever_its_errors() -> None:
@@ -379,6 +398,20 @@ def test_progress_is_logged_when_it_happens(log: pytest.LogCaptureFixture) -> No
         "Upload job 4455 is STARTED",
         "Upload job 4455 is COMPLETED",
     ]
+
+
+@pytest.mark.parametrize("word", ["PAUSED", "paused ", "PAUSE"])
+def test_a_paused_job_is_waited_for_and_logged_as_what_it_is(word: str, log: pytest.LogCaptureFixture) -> None:
+    wait = wait_for()
+    for status in ("RUNNING", word, word, "RUNNING", "COMPLETED"):
+        wait.see_jobs([job(status=status)])
+    assert messages(log)[1:] == [
+        "Upload job 4455 is RUNNING",
+        f"Upload job 4455 is {word.strip()}: it waits until somebody at Capillary resumes it",
+        "Upload job 4455 is RUNNING",
+        "Upload job 4455 is COMPLETED",
+    ]
+    assert len(messages(log, "WARNING")) == 1
 
 
 @pytest.mark.parametrize(

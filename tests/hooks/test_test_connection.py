@@ -94,6 +94,26 @@ class TestNotGood:
         assert "not-the-secret" not in message
         assert sandbox.counts == {"token": 1}
 
+    @pytest.mark.parametrize(
+        ("status", "body"),
+        [
+            (403, {"message": "Access forbidden"}),
+            (403, {"status": {"success": False, "code": 403, "message": "Access forbidden"}}),
+            (200, {"errors": [{"code": 4000, "message": "Access forbidden"}]}),
+        ],
+        ids=["message alone", "envelope", "code alone"],
+    )
+    def test_a_forbidden_token_call_names_credentials_and_access_group(
+        self, tried: Tried, sandbox: Sandbox, status: int, body: dict[str, Any]
+    ) -> None:
+        sandbox.inject(Fault("body", endpoint="token", status=status, body=body))
+        good, message = tried()
+        assert not good
+        assert message.startswith("No token: ")
+        for words in ("Access forbidden", "the client key or the secret is wrong", "has no access group"):
+            assert words in message
+        assert sandbox.counts == {"token": 1}
+
     def test_no_access_in_the_v1_1_envelope(self, tried: Tried, sandbox: Sandbox) -> None:
         body = {"response": {"status": {"success": "false", "code": "403", "message": "Forbidden"}}}
         sandbox.inject(Fault("body", endpoint="status", status=403, body=body))

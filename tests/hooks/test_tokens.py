@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_capillary.exceptions import CapillaryAuthError, CapillaryError, CapillaryTransportError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
+from airflow_provider_capillary.hooks.connection_state import connection_state
 from airflow_provider_capillary.sandbox import Fault
 from tests.hooks.clients import ASYNC, CONN_ID, QUICK, SERIES, SYNC, TOKEN_HEADER, until
 
@@ -49,6 +50,18 @@ def ask_blocking() -> list[object]:
 async def ask_awaited() -> list[object]:
     async with CapillaryAsyncHook(CONN_ID, retry_policy=QUICK) as hook:
         return list(await hook.get_redeem_upload_jobs(SERIES))
+
+
+@pytest.mark.parametrize("ttl", [600, 3600])
+def test_a_token_without_a_ttl_is_used_as_long_as_its_claims_say(
+    client: Client, start: Start, connect: Connect, ttl: int
+) -> None:
+    sandbox = start(token_ttl_seconds=ttl, ttl_in_answer=False)
+    settings = CapillaryHook(connect(sandbox)).settings
+    client.jobs()
+    token = connection_state(settings).tokens.held()
+    assert token is not None
+    assert token.use_until - time.monotonic() == pytest.approx(ttl - 60, abs=5)
 
 
 @pytest.fixture

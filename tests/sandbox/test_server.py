@@ -109,6 +109,7 @@ def test_a_port_that_is_taken_is_an_error(sandbox):
         ("client_secret", None),
         ("org_id", "x"),
         ("token_ttl_seconds", -1),
+        ("ttl_in_answer", "no"),
         ("queued_seconds", float("inf")),
         ("started_seconds", "1"),
         ("cluster_timezone", "Mars/Olympus"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 
 import pytest
 
@@ -30,6 +31,18 @@ def test_a_token_looks_like_a_real_one(client):
     assert "kid" in json.loads(base64.urlsafe_b64decode(header + "=="))
     assert json.loads(base64.urlsafe_b64decode(claims + "=="))["org"] == 100458
     assert len(base64.urlsafe_b64decode(signature + "==")) == 32
+
+
+def test_a_token_says_when_it_expires(client):
+    _, claims, _ = client.ask_token().json()["data"]["accessToken"].split(".")
+
+    claims = json.loads(base64.urlsafe_b64decode(claims + "=="))
+    assert claims["exp"] - claims["iat"] == 300
+    assert abs(claims["iat"] - time.time()) < 60
+
+
+def test_the_lifetime_can_be_left_out_of_the_answer(start):
+    assert list(start(ttl_in_answer=False).ask_token().json()["data"]) == ["accessToken"]
 
 
 def test_every_call_makes_another_token_and_all_of_them_hold(client, sandbox):

@@ -60,7 +60,10 @@ def outcome(name: str, sandbox: Sandbox) -> tuple[dict[str, Any], End]:
         return {"max_error_rate": 0.25}, End("failed", "CapillaryJobFailedError", message)
     if name == "failed":
         job = sandbox.add_job(SERIES, status=" Errored ")
-        message = f"upload job {job.job_id} ended as Errored"
+        message = (
+            f"upload job {job.job_id} ended as Errored; part of its rows may have been redeemed all the same; ask "
+            f"Capillary's support for the reason, with org {job.org_id}, coupon series {SERIES} and job {job.job_id}"
+        )
         return {}, End("failed", "CapillaryJobFailedError", message)
     if name == "timeout":
         job = sandbox.add_job(SERIES, status="STARTED")
@@ -396,6 +399,27 @@ def test_an_unknown_status_is_warned_about_once(sandbox: Sandbox, capsys: pytest
     finisher.join()
 
     assert capsys.readouterr().out.count("unknown status 'PONDERING'") == 1
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_a_paused_job_is_logged_once_as_what_it_is(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    job = sandbox.add_job(SERIES, status="PAUSED")
+
+    def finish_after_three_looks() -> None:
+        while sandbox.count("status") < 3:
+            time.sleep(0.01)
+        job.finish("COMPLETED")
+
+    finisher = threading.Thread(target=finish_after_three_looks, daemon=True)
+    finisher.start()
+    assert run_to_end(mode, sensor()).state == "success"
+    finisher.join()
+
+    # In deferrable mode worker and triggerer have a log each.
+    times = capsys.readouterr().out.count(f"Upload job {job.job_id} is PAUSED: it waits until somebody at Capillary")
+    assert times == (1 if mode == "poke" else 2)
 
 
 def test_deferrable_looks_once_before_it_defers(sandbox: Sandbox) -> None:

@@ -100,8 +100,11 @@ class TestSomethingWrong:
     ) -> None:
         job = sandbox.add_job(SERIES, ends=word, errors=0)
 
-        with pytest.raises(CapillaryErrorFileError, match=f"upload job {job.job_id} ended as {word}"):
+        with pytest.raises(CapillaryErrorFileError, match=f"upload job {job.job_id} ended as {word}") as caught:
             pull(job, store.folder, if_no_errors=if_no_errors)
+
+        assert "part of its rows may have been redeemed all the same" in str(caught.value)
+        assert f"with org {job.org_id}, coupon series {SERIES} and job {job.job_id}" in str(caught.value)
 
     @pytest.mark.parametrize("word", ["QUEUED", "STARTED", "SOMETHING_NEW"])
     def test_a_job_that_is_not_done_is_an_error_that_names_the_sensor(
