@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -33,11 +33,11 @@ _LONGEST_REFERENCE = 4096
 class UrlSource:
     """A file to be fetched by GET.
 
-    :param url: Checked URL. Not for logs as it stands: its query may be a signature.
+    :param url: Checked URL. Neither for logs nor in the repr: its query may be a signature.
     :param name: What errors are to call the file.
     """
 
-    url: str
+    url: str = field(repr=False)
     name: str = ERROR_FILE
 
 
@@ -177,8 +177,11 @@ def follow_redirect(
     try:
         check_url(target, settings, name=name)
     except CapillaryErrorFileError as error:
-        raise CapillaryErrorFileError(blank(error.message, secrets)) from None
-    return target
+        refusal = error.message
+    else:
+        return target
+    # Not within the block: the first error would be kept as the context of this one.
+    raise CapillaryErrorFileError(blank(refusal, secrets))
 
 
 def _template_host(settings: ConnectionSettings) -> str | None:

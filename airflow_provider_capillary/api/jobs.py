@@ -49,7 +49,7 @@ _DATES = ("created_on", "updated_on")
 _FILES = ("error_file_url", "success_file_url", "uploaded_file_url")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class UploadJob:
     """One upload of redeemed coupons, as the status endpoint tells of it.
 
@@ -85,6 +85,11 @@ class UploadJob:
     actual_row_count: int | None = None
     error_count: int | None = None
     upload_table_name: str | None = None
+
+    def __repr__(self) -> str:
+        # A signed URL must not get into a log with the job.
+        shown_fields = ", ".join(f"{field.name}={self._without_query(field.name)!r}" for field in fields(self))
+        return f"UploadJob({shown_fields})"
 
     @property
     def is_completed(self) -> bool:
@@ -182,14 +187,16 @@ class UploadJob:
         This is what goes into XComs and events. So a file's URL comes without its query, which may be a signature that
         opens the file to whoever reads it; a bare handle comes as it is. The hook gives the job anew, whole.
         """
-        value = asdict(self)
-        for name in _FILES:
-            if value[name] is not None and "://" in value[name]:
-                value[name] = without_query(value[name])
+        value = asdict(self) | {name: self._without_query(name) for name in _FILES}
         for name in _DATES:
             if value[name] is not None:
                 value[name] = value[name].isoformat()
         return value
+
+    def _without_query(self, name: str) -> Any:
+        """Return the value of a field, that of a URL without its query."""
+        value = getattr(self, name)
+        return without_query(value) if name in _FILES and value is not None and "://" in value else value
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> UploadJob:

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ApiRequest:
     """One HTTP request.
 
     :param method: HTTP method.
-    :param url: Absolute URL.
+    :param url: Absolute URL. In the repr without its query, which may be a signature.
     :param headers: Request headers. Not in the repr: they carry the token.
     :param body: Request body. Not in the repr: the token request carries the client secret.
     :param is_safe: Whether sending the request twice does no harm.
@@ -26,11 +26,14 @@ class ApiRequest:
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: bytes | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
     is_safe: bool = True
     needs_token: bool = False
     stream: bool = False
+
+    def __repr__(self) -> str:
+        return f"ApiRequest({self.method} {without_query(self.url)})"
 
     def with_headers(self, headers: Mapping[str, str]) -> ApiRequest:
         """Return the same request with more headers, which replace those of the same name in any case.

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 TAIL_LENGTH = 32
 #: What is shorter is never blanked, as Airflow's own masker does not: a header ``1`` would spoil every number.
 LEAST_LENGTH = 5
-#: What is shorter is no signature and no key where it stands in a query.
-_LEAST_PARAMETER = 8
+#: Names of parameters whose value is a secret however short it is.
+_SECRET_NAME = re.compile("sig|token|key|secret|pass|pwd|auth|cred", re.IGNORECASE)
+#: Any other value is taken for one from the second length on, and from the first one on unless it is a word, a number
+#: or a date: masked, these would be asterisks in every line of a log.
+_LEAST_PARAMETER, _LONG_PARAMETER = 8, 16
+_DATE = re.compile(r"\d{4}-?\d\d-?\d\d(T[\d:.Zz%A-Fa-f+-]*)?\Z", re.ASCII)
 #: Parameters of signed URLs that are the same for everybody, or a time.
 _HARMLESS = frozenset(
     {
@@ -25,7 +29,8 @@ _HARMLESS = frozenset(
             for vendor in ("amz", "goog")
             for name in ("algorithm", "date", "expires", "signedheaders")
         ),
-        *("expires", "se", "st", "ske", "skt", "response-content-disposition", "response-content-type"),
+        *("expires", "se", "st", "sv", "ske", "skt", "skv"),
+        *("response-content-disposition", "response-content-type"),
     }
 )
 _LONGEST_LINE = 300
@@ -61,8 +66,8 @@ def query_secrets(url: str) -> list[str]:
     for parameter in query.split("&"):
         name, separator, value = parameter.partition("=")
         value = value if separator else name
-        if len(value) >= _LEAST_PARAMETER and not (separator and name.lower() in _HARMLESS):
-            found |= dict.fromkeys(_spellings(value))
+        if _may_be_secret(name if separator else "", value):
+            found |= dict.fromkeys(each for each in _spellings(value) if len(each) >= LEAST_LENGTH)
     return list(found)
 
 
@@ -100,6 +105,16 @@ def shown_id(value: str | None, *, secrets: Iterable[str] = ()) -> str | None:
     :param secrets: Values that must not show.
     """
     return shown(value, secrets=secrets, most=_LONGEST_ID) or None if value else None
+
+
+def _may_be_secret(name: str, value: str) -> bool:
+    if name.lower() in _HARMLESS:
+        return False
+    if _SECRET_NAME.search(name):
+        return len(value) >= LEAST_LENGTH
+    if _DATE.match(value):
+        return False
+    return len(value) >= (_LONG_PARAMETER if value.isalpha() or value.isdigit() else _LEAST_PARAMETER)
 
 
 def _spellings(value: str) -> Iterator[str]:

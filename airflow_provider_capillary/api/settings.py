@@ -70,7 +70,7 @@ class ConnectionSettings:
     :param port: Port of the API.
     :param client_key: Key of the API client. Never in a repr.
     :param client_secret: Secret of the API client. Never in a repr.
-    :param auth_url: Where tokens come from.
+    :param auth_url: Where tokens come from. Never in a repr: its query may be a key.
     :param error_file_url: Template with ``{handle}`` by which a bare file handle becomes a download; None if unset.
         Never in a repr: its query may be a signature.
     :param error_file_conn_id: Airflow connection for error files in object storage; None if unset.
@@ -90,7 +90,7 @@ class ConnectionSettings:
     port: int
     client_key: str = field(repr=False)
     client_secret: str = field(repr=False)
-    auth_url: str
+    auth_url: str = field(repr=False)
     error_file_url: str | None = field(default=None, repr=False)
     error_file_conn_id: str | None = None
     cluster_timezone: str = "UTC"

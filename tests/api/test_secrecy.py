@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_capillary.api.envelopes import facts_of
-from airflow_provider_capillary.api.messages import Answer
+from airflow_provider_capillary.api.error_files import UrlSource
+from airflow_provider_capillary.api.exchange import Mask, Send
+from airflow_provider_capillary.api.jobs import UploadJob
+from airflow_provider_capillary.api.messages import Answer, ApiRequest
 from airflow_provider_capillary.api.secrecy import TAIL_LENGTH, blank, query_secrets, shown, shown_id, tail
 from tests.api.driving import any_text, examples, settings
 
@@ -24,9 +27,15 @@ LONG = "k" * 40 + "the-end-of-a-long-security-token"
         ("https://h/x?", []),
         ("https://h/x?a=b&c", []),
         ("https://h/x?sig=signature", ["signature"]),
-        ("https://h/x?signature", ["signature"]),
         ("https://h/x?a=1&sig=signature&key=other-key#fragment-of-it", ["signature", "other-key"]),
-        ("https://h/x?sig=short", []),
+        ("https://h/x?sig=four", []),
+        ("https://h/x?download-this", ["download-this"]),
+        ("https://h/x?sig=fives&X-Api-Key=12345&apikey=abcde", ["fives", "12345", "abcde"]),
+        ("https://h/x?type=downloads&day=2026-11-25&at=2026-11-25T10%3A00%3A00Z&n=1234567890", []),
+        (
+            "https://h/x?hash=a1b2c3d4&v=abcdefghijklmnop&w=1234567890123456",
+            ["a1b2c3d4", "abcdefghijklmnop", "1234567890123456"],
+        ),
         (
             "https://h/x?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date=20261125T000000Z&X-Amz-Signature=abcdef01",
             ["abcdef01"],
@@ -137,6 +146,29 @@ def test_the_request_id_of_an_error_is_short_printable_and_without_secrets(name:
     assert request_id("x" * 9000) == "x" * 99 + "…"
     assert request_id("\x9b") is None
     assert shown_id(None) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        UploadJob(job_id=1, status="X", error_file_url=f"https://h/x?sig={LONG}", success_file_url="handle"),
+        UrlSource(f"https://h/x?sig={LONG}"),
+        ApiRequest("GET", f"https://h/x?sig={LONG}", headers={"X": LONG}, body=LONG.encode()),
+        Send(ApiRequest("GET", f"https://h/x?sig={LONG}")),
+        Mask(LONG),
+        settings(extra={"auth_url": f"https://h/x?sig={LONG}", "error_file_url": f"https://h/{{handle}}?sig={LONG}"}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_repr_shows_no_query(value: object) -> None:
+    assert LONG not in repr(value)
+    assert LONG not in f"{value}"
+
+
+def test_the_repr_of_a_job_has_all_its_fields() -> None:
+    job = UploadJob(job_id=1, status="QUEUED", error_file_url="handle", success_file_url="https://h/x?sig=1")
+    assert repr(job).startswith("UploadJob(job_id=1, status='QUEUED', org_id=None, ")
+    assert "error_file_url='handle', success_file_url='https://h/x', uploaded_file_url=None" in repr(job)
 
 
 def test_another_header_is_no_request_id() -> None:
