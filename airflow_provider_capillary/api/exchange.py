@@ -38,7 +38,7 @@ from airflow_provider_capillary.api.file_content import FileContent, check_conte
 from airflow_provider_capillary.api.jobs import find_jobs, read_history, read_id, read_jobs
 from airflow_provider_capillary.api.messages import Answer, ApiRequest, Fault, proxy_wants_credentials, without_query
 from airflow_provider_capillary.api.retry import RetryPolicy, parse_http_date, parse_retry_after
-from airflow_provider_capillary.api.secrecy import query_secrets, tail
+from airflow_provider_capillary.api.secrecy import query_secrets, shown, tail
 from airflow_provider_capillary.api.tokens import Token, TokenKeeper, TokenRefresh, claimed_lifetime, make_token
 
 if TYPE_CHECKING:
@@ -373,7 +373,7 @@ class CapillaryApi:
         is_capillary = self.settings.is_api_host(request.url) or request.url == self.settings.auth_url
         attempt = 0
         had_fresh_token = False
-        secrets = (*self.settings.secrets, *query_secrets(request.url))
+        secrets = (*self._secrets(), *query_secrets(request.url))
         while True:
             attempt += 1
             token = (yield from self.get_token()) if request.needs_token else None
@@ -396,7 +396,8 @@ class CapillaryApi:
             try:
                 if isinstance(got, Fault):
                     raise CapillaryTransportError(
-                        f"{request.method} {without_query(request.url)}: {got.message}", is_transient=got.is_transient
+                        f"{request.method} {shown(without_query(request.url), secrets=secrets)}: {got.message}",
+                        is_transient=got.is_transient,
                     )
                 return read(got, sent)
             except TokenRefusedError as error:

@@ -8,9 +8,12 @@ A download may answer HTTP 200 with a JSON object that holds a signed URL, with 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary.api.errors import CapillaryResponseError
+
+if TYPE_CHECKING:
+    from airflow_provider_capillary.api.jobs import JobFile, UploadJob
 
 #: Bytes up to which a body is held back and parsed. An answer in place of a file is small, a file may have gigabytes.
 MOST_HELD_BYTES = 1 << 20
@@ -18,6 +21,20 @@ _BLANKS = " \t\r\n\v\f"
 #: With which byte something else than a file can begin: that of a JSON value, of ``OK``, of an HTML document, or of any
 #: of them in UTF-8, UTF-16 or UTF-32 with a byte order mark. Not a digit: a number can be a row.
 _SUSPECT = b'{["tfnoO<\0\xef\xfe\xff'
+
+
+def expects_rows(job: UploadJob, file: JobFile) -> bool:
+    """Return whether a file of a job must have rows, going by what Capillary counts.
+
+    Without a count, an error file must have some: in all samples, none is named where there are no errors.
+
+    :param job: The job.
+    :param file: ``error``, ``success`` or ``uploaded``.
+    """
+    if file == "error":
+        return job.error_count != 0
+    uploaded = job.total_uploaded_count or 0
+    return uploaded > (0 if file == "uploaded" else max(job.error_count or 0, 0))
 
 
 class FileContent:

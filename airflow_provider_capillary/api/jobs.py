@@ -25,7 +25,6 @@ from airflow_provider_capillary.api.errors import (
     CapillarySettingsError,
 )
 from airflow_provider_capillary.api.messages import without_query
-from airflow_provider_capillary.api.secrecy import shown
 from airflow_provider_capillary.api.values import CHECK_TEMPLATE, as_whole_number, short_repr
 
 if TYPE_CHECKING:
@@ -36,8 +35,6 @@ _FAILED = frozenset({"ERRORED", "ERRORRED", "ERRED", "ERROR", "FAILED", "CANCELL
 _DONE = _COMPLETED | _FAILED
 _PAUSED = frozenset({"PAUSED", "PAUSE"})
 _RUNNING = frozenset({"QUEUED", "OPEN", "STARTED", "RUNNING", "VALIDATED", "COMMITED", "COMMITTED"}) | _PAUSED
-#: Longest status word and file name that a message shows, in characters.
-_LONGEST_WORD, _LONGEST_NAME = 60, 200
 
 # Stored uploads are named {name}_{milliseconds}_{series}.csv (docs/capillary-api.md, 4).
 _STORED_NAME = re.compile(r"_(?P<millis>\d{13})_\d+(\.[A-Za-z0-9]+)?\Z", re.ASCII)
@@ -112,16 +109,6 @@ class UploadJob:
         return _word(self.status) in _PAUSED
 
     @property
-    def shown_status(self) -> str:
-        """The status word as it may stand in a message: short and printable, whatever Capillary sent."""
-        return shown(self.status, most=_LONGEST_WORD)
-
-    @property
-    def shown_file_name(self) -> str:
-        """The name of the uploaded file as it may stand in a message."""
-        return shown(self.uploaded_file_name or self.uploaded_file_url or "(no name)", most=_LONGEST_NAME)
-
-    @property
     def has_known_status(self) -> bool:
         """Whether the status is a word that this package has a meaning for; an unknown one counts as running."""
         return _word(self.status) in _DONE | _RUNNING
@@ -139,20 +126,6 @@ class UploadJob:
             return 1.0
         return self.error_count / self.total_uploaded_count
 
-    def failure_hint(self, coupon_series_id: int | str) -> str:
-        """Say what a failed job means for its rows, and what Capillary's support needs to find the reason.
-
-        Work is committed in batches, and no answer has the reason (docs/capillary-api.md, 3.4).
-
-        :param coupon_series_id: The series that was asked for, in case the answer does not name it.
-        """
-        org = "" if self.org_id is None else f"org {self.org_id}, "
-        series = coupon_series_id if self.coupon_series_id is None else self.coupon_series_id
-        return (
-            "part of its rows may have been redeemed all the same; ask Capillary's support for the reason, with "
-            f"{org}coupon series {series} and job {self.job_id}"
-        )
-
     def file_url(self, which: JobFile) -> str | None:
         """Return where a file of the job is; None where Capillary tells of none.
 
@@ -160,18 +133,6 @@ class UploadJob:
         """
         url: str | None = getattr(self, f"{which}_file_url")
         return url
-
-    def expects_rows(self, which: JobFile) -> bool:
-        """Whether a file of the job must have rows, going by what Capillary counts.
-
-        Without a count, an error file must have some: in all samples, none is named where there are no errors.
-
-        :param which: ``error``, ``success`` or ``uploaded``.
-        """
-        if which == "error":
-            return self.error_count != 0
-        uploaded = self.total_uploaded_count or 0
-        return uploaded > (0 if which == "uploaded" else max(self.error_count or 0, 0))
 
     @property
     def uploaded_at(self) -> DateTime | None:

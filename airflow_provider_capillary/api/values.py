@@ -128,8 +128,8 @@ def read_text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         # A number is not turned into text again: 2026_11_21 renders natively to 20261121.
         raise CapillarySettingsError(
-            f"{name} must be text, but is {short_repr(value)}; if it comes from a template that renders natively, check "
-            "what it renders to"
+            f"{name} must be text, but is {short_repr(value)}; if it comes from a template that renders natively, "
+            "check what it renders to"
         )
     if not value.strip():
         raise CapillarySettingsError(f"{name} is empty; {CHECK_TEMPLATE}")

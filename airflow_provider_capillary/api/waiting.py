@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError
+from airflow_provider_capillary.api.job_messages import failure_hint, shown_file_name, shown_status
 from airflow_provider_capillary.api.jobs import JobChoice, JobHistory, UploadJob, read_id
 from airflow_provider_capillary.api.values import CHECK_TEMPLATE, as_number, as_whole_number, read_text, short_repr
 
@@ -229,11 +230,11 @@ class RedeemUploadWait:
             )
             return None
         self._tell(job)
-        self.last_seen = f"job {job.job_id} was {job.shown_status}"
+        self.last_seen = f"job {job.job_id} was {shown_status(job)}"
         if job.is_failed:
-            hint = job.failure_hint(self.options.coupon_series_id)
+            hint = failure_hint(job, self.options.coupon_series_id)
             return WaitOutcome(
-                kind="job_failed", message=f"upload job {job.job_id} ended as {job.shown_status}; {hint}", job=job
+                kind="job_failed", message=f"upload job {job.job_id} ended as {shown_status(job)}; {hint}", job=job
             )
         if job.is_completed:
             excess = self._excess(job)
@@ -299,7 +300,7 @@ class RedeemUploadWait:
                 "Waiting for upload job %d of coupon series %s, file %s, %s",
                 job.job_id,
                 self.options.coupon_series_id,
-                job.shown_file_name,
+                shown_file_name(job),
                 self._age(job),
             )
         word = job.status.strip().upper()
@@ -307,14 +308,16 @@ class RedeemUploadWait:
             self._told_word = word
             if job.is_paused:
                 self._log.warning(
-                    "Upload job %d is %s: it waits until somebody at Capillary resumes it", job.job_id, job.shown_status
+                    "Upload job %d is %s: it waits until somebody at Capillary resumes it",
+                    job.job_id,
+                    shown_status(job),
                 )
             else:
-                self._log.info("Upload job %d is %s", job.job_id, job.shown_status)
+                self._log.info("Upload job %d is %s", job.job_id, shown_status(job))
         elif not job.has_known_status and word not in self._told_unknown:
             self._told_unknown.add(word)
             self._log.warning(
-                "Upload job %d has the unknown status %r, taken as still running", job.job_id, job.shown_status
+                "Upload job %d has the unknown status %r, taken as still running", job.job_id, shown_status(job)
             )
 
     def _age(self, job: UploadJob) -> str:

@@ -214,6 +214,7 @@ class CapillaryHook(_CapillaryConnection):
         :raises CapillaryError: The file could not be fetched.
         """
         from airflow_provider_capillary.api.error_files import ObjectSource, locate_error_file
+        from airflow_provider_capillary.api.file_content import expects_rows
         from airflow_provider_capillary.api.jobs import JOB_FILES, read_word
         from airflow_provider_capillary.hooks.error_file_stream import open_object, open_pieces
 
@@ -222,12 +223,12 @@ class CapillaryHook(_CapillaryConnection):
         if not url:
             raise CapillaryErrorFileError(f"upload job {job.job_id} has no {which} file")
         source = locate_error_file(url, self.settings, name=f"{which} file")
-        expects_rows = job.expects_rows(which)
+        has_rows = expects_rows(job, which)
         if isinstance(source, ObjectSource):
-            with open_object(source, expects_rows=expects_rows) as stream:
+            with open_object(source, expects_rows=has_rows) as stream:
                 yield stream
             return
-        pieces = self._driver.iterate(self._capillary.read_file(source, expects_rows=expects_rows))
+        pieces = self._driver.iterate(self._capillary.read_file(source, expects_rows=has_rows))
         with open_pieces(pieces) as stream:
             yield stream
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from airflow_provider_capillary._airflow_compat import AirflowFailException, AirflowSkipException, BaseOperator
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError, CapillarySettingsError
+from airflow_provider_capillary.api.job_messages import failure_hint, shown_status
 from airflow_provider_capillary.api.jobs import JOB_FILES, find_jobs, read_id, read_ids, read_word
 from airflow_provider_capillary.api.values import read_text
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
@@ -235,7 +236,7 @@ class CapillaryErrorFileToObjectStorageOperator(BaseOperator):
         """Return why there is rightly nothing to pull, or None where there is something."""
         if not job.is_done:
             raise CapillaryErrorFileError(
-                f"upload job {job.job_id} is still {job.shown_status}; "
+                f"upload job {job.job_id} is still {shown_status(job)}; "
                 f"wait for it with CapillaryRedeemUploadSensor before its {self.which} file is pulled"
             )
         if job.file_url(self.which):
@@ -245,10 +246,10 @@ class CapillaryErrorFileToObjectStorageOperator(BaseOperator):
         if job.is_failed or job.error_count != 0:
             count = "an unknown number of" if job.error_count is None else job.error_count
             found = (
-                f"upload job {job.job_id} ended as {job.shown_status} with {count} errors, but without an error file"
+                f"upload job {job.job_id} ended as {shown_status(job)} with {count} errors, but without an error file"
             )
             if job.is_failed:
-                found = f"{found}; {job.failure_hint(self.coupon_series_id)}"
+                found = f"{found}; {failure_hint(job, self.coupon_series_id)}"
             raise CapillaryErrorFileError(found)
         return f"upload job {job.job_id} has no errors and no error file"
 

@@ -554,6 +554,13 @@ def test_a_redirect_that_holds_a_secret_is_refused_without_it(client: Client, wh
         assert secret not in str(talk.error) + repr(talk.error.__context__)
 
 
+def test_a_redirect_that_holds_a_secret_and_cannot_be_reached_is_named_without_it(client: Client) -> None:
+    lost = Fault("the host cannot be reached", is_transient=False)
+    talk = fetch(client, HANDLE, moved(f"https://example.com/token-0/{SECRET}/" + "x" * 60_000), lost)
+    assert str(talk.error).startswith("GET https://example.com/***/***/xxx")
+    assert len(str(talk.error)) < 500
+
+
 @pytest.mark.parametrize("location", ["http://example.com/" + "x" * 60_000, "ftp://example.com/\x9b31mred"], ids=len)
 def test_a_redirect_that_is_refused_is_named_on_one_short_printable_line(client: Client, location: str) -> None:
     talk = fetch(client, HANDLE, moved(location))

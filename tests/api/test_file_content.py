@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_capillary.api.errors import CapillaryResponseError
-from airflow_provider_capillary.api.file_content import MOST_HELD_BYTES, FileContent, check_content
+from airflow_provider_capillary.api.file_content import MOST_HELD_BYTES, FileContent, check_content, expects_rows
 from airflow_provider_capillary.api.jobs import JobFile, UploadJob
 from tests.api.driving import examples, json_values
 
@@ -177,4 +177,5 @@ def test_blanks_are_nothing_however_many_they_are() -> None:
     ],
 )
 def test_rows_are_expected_as_the_job_counts_them(which: JobFile, counts: dict[str, int], expected: bool) -> None:
-    assert UploadJob(job_id=1, status="COMPLETED", **counts).expects_rows(which) is expected  # type: ignore[arg-type]
+    job = UploadJob(job_id=1, status="COMPLETED", **counts)  # type: ignore[arg-type]
+    assert expects_rows(job, which) is expected

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What messages say of a job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_provider_capillary.api.secrecy import shown
+
+if TYPE_CHECKING:
+    from airflow_provider_capillary.api.jobs import UploadJob
+
+#: Longest status word and file name that a message shows, in characters.
+_LONGEST_WORD, _LONGEST_NAME = 60, 200
+
+
+def shown_status(job: UploadJob) -> str:
+    """Return the status word of a job, short and printable.
+
+    :param job: The job.
+    """
+    return shown(job.status, most=_LONGEST_WORD)
+
+
+def shown_file_name(job: UploadJob) -> str:
+    """Return the name of the uploaded file of a job, short and printable.
+
+    :param job: The job.
+    """
+    return shown(job.uploaded_file_name or job.uploaded_file_url or "(no name)", most=_LONGEST_NAME)
+
+
+def failure_hint(job: UploadJob, coupon_series_id: int | str) -> str:
+    """Say what a failed job means for its rows, and what Capillary's support needs to find the reason.
+
+    Work is committed in batches, and no answer has the reason (docs/capillary-api.md, 3.4).
+
+    :param job: The job.
+    :param coupon_series_id: The series that was asked for, in case the answer does not name it.
+    """
+    org = "" if job.org_id is None else f"org {job.org_id}, "
+    series = coupon_series_id if job.coupon_series_id is None else job.coupon_series_id
+    return (
+        "part of its rows may have been redeemed all the same; ask Capillary's support for the reason, with "
+        f"{org}coupon series {series} and job {job.job_id}"
+    )
