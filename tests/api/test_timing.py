@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Intervals, budgets and deadlines of waits that share a poll, by a clock that is moved by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_capillary.api.timing import (
+    BACKSTOP_SECONDS,
+    Deadline,
+    LookupTimes,
+    PollPlan,
+    PollSchedule,
+    PollTimer,
+    end_of_wait,
+)
+from tests.api.driving import examples
+
+# --- the schedule of one wait --------------------------------------------------------------------------------------
+
+
+def test_without_backoff_the_interval_stays_and_max_wait_means_nothing() -> None:
+    # As in Airflow's poke and reschedule mode.
+    for max_wait in (None, 0.0, 5.0, 600.0):
+        schedule = PollSchedule(60.0, max_wait=max_wait)
+        assert [schedule.after(elapsed) for elapsed in (0.0, 61.0, 1e6)] == [60.0] * 3
+
+
+def test_a_backoff_doubles_with_jitter_up_to_max_wait() -> None:
+    schedule = PollSchedule(60.0, exponential_backoff=True, max_wait=500.0, seed="a wait")
+    elapsed, steps = 0.0, []
+    for _ in range(7):
+        steps.append(schedule.after(elapsed))
+        elapsed += PollSchedule(60.0, exponential_backoff=True, seed="a wait").after(elapsed)
+
+    for least, step in zip((30, 60, 120, 240), steps, strict=False):
+        assert least <= step < 2 * least
+    assert steps[4] <= 500.0
+    assert steps[5:] == [500.0, 500.0]
+
+
+def test_a_max_wait_of_0_bounds_no_backoff() -> None:
+    schedule = PollSchedule(60.0, exponential_backoff=True, max_wait=0.0)
+
+    assert schedule.after(3600.0) >= 60.0
+
+
+@pytest.mark.parametrize("backoff", [False, True])
+@pytest.mark.parametrize("max_wait", [None, 0.0, 30.0])
+def test_an_interval_of_0_is_no_hot_loop(backoff: bool, max_wait: float | None) -> None:
+    assert PollSchedule(0.0, exponential_backoff=backoff, max_wait=max_wait).after(7 * 86400.0) == 1.0
+
+
+@given(
+    interval=st.floats(0.01, 7200.0),
+    elapsed=st.floats(0.0, 30 * 86400.0),
+    max_wait=st.none() | st.floats(0.0, 7200.0),
+    seed=st.text(max_size=5),
+)
+@examples(200)
+def test_a_backoff_is_neither_below_a_second_nor_far_above_what_has_passed(
+    interval: float, elapsed: float, max_wait: float | None, seed: str
+) -> None:
+    step = PollSchedule(interval, exponential_backoff=True, max_wait=max_wait, seed=seed).after(elapsed)
+
+    assert step >= min(1.0, max_wait or 1.0)
+    assert step <= max(2.0, interval, 4 * elapsed + 4)
+    assert not max_wait or step <= max_wait
+
+
+# --- many that share one poll --------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Member:
+    """A wait or watch that shares a poll, and what came to it."""
+
+    timer: PollTimer
+    joined: float
+    leaves: float
+    results: list[tuple[float, float, bool, bool, float]] = field(default_factory=list)
+
+    def own(self, *, failed: bool) -> list[float]:
+        return [began for began, _, has_failed, is_own, _ in self.results if is_own and has_failed == failed]
+
+
+def play(
+    members: list[Member],
+    *,
+    until: float,
+    durations: list[float],
+    outages: list[tuple[float, float]] = [],  # noqa: B006 - never changed
+    spread: float = 0.0,
+) -> list[float]:
+    """Let one poll run as the triggerer does, and return when its requests began."""
+    plan = PollPlan()
+    active: list[Member] = []
+    coming = sorted(members, key=lambda member: member.joined)
+    requests: list[float] = []
+    began: float | None = None
+    now = 0.0
+    ends = float("inf")
+    while True:
+        joins = coming[0].joined if coming else float("inf")
+        leaves = min((member.leaves for member in active), default=float("inf"))
+        due = max(plan.due, now) if began is None and active else float("inf")
+        now = min(joins, leaves, due, ends)
+        if now > until:
+            return requests
+        if now == joins:
+            member = coming.pop(0)
+            plan.join(member.timer, now, spread=None if active else spread)
+            active.append(member)
+        elif now == leaves:
+            active = [member for member in active if member.leaves > now]
+        elif now == ends:
+            assert began is not None
+            failed = any(start <= began < end for start, end in outages)
+            for member in active:
+                is_own = member.timer.take(began, failed=failed)
+                member.results.append((began, now, failed, is_own, member.timer.interval))
+            plan.end(member.timer for member in active)
+            began, ends = None, float("inf")
+        else:
+            plan.begin(now)
+            began, ends = now, now + durations[len(requests) % len(durations)]
+            requests.append(now)
+        if not active and began is None:
+            plan = PollPlan()
+
+
+def plain(interval: float, *, joined: float = 0.0, leaves: float = float("inf"), watch: bool = False) -> Member:
+    return Member(PollTimer(PollSchedule(interval), now=joined, slows_down=watch), joined, leaves)
+
+
+intervals = st.sampled_from([0.1, 0.3, 0.5, 0.7, 1.0, 2.5, 10.0])
+seldom = st.sampled_from([0.0, 0.0, 0.001, 0.05, 0.4])
+
+
+@st.composite
+def crowds(draw: Any, *, watches: bool = False) -> list[Member]:
+    found = []
+    for _ in range(draw(st.integers(1, 6))):
+        joined = draw(st.floats(0.0, 20.0))
+        leaves = draw(st.just(float("inf")) | st.floats(0.0, 40.0).map(lambda lasts, at=joined: at + lasts))
+        found.append(plain(draw(intervals), joined=joined, leaves=leaves, watch=watches and draw(st.booleans())))
+    return found
+
+
+outages_of = st.lists(
+    st.tuples(st.floats(0.0, 40.0), st.floats(0.0, 20.0)).map(lambda o: (o[0], o[0] + o[1])), max_size=3
+)
+
+
+@given(
+    members=crowds(watches=True),
+    durations=st.lists(seldom, min_size=1, max_size=5),
+    outages=outages_of,
+    spread=st.floats(0.0, 1.0),
+)
+@examples(200)
+def test_each_gets_a_result_within_its_interval_and_the_time_of_two_polls(
+    members: list[Member], durations: list[float], outages: list[tuple[float, float]], spread: float
+) -> None:
+    play(members, until=40.0, durations=durations, outages=outages, spread=spread)
+    slow = 2 * max(durations) + 1e-6
+    for member in members:
+        last, interval = member.joined, member.timer._schedule.interval
+        for began, ended, _, _, wanted in member.results:
+            assert ended - last <= interval + slow
+            last, interval = began, wanted
+        assert min(member.leaves, 40.0) - last <= interval + slow
+
+
+@given(members=crowds(), durations=st.lists(seldom, min_size=1, max_size=5), spread=st.floats(0.0, 1.0))
+@examples(200)
+def test_there_are_no_more_requests_than_the_shortest_interval_wants(
+    members: list[Member], durations: list[float], spread: float
+) -> None:
+    requests = play(members, until=40.0, durations=durations, spread=spread)
+    shortest = min(member.timer.interval for member in members)
+    comings = 2 * len(members)
+    assert len(requests) <= 40.0 / shortest + 1 + comings
+
+
+@given(
+    members=crowds(),
+    backing_off=st.booleans(),
+    interval=intervals,
+    durations=st.lists(seldom, min_size=1, max_size=5),
+    outages=outages_of,
+)
+@examples(200)
+def test_the_interval_of_a_wait_depends_on_the_time_and_on_no_neighbour(
+    members: list[Member],
+    backing_off: bool,
+    interval: float,
+    durations: list[float],
+    outages: list[tuple[float, float]],
+) -> None:
+    schedule = PollSchedule(interval, exponential_backoff=backing_off, seed="x")
+    wait = Member(PollTimer(schedule, now=5.0, elapsed=3.0), 5.0, float("inf"))
+    play([*members, wait], until=40.0, durations=durations, outages=outages)
+    last = schedule.after(3.0)
+    for began, _, _, is_own, wanted in wait.results:
+        if is_own:
+            last = schedule.after(began - 2.0)
+        assert wanted == last
+
+
+@given(
+    members=crowds(),
+    interval=intervals,
+    durations=st.lists(seldom, min_size=1, max_size=5),
+)
+@examples(200)
+def test_a_budget_of_failures_lasts_as_long_as_for_a_wait_that_is_alone(
+    members: list[Member], interval: float, durations: list[float]
+) -> None:
+    wait = plain(interval, joined=5.0)
+    play([*members, wait], until=40.0, durations=durations, outages=[(0.0, 100.0)])
+
+    failed = wait.own(failed=True)
+
+    assert wait.timer.failures == len(failed)
+    # None is counted earlier than it would be without the neighbours ...
+    assert all(began >= failed[0] + (number - 0.01) * interval - 1e-6 for number, began in enumerate(failed))
+    # ... nor is there more than one poll of this interval, and what it takes, between two that are.
+    slow = max(durations) + 1e-6
+    assert all(later - earlier <= 2 * interval + 2 * slow for earlier, later in pairwise(failed))
+    passed = failed[-1] - failed[0]
+    assert len(failed) >= passed / (interval + (slow if slow > interval else 1e-6)) - 1
+
+
+@given(
+    interval=intervals, durations=st.lists(seldom | st.just(3.0), min_size=1, max_size=5), spread=st.floats(0.0, 1.0)
+)
+@examples(100)
+def test_for_a_wait_that_is_alone_every_poll_is_its_own(interval: float, durations: list[float], spread: float) -> None:
+    wait = plain(interval)
+    requests = play([wait], until=40.0, durations=durations, outages=[(10.0, 30.0)], spread=spread)
+
+    assert wait.own(failed=False) + wait.own(failed=True) == [
+        *(began for began in requests[: len(wait.results)] if not 10.0 <= began < 30.0),
+        *(began for began in requests[: len(wait.results)] if 10.0 <= began < 30.0),
+    ]
+
+
+def test_beside_a_quick_neighbour_a_poll_is_its_own_only_when_its_interval_has_passed() -> None:
+    quick, wait = plain(0.1), plain(0.5)
+    play([quick, wait], until=10.05, durations=[0.0], outages=[(0.0, 100.0)])
+
+    assert len(quick.own(failed=True)) == pytest.approx(100, abs=2)
+    assert len(wait.own(failed=True)) == pytest.approx(20, abs=1)
+
+
+def test_intervals_that_do_not_fit_each_other_keep_their_budgets() -> None:
+    # Polls come every 0.5 s. Counted from each of them on, 0.7 s would become 1 s: 31 in 30 s.
+    quick, wait = plain(0.5), plain(0.7)
+    play([quick, wait], until=30.05, durations=[0.0], outages=[(0.0, 100.0)])
+
+    assert len(wait.own(failed=True)) == pytest.approx(1 + 30 / 0.7, abs=1)
+
+
+def test_a_success_of_whoever_ends_the_row_of_failures() -> None:
+    quick, wait = plain(0.1), plain(5.0)
+    play([quick, wait], until=3.0, durations=[0.0], outages=[(0.0, 1.05)])
+
+    assert wait.own(failed=True) == [0.0]
+    assert wait.timer.failures == 0
+
+
+# --- a watch --------------------------------------------------------------------------------------------------------
+
+
+def test_a_watch_slows_down_by_its_own_failures_up_to_a_quarter_of_an_hour() -> None:
+    watch = plain(60.0, watch=True)
+    play([watch], until=7200.0, durations=[0.0], outages=[(0.0, 1e6)])
+
+    pauses = [wanted for *_, wanted in watch.results]
+    assert pauses[:5] == [120.0, 240.0, 480.0, 900.0, 900.0]
+
+
+def test_a_watch_with_a_longer_interval_than_that_keeps_it() -> None:
+    watch = plain(3600.0, watch=True)
+    play([watch], until=10000.0, durations=[0.0], outages=[(0.0, 1e6)])
+
+    assert [wanted for *_, wanted in watch.results] == [3600.0] * len(watch.results)
+
+
+def test_an_outage_of_a_second_beside_a_quick_wait_slows_no_watch_down() -> None:
+    quick, watch = plain(0.1), plain(1.0, watch=True)
+    play([quick, watch], until=20.0, durations=[0.0], outages=[(5.0, 6.0)])
+
+    assert len(watch.own(failed=True)) <= 2
+    assert max(wanted for *_, wanted in watch.results) <= 4.0
+    assert watch.timer.interval == 1.0
+
+
+@given(
+    members=crowds(),
+    interval=intervals,
+    durations=st.lists(seldom, min_size=1, max_size=5),
+    outages=outages_of,
+)
+@examples(200)
+def test_a_watch_is_back_at_its_interval_with_the_first_success(
+    members: list[Member], interval: float, durations: list[float], outages: list[tuple[float, float]]
+) -> None:
+    watch = plain(interval, watch=True)
+    play([*members, watch], until=70.0, durations=durations, outages=outages)
+
+    slow = 2 * max(durations) + 1e-6
+    for before, after in pairwise(watch.results):
+        _, _, failed, _, wanted = before
+        if not failed:
+            assert wanted == interval
+            assert after[1] - before[0] <= interval + slow
+    # And what fails after that counts again within an interval, and not only after the pause of the first outage.
+    own = [began for began, _, _, is_own, _ in watch.results if is_own]
+    successes = {began for began, _, failed, _, _ in watch.results if not failed}
+    assert all(later - earlier <= 2 * interval + slow for earlier, later in pairwise(own) if earlier in successes)
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+def test_the_last_poll_may_take_as_long_as_airflow_lets_the_trigger_live() -> None:
+    by_default = Deadline.of(1000.0, now=0.0, backstop=None)
+    known = Deadline.of(1000.0, now=0.0, backstop=1000.0 + 900.0)
+
+    assert by_default.seconds_left_for_last_poll(1000.0) == pytest.approx(BACKSTOP_SECONDS, abs=30)
+    assert known.seconds_left_for_last_poll(1000.0) == pytest.approx(900.0, abs=30)
+    for each in (by_default, known):
+        assert each.seconds_left_for_last_poll(1000.0) < BACKSTOP_SECONDS or each is known
+
+
+@pytest.mark.parametrize("backstop", [None, 500.0, 1010.0])
+@pytest.mark.parametrize("late", [0.0, 100.0, 86400.0])
+def test_there_is_time_for_a_last_poll_even_where_airflow_should_have_ended_the_wait(
+    backstop: float | None, late: float
+) -> None:
+    deadline = Deadline.of(1000.0, now=1000.0 + late, backstop=backstop)
+
+    assert deadline.seconds_left(1000.0 + late) == 0.0
+    assert deadline.seconds_left_for_last_poll(1000.0 + late) >= 60.0
+
+
+def test_the_end_of_a_wait_that_no_worker_began_follows_from_airflows_own() -> None:
+    assert end_of_wait(5000.0, timeout=600.0, backstop=1900.0, execution_seconds=900.0) == 1600.0
+    assert end_of_wait(5000.0, timeout=600.0, backstop=None, execution_seconds=900.0) == 5600.0
+    assert end_of_wait(5000.0, timeout=600.0, backstop=1900.0, execution_seconds=None) == 5600.0
+
+
+# --- look-ups of the connection -------------------------------------------------------------------------------------
+
+
+def lookups(wants: list[float], *, polls: list[float]) -> list[float]:
+    """Return when look-ups begin: polls make them, where one is due."""
+    times, began = LookupTimes(), []
+    wants = sorted(wants)
+    for at in sorted(polls):
+        while wants and wants[0] <= at:
+            times.want(wants.pop(0))
+        if at >= times.due():
+            times.begin(at)
+            began.append(at)
+    return began
+
+
+def test_a_connection_in_use_is_read_again_after_five_minutes_at_the_latest() -> None:
+    began = lookups([], polls=[float(at) for at in range(0, 3600, 10)])
+
+    assert began == [float(at) for at in range(0, 3600, 300)]
+    times = LookupTimes()
+    assert times.due_while_idle() == float("inf")  # nobody was polled yet
+    times.begin(7.0)
+    assert times.due_while_idle() == 307.0
+
+
+def test_a_thousand_that_join_within_a_second_cause_few_look_ups() -> None:
+    began = lookups([10.0 + number / 1000 for number in range(1000)], polls=[0.0, *(9 + n / 100 for n in range(400))])
+
+    assert 1 <= len([at for at in began if at >= 10.0]) <= 5
+    assert began[-1] >= 10.999  # and the last one is later than the last who joined
+
+
+@given(
+    wants=st.lists(st.floats(0.0, 100.0), max_size=40), polls=st.lists(st.floats(0.0, 120.0), min_size=1, max_size=200)
+)
+@examples(200)
+def test_every_wish_is_met_by_a_later_look_up_and_there_is_at_most_one_a_second(
+    wants: list[float], polls: list[float]
+) -> None:
+    began = lookups(wants, polls=[*polls, *(float(at) for at in range(130))])
+
+    for want in wants:
+        assert any(want <= at <= want + 4.0 for at in began)
+    for start in began:
+        assert len([at for at in began if start <= at < start + 10.0]) <= 10 + 3
