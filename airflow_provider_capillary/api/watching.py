@@ -8,7 +8,7 @@ not told at all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary.api.envelopes import as_int
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 #: Jobs that one event carries at most; the others follow with the next look. Airflow maps a task over 1,024 values at
 #: most, unless told otherwise, and stores an event's payload in one piece.
 MOST_JOBS = 1000
+#: So many empty answers since a watch began, and the series is new.
+_SURELY_EMPTY = 2
+#: Milliseconds by which Capillary's clock, which uploads are named by, may be behind ours.
+_CLOCK_SKEW_MS = 600_000
+#: While it is not sure that the series is new, what was uploaded within this time counts as there before.
+_BEGIN_MS = 10_000
 
 
 @dataclass(frozen=True)
@@ -28,14 +34,30 @@ class WatchCursor:
 
     :param after_job_id: All jobs up to this id were told, or were done before the watch began; 0 for none.
     :param pending_job_ids: Those up to there that were not done yet.
+    :param empty_since: When the watch began, in epoch milliseconds, as long as the series has been empty since: it may
+        be new, or Capillary may have left its jobs out of the answer.
+    :param empty_answers: How many answers were empty since then, as far as that matters.
     """
 
     after_job_id: int = 0
     pending_job_ids: tuple[int, ...] = ()
+    empty_since: int | None = None
+    empty_answers: int = 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is worth keeping: a restart may as well begin anew after a single empty answer."""
+        return self.empty_since is None or self.empty_answers >= _SURELY_EMPTY
 
     def to_dict(self) -> dict[str, Any]:
         """Return the cursor as JSON-ready values."""
-        return {"after_job_id": self.after_job_id, "pending_job_ids": list(self.pending_job_ids)}
+        value: dict[str, Any] = {
+            "after_job_id": self.after_job_id,
+            "pending_job_ids": list(self.pending_job_ids),
+        }
+        if self.empty_since is not None:
+            value |= {"empty_since": self.empty_since, "empty_answers": self.empty_answers}
+        return value
 
     @classmethod
     def from_dict(cls, value: Any) -> WatchCursor:
@@ -49,21 +71,42 @@ class WatchCursor:
             if after is not None and isinstance(pending, list | tuple):
                 ids = [as_int(each) for each in pending]
                 if None not in ids:
-                    return cls(after, tuple(each for each in ids if each is not None))
+                    return cls(
+                        after,
+                        tuple(each for each in ids if each is not None),
+                        as_int(value.get("empty_since")),
+                        as_int(value.get("empty_answers")) or 0,
+                    )
         raise CapillaryResponseError("the stored cursor is not one of this version")
 
 
-def begin_watch(jobs: JobHistory, *, backfill: bool) -> WatchCursor:
+def begin_watch(jobs: JobHistory, *, backfill: bool, now: float | None = None) -> WatchCursor:
     """Return the cursor of a watch that begins.
 
     :param jobs: What is there.
     :param backfill: Whether to tell what was done before, too. Jobs that still run are told in any case, once they
         are done.
+    :param now: Epoch seconds. With it, a series that is empty only in this answer does not count as new.
     """
     newest = jobs.newest()
     if backfill or newest is None:
-        return WatchCursor()
+        return WatchCursor(empty_since=None if backfill or now is None else int(now * 1000))
     return WatchCursor(newest.job_id, tuple(jobs.running_ids))
+
+
+def _leave_out_the_old(jobs: JobHistory, cursor: WatchCursor, empty_since: int) -> WatchCursor:
+    """Return the cursor behind the jobs that an empty answer has hidden when the watch began.
+
+    Job ids grow with time, so all jobs up to the newest old one are old.
+    """
+    since = empty_since + (-_CLOCK_SKEW_MS if cursor.is_settled else _BEGIN_MS)
+
+    def is_old(job: UploadJob) -> bool:
+        uploaded = job.uploaded_at
+        return not cursor.is_settled if uploaded is None else uploaded.timestamp() * 1000 < since
+
+    after = next((job.job_id for job in jobs.newest_first if is_old(job)), 0)
+    return WatchCursor(after, tuple(each for each in jobs.running_ids if each <= after))
 
 
 def watch(jobs: JobHistory, cursor: WatchCursor, *, most: int = MOST_JOBS) -> tuple[list[UploadJob], WatchCursor]:
@@ -73,6 +116,10 @@ def watch(jobs: JobHistory, cursor: WatchCursor, *, most: int = MOST_JOBS) -> tu
     :param cursor: How far they were told.
     :param most: Return no more jobs than this.
     """
+    if cursor.empty_since is not None:
+        if jobs.newest() is None:
+            return [], replace(cursor, empty_answers=min(cursor.empty_answers + 1, _SURELY_EMPTY))
+        cursor = _leave_out_the_old(jobs, cursor, cursor.empty_since)
     untold = [job for each in cursor.pending_job_ids if (job := jobs.get(each)) is not None]
     for job in jobs.newest_first:
         if job.job_id <= cursor.after_job_id:

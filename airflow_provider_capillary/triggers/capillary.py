@@ -357,7 +357,7 @@ class CapillaryRedeemUploadEventTrigger(BaseEventTrigger):
 
     def _see(self, jobs: JobHistory) -> TriggerEvent | None:
         if self._cursor is None:
-            self._cursor = begin_watch(jobs, backfill=self.backfill)
+            self._cursor = begin_watch(jobs, backfill=self.backfill, now=time.time())
             self.log.info(
                 "Watching coupon series %s after upload job %d, %d of the jobs up to there still running",
                 self.coupon_series_id,
@@ -408,7 +408,7 @@ class CapillaryRedeemUploadEventTrigger(BaseEventTrigger):
             return None
 
     async def _store_cursor(self, cursor: WatchCursor | None) -> None:
-        if cursor is None or self._store is None:
+        if cursor is None or not cursor.is_settled or self._store is None:
             return
         try:
             # A triggerer that stops waits for this, when there is nobody left to answer.

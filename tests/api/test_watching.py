@@ -58,6 +58,61 @@ def test_an_empty_series_begins_at_nothing() -> None:
     assert ids(told) == [1]
 
 
+BEGAN = 1_795_400_000.0
+
+
+def uploaded(job_id: int, *, seconds: float, status: str = "COMPLETED") -> UploadJob:
+    """Make a job that was uploaded so many seconds after the watch began."""
+    name = f"redeemed_{int((BEGAN + seconds) * 1000)}_535512.csv"
+    return UploadJob(job_id=job_id, status=status, uploaded_file_name=name)
+
+
+def watched(*answers: list[UploadJob], backfill: bool = False) -> list[list[int]]:
+    """Return the jobs that each answer makes a watch report, which is restarted after each."""
+    cursor: WatchCursor | None = None
+    told = []
+    for answer in answers:
+        jobs = JobHistory.of(answer)
+        if cursor is None:
+            cursor = begin_watch(jobs, backfill=backfill, now=BEGAN)
+        done, cursor = watch(jobs, cursor)
+        told.append(ids(done))
+        cursor = WatchCursor.from_dict(json.loads(json.dumps(cursor.to_dict())))
+    return told
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_jobs_that_the_first_answer_left_out_are_not_reported_as_new(named: bool) -> None:
+    old = [
+        uploaded(number, seconds=number - 6000.0) if named else UploadJob(job_id=number, status="COMPLETED")
+        for number in range(1, 5001)
+    ]
+    late = uploaded(5001, seconds=120)
+
+    assert watched([], old, [*old, late]) == [[], [], [5001]]
+
+
+def test_old_jobs_that_stay_left_out_for_long_are_not_reported_as_new_either() -> None:
+    old = [uploaded(number, seconds=number - 86_400.0) for number in range(1, 51)]
+    running, late = uploaded(51, seconds=-3600, status="STARTED"), uploaded(52, seconds=300)
+
+    told = watched([], [], [], [*old, running, late], [*old, uploaded(51, seconds=-3600), late])
+
+    assert told == [[], [], [], [52], [51]]
+
+
+def test_the_first_job_of_a_new_series_is_reported_even_if_it_ends_before_the_second_answer() -> None:
+    assert watched([], [uploaded(1, seconds=15)]) == [[], [1]]
+    # Of a job whose name does not say when it was uploaded, only a second empty answer tells that it is new.
+    assert watched([], [], [UploadJob(job_id=1, status="COMPLETED")]) == [[], [], [1]]
+    # Capillary's clock may be behind.
+    assert watched([], [], [uploaded(1, seconds=-30)]) == [[], [], [1]]
+
+
+def test_backfill_reports_what_the_first_answer_left_out() -> None:
+    assert watched([], [uploaded(1, seconds=-86_400)], backfill=True) == [[], [1]]
+
+
 def test_jobs_that_end_out_of_order_are_each_told_once() -> None:
     cursor = WatchCursor(5)
     told, cursor = watch(history(j6="STARTED", j7="COMPLETED", j8="QUEUED"), cursor)

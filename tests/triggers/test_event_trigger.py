@@ -222,6 +222,19 @@ async def test_backfill_tells_what_was_done_before(sandbox: Sandbox) -> None:
     assert running.told == [job.job_id for job in jobs]
 
 
+async def test_jobs_that_the_first_answer_left_out_are_not_reported_as_new(sandbox: Sandbox) -> None:
+    for _ in range(50):
+        sandbox.add_job(SERIES)
+    nothing = {"success": True, "result": {"orgId": 1, "couponSeriesId": SERIES, "redeemUploadJobStatuses": []}}
+    sandbox.inject(Fault("body", endpoint="status", status=200, body=nothing, times=1))
+    async with triggerer(AssetState()) as running:
+        await some_looks(sandbox, 4)
+        job = sandbox.add_job(SERIES)
+        await until(lambda: running.events)
+
+    assert running.told == [job.job_id]
+
+
 async def test_a_restart_neither_loses_nor_repeats_a_job(sandbox: Sandbox) -> None:
     state = AssetState()
     async with triggerer(state) as first:
