@@ -167,7 +167,7 @@ class PollTimer:
 
     def _next_interval(self, began: float) -> float:
         interval = self._schedule.after(began - self._began)
-        if self._slows_down and self.failures:
+        if self._slows_down:
             return max(interval, min(interval * 2.0 ** min(self.failures, 16), _LONGEST_PAUSE))
         return interval
 
@@ -245,6 +245,13 @@ class LookupTimes:
     def is_wanted(self) -> bool:
         """Whether somebody asked for a look-up that has not begun yet."""
         return self._began is None or self._wanted > self._began
+
+    def is_since(self, moment: float) -> bool:
+        """Whether the last look-up began no earlier than this.
+
+        :param moment: The time.
+        """
+        return self._began is not None and self._began >= moment
 
     def due(self) -> float:
         """Return from when on a poll reads the connection first."""

@@ -277,17 +277,33 @@ class CapillaryAsyncHook(_CapillaryConnection):
 
         :raises CapillarySettingsError: A field of it cannot be used.
         """
+        await self.open(await self.read_settings())
+        return self
+
+    async def read_settings(self) -> ConnectionSettings:
+        """Read and check the connection as it is now, and keep its secrets out of the logs.
+
+        :raises CapillarySettingsError: A field of it cannot be used.
+        """
         from airflow_provider_capillary.api.settings import ConnectionSettings
-        from airflow_provider_capillary.hooks.httpx_driver import HttpxDriver
 
         connection = await aget_connection(self.capillary_conn_id)
         settings = ConnectionSettings.from_connection(self.capillary_conn_id, connection)
         for secret in settings.masks:
             await amask_secret(secret)
+        return settings
+
+    async def open(self, settings: ConnectionSettings) -> None:
+        """Make the client; it connects with the first request.
+
+        :param settings: What :meth:`read_settings` returned.
+        :raises CapillarySettingsError: A field of it cannot be used.
+        """
+        from airflow_provider_capillary.hooks.httpx_driver import HttpxDriver
+
         self._warn_about(settings)
         self._driver = await HttpxDriver.open(settings, mask=_amask_tail)
         self._capillary = self._api(settings)
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -22,6 +22,7 @@ from airflow_provider_capillary._airflow_compat import (
     conf,
 )
 from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError
+from airflow_provider_capillary.api.timing import BACKSTOP_SECONDS
 from airflow_provider_capillary.api.values import as_number, read_flag, read_seconds, refuse_nothing
 from airflow_provider_capillary.api.waiting import (
     RedeemUploadWait,
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary._airflow_compat import Context, StartTriggerArgs
 
-#: The trigger ends on time by itself. Airflow's own deadline, which only says "Trigger timeout", is for the case that
-#: no triggerer is there to do so, and its checks are up to 15 s apart.
-_BACKSTOP_SECONDS = 300.0
 _FAILURES_KEY = "capillary_failures"
 _TIMES = ("poke_interval", "timeout", "max_wait")
 
@@ -254,7 +252,7 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
                 failures=self._wait.failures,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout + _BACKSTOP_SECONDS),
+            timeout=timedelta(seconds=self.timeout + BACKSTOP_SECONDS),
         )
 
     def _arguments_to_start_with(self) -> StartTriggerArgs:
@@ -286,7 +284,7 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
                     f"{name} pulls an XCom in a way that the triggerer never answers; write "
                     "ti.xcom_pull('the task', map_indexes=-1), or leave out start_from_trigger"
                 )
-        ends_after = self.timeout + _BACKSTOP_SECONDS
+        ends_after = self.timeout + BACKSTOP_SECONDS
         if self.execution_timeout is not None:
             ends_after = min(ends_after, self.execution_timeout.total_seconds())
         return StartTriggerArgs(
@@ -299,7 +297,7 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
                 "ends_after": ends_after,
             },
             next_method="execute_complete",
-            timeout=timedelta(seconds=self.timeout + _BACKSTOP_SECONDS),
+            timeout=timedelta(seconds=self.timeout + BACKSTOP_SECONDS),
         )
 
     def _trigger_times(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pendulum
 from airflow_provider_capillary._airflow_compat import BaseEventTrigger, BaseTrigger, TriggerEvent
 from airflow_provider_capillary.api.errors import CapillaryError
 from airflow_provider_capillary.api.jobs import read_id
+from airflow_provider_capillary.api.timing import Deadline, PollSchedule, PollTimer, end_of_wait
 from airflow_provider_capillary.api.values import read_flag, read_seconds, read_text
 from airflow_provider_capillary.api.waiting import RedeemUploadWait, WaitOptions, WaitOutcome
 from airflow_provider_capillary.api.watching import WatchCursor, begin_watch, watch
@@ -26,14 +27,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary._airflow_compat import SharedStreamProducer
     from airflow_provider_capillary.api.jobs import JobHistory
-    from airflow_provider_capillary.triggers.shared_poll import Look, PollMembership
     from airflow_provider_capillary.triggers.watch_stream import Delivery
 
 
-#: Two failed looks that are closer than this part of the interval count as one.
-_SAME_LOOK = 0.9
-#: How long a wait whose time is over still waits for its last look.
-_LAST_LOOK_SECONDS = 60.0
 #: Where the cursor lies in the state store of the asset.
 _CURSOR_KEY = "capillary_redeem_uploads"
 #: Seconds after which the triggerer has surely passed an event on. It does so about once a second.
@@ -64,8 +60,8 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
     :param silent_fail: No fault ends the wait.
     :param capillary_conn_id: Airflow connection of type ``capillary``.
     :param poke_interval: Seconds between two looks.
-    :param exponential_backoff: Whether the interval doubles with every look.
-    :param max_wait: Upper bound of the interval in seconds; None for none.
+    :param exponential_backoff: Whether the interval doubles with every look, by Airflow's own rule for sensors.
+    :param max_wait: Upper bound of such an interval in seconds; None or 0 for none.
     :param timeout: Seconds that the sensor waits in all, for the message of the event.
     :param deadline: Epoch seconds at which the wait ends. Absolute, so that it does not begin again with the
         triggerer.
@@ -111,7 +107,6 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
         self.timeout = timeout
         self.deadline = deadline
         self.ends_after = ends_after
-        self._ends_at = float("inf")
         self.failures = failures
         self._joined = AsyncExitStack()
 
@@ -148,59 +143,33 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
 
     async def _wait(self) -> WaitOutcome:
         from airflow_provider_capillary.triggers.shared_poll import join_poll
+        from airflow_provider_capillary.triggers.shared_wait import wait_for_job
 
         wait = RedeemUploadWait(self._options(), log=self.log, now=pendulum.now, failures=self.failures)
-        self._ends_at = self._end_of_wait()
-        looks = 0
-        failed_at = float("-inf")
+        options = wait.options
+        deadline = Deadline.of(self._end_of_wait(), now=time.time(), backstop=self._backstop)
+        seed = f"{self.capillary_conn_id}#{options.to_dict()}#{deadline.at}"
+        schedule = PollSchedule(self.poke_interval, self.exponential_backoff, self.max_wait, seed)
+        elapsed = max(0.0, time.time() - (deadline.at - self.timeout))
+        timer = PollTimer(schedule, now=time.monotonic(), elapsed=elapsed)
         async with self._joined as joined:
-            membership = await joined.enter_async_context(
-                join_poll(
-                    self.capillary_conn_id,
-                    wait.options.series_id,
-                    interval=self._pause(looks),
-                    wants_all=self.exponential_backoff,
-                )
-            )
-            while True:
-                look = await self._next_look(membership)
-                outcome: WaitOutcome | None = None
-                if look is not None and look.jobs is not None:
-                    outcome = wait.see_jobs(look.jobs)
-                elif look is not None and look.at - failed_at >= _SAME_LOOK * membership.interval:
-                    # The poll may be quicker than this wait needs. Its budget of failures is one of time as well.
-                    failed_at = look.at
-                    outcome = self._judge(wait, look.error)
-                if outcome is not None:
-                    return outcome
-                if time.time() >= self._ends_at:
-                    return wait.time_out(self.timeout)
-                looks += 1
-                membership.interval = self._pause(looks)
-
-    async def _next_look(self, membership: PollMembership) -> Look | None:
-        """Return the next look; at the deadline a last one, as the job may have ended meanwhile, or None."""
-        try:
-            async with asyncio.timeout(max(0.0, self._ends_at - time.time())):
-                return await membership.next_look()
-        except TimeoutError:
-            membership.look_now()
-        try:
-            async with asyncio.timeout(_LAST_LOOK_SECONDS):
-                return await membership.next_look()
-        except TimeoutError:
-            return None
+            membership = await joined.enter_async_context(join_poll(self.capillary_conn_id, options.series_id, timer))
+            return await wait_for_job(wait, membership, deadline, timeout=self.timeout, judge=self._judge)
 
     def _end_of_wait(self) -> float:
         if self.deadline is not None:
             return self.deadline
-        # Set by the triggerer, from what the scheduler stored when it started the task.
-        airflow_ends_at: datetime | None = getattr(self, "timeout_after", None)
-        if airflow_ends_at is None or self.ends_after is None:
-            return time.time() + self.timeout
-        if airflow_ends_at.tzinfo is None:
-            airflow_ends_at = airflow_ends_at.replace(tzinfo=UTC)
-        return airflow_ends_at.timestamp() - self.ends_after + self.timeout
+        return end_of_wait(
+            time.time(), timeout=self.timeout, backstop=self._backstop, execution_seconds=self.ends_after
+        )
+
+    @property
+    def _backstop(self) -> float | None:
+        # Set by the triggerer, from what the scheduler stored when the task was deferred.
+        at: datetime | None = getattr(self, "timeout_after", None)
+        if at is None:
+            return None
+        return (at.replace(tzinfo=UTC) if at.tzinfo is None else at).timestamp()
 
     def _judge(self, wait: RedeemUploadWait, error: Exception | None) -> WaitOutcome | None:
         return wait.see_error(error) if isinstance(error, CapillaryError) else self._unexpected(error)
@@ -212,13 +181,6 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
             f"the wait ended with an unexpected {type(error).__name__}; the log of the trigger says where"
         )
         return WaitOutcome(kind="error", message=str(told), error=told)
-
-    def _pause(self, looks: int) -> float:
-        """Return the seconds that this wait wants between two looks."""
-        pause = self.poke_interval
-        if self.exponential_backoff:
-            pause *= 2.0 ** min(looks, 32)
-        return pause if self.max_wait is None else min(pause, self.max_wait)
 
     def _options(self) -> WaitOptions:
         return WaitOptions(

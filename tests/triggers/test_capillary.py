@@ -7,11 +7,16 @@ import asyncio
 import gc
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.sdk import Connection
 
+from airflow_provider_capillary.api import timing
+from airflow_provider_capillary.api.settings import ConnectionSettings
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
+from airflow_provider_capillary.hooks.connection_state import connection_state
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 
@@ -104,7 +109,8 @@ async def test_a_connection_that_is_not_defined_ends_in_an_event(monkeypatch: py
     event = await only_event(trigger(capillary_conn_id="nowhere"))
 
     assert event["kind"] == "error"
-    assert "AirflowNotFoundException" in event["message"]
+    assert (event["error"]["error"], event["error"]["is_transient"]) == ("CapillarySettingsError", False)
+    assert event["message"].startswith("Airflow connection 'nowhere' is not defined")
 
 
 async def test_a_connection_that_cannot_be_used_ends_in_an_event_that_names_the_field(
@@ -163,9 +169,70 @@ async def test_a_cancelled_wait_leaves_no_task_and_no_socket_behind(sandbox: San
         assert len(await hook.get_redeem_upload_jobs(SERIES)) == 1
 
 
-def test_the_interval_doubles_up_to_the_limit_where_the_sensor_says_so() -> None:
-    backing_off = trigger(poke_interval=10.0, exponential_backoff=True, max_wait=60.0)
+async def test_max_wait_without_backoff_is_ignored_as_in_poke_mode(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES, status="STARTED")
 
-    pauses = [backing_off._pause(looks) for looks in range(1, 6)]
+    await only_event(trigger(poke_interval=1.0, max_wait=0.01, deadline=time.time() + 1.5))
 
-    assert pauses == [20.0, 40.0, 60.0, 60.0, 60.0]
+    assert sandbox.count("status") <= 3
+
+
+@pytest.mark.parametrize(
+    "intervals",
+    [
+        {"poke_interval": 0.5, "max_wait": 0.0},
+        {"poke_interval": 0.5, "max_wait": 0.0, "exponential_backoff": True},
+        {"poke_interval": 0.0},
+        {"poke_interval": 0.0, "max_wait": 0.0, "exponential_backoff": True},
+    ],
+)
+async def test_an_interval_or_a_max_wait_of_0_is_no_hot_loop(sandbox: Sandbox, intervals: dict[str, Any]) -> None:
+    sandbox.add_job(SERIES, status="STARTED")
+
+    await only_event(trigger(**intervals, deadline=time.time() + 1.5))
+
+    assert 1 <= sandbox.count("status") <= 5
+
+
+async def test_the_last_poll_may_queue_for_the_request_limit_as_long_as_airflow_lets_the_trigger_live(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "_LAST_POLL_SECONDS", 0.2)
+    connection = Connection.from_json(
+        sandbox.connection_json(requests_per_minute=1_000_000), conn_id="capillary_default"
+    )
+    settings = ConnectionSettings.from_connection("capillary_default", connection)
+    job = sandbox.add_job(SERIES)
+    connection_state(settings).limiter.pause(3.0)  # as behind hundreds of waits that end at the same moment
+
+    event = await only_event(trigger(poke_interval=3600.0, deadline=time.time() + 0.5))
+
+    assert event["kind"] == "completed"
+    assert event["job"]["job_id"] == job.job_id
+
+
+async def test_the_last_poll_ends_before_airflow_ends_the_trigger(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "_LAST_POLL_SECONDS", 0.2)
+    sandbox.add_job(SERIES)
+    sandbox.inject(Fault("slow", endpoint="status", seconds=30, times=None))
+    running = trigger(poke_interval=3600.0, deadline=time.time() + 0.5)
+    running.timeout_after = datetime.now(UTC) + timedelta(seconds=timing._EVENT_SECONDS + 1.5)  # type: ignore[attr-defined]
+    began = time.monotonic()
+
+    event = await only_event(running)
+
+    assert event["kind"] == "timeout"
+    assert 1.0 <= time.monotonic() - began <= 3.0
+
+
+async def test_a_poll_that_failed_before_the_deadline_is_not_the_last_one(sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES)
+    sandbox.inject(Fault("slow", endpoint="status", seconds=0.8, times=1))
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=2, skip=0))
+
+    event = await only_event(trigger(poke_interval=0.05, deadline=time.time() + 0.4, max_consecutive_failures=100))
+
+    assert event["kind"] == "completed"
+    assert event["job"]["job_id"] == job.job_id

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import logging
 import random
 import time
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,13 @@ import pytest
 from airflow_provider_capillary.api import limiter
 from airflow_provider_capillary.api.jobs import JobHistory
 from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.api.timing import PollSchedule, PollTimer
 from airflow_provider_capillary.api.waiting import RedeemUploadWait
 from airflow_provider_capillary.hooks.connection_state import forget_connection_states
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.triggers import shared_poll
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
-from airflow_provider_capillary.triggers.shared_poll import join_poll
+from airflow_provider_capillary.triggers.shared_poll import follow_series, join_poll
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -41,6 +43,10 @@ def trigger(series: int = SERIES, **given: Any) -> CapillaryRedeemUploadTrigger:
 async def event_of(running: CapillaryRedeemUploadTrigger) -> dict[str, Any]:
     (event,) = [event.payload async for event in running.run()]
     return event
+
+
+def every(interval: float) -> PollTimer:
+    return PollTimer(PollSchedule(interval), now=time.monotonic())
 
 
 def waiting(*triggers: CapillaryRedeemUploadTrigger) -> list[asyncio.Task[dict[str, Any]]]:
@@ -116,6 +122,23 @@ async def test_every_wait_counts_a_failed_poll_and_none_dies_earlier_than_alone(
     await asyncio.wait(running)
 
 
+async def test_a_wait_that_backs_off_beside_a_quick_one_keeps_its_own_intervals(sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES, status="STARTED")
+    steady, quick = waiting(
+        trigger(poke_interval=0.5, exponential_backoff=True, timeout=60.0, deadline=time.time() + 60),
+        trigger(poke_interval=0.05, job_id=999_999),
+    )
+    await until(lambda: sandbox.count("status") >= 30)
+    quick.cancel()
+    await asyncio.wait([quick])
+    await asyncio.sleep(0.2)  # the poll that the quick one wanted still comes
+    sandbox.finish(job)
+
+    # After about two seconds, its own interval is one or two seconds, and not 0.5 s doubled thirty times.
+    async with asyncio.timeout(6):
+        assert (await steady)["job"]["job_id"] == job.job_id
+
+
 async def test_a_poll_that_fails_once_ends_no_wait(sandbox: Sandbox) -> None:
     job = sandbox.add_job(SERIES, status="STARTED")
     tasks = waiting(*[trigger(max_consecutive_failures=2, poke_interval=0.2) for _ in range(10)])
@@ -132,7 +155,7 @@ async def test_a_look_that_brings_nothing_new_wakes_no_wait_that_has_seen_one(sa
     heard: dict[str, list[str]] = {"waiting": [], "all": [], "late": []}
 
     async def hear(name: str, *, wants_all: bool = False) -> None:
-        async with join_poll(CONN_ID, SERIES, interval=0.05, wants_all=wants_all) as membership:
+        async with join_poll(CONN_ID, SERIES, every(0.05), wants_all=wants_all) as membership:
             while True:
                 look = await membership.next_look()
                 heard[name].append("failed" if look.jobs is None else look.jobs.newest().status)
@@ -160,7 +183,7 @@ async def test_a_look_that_brings_nothing_new_wakes_no_wait_that_has_seen_one(sa
 
 async def test_what_a_look_brought_is_not_missed_by_a_wait_that_was_busy(sandbox: Sandbox) -> None:
     job = sandbox.add_job(SERIES, status="STARTED")
-    async with join_poll(CONN_ID, SERIES, interval=0.05) as membership:
+    async with join_poll(CONN_ID, SERIES, every(0.05)) as membership:
         await membership.next_look()
         asked = sandbox.count("status")
         sandbox.finish(job)
@@ -175,7 +198,7 @@ async def test_what_a_look_brought_is_not_missed_by_a_wait_that_was_busy(sandbox
 
 async def test_a_look_asked_for_is_heard_of_whatever_it_brings(sandbox: Sandbox) -> None:
     sandbox.add_job(SERIES, status="STARTED")
-    async with join_poll(CONN_ID, SERIES, interval=3600.0) as membership, asyncio.timeout(20):
+    async with join_poll(CONN_ID, SERIES, every(3600.0)) as membership, asyncio.timeout(20):
         membership.look_now()
         first = await membership.next_look()
         membership.look_now()
@@ -287,7 +310,7 @@ async def test_cleanup_leaves_the_poll_of_a_wait_that_was_dropped(sandbox: Sandb
     sandbox.add_job(SERIES, status="STARTED")
     before = asyncio.all_tasks()
     dropped = trigger()
-    await dropped._joined.enter_async_context(join_poll(CONN_ID, SERIES, interval=0.05))
+    await dropped._joined.enter_async_context(join_poll(CONN_ID, SERIES, every(0.05)))
     await until(lambda: sandbox.count("status") >= 1)
     assert not nothing_is_left(before)
 
@@ -372,3 +395,111 @@ def test_a_job_that_still_runs_is_not_settled_nor_are_those_after_it() -> None:
     assert JobHistory.of(jobs).settled_up_to == 5
     assert JobHistory.of([*jobs, running]).settled_up_to == 2
     assert JobHistory.of([]).settled_up_to is None
+
+
+async def test_a_poll_that_is_cancelled_by_somebody_else_begins_anew(sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES, status="STARTED")
+    before = asyncio.all_tasks()
+    tasks = waiting(*[trigger() for _ in range(3)])
+    await until(lambda: sandbox.count("status") >= 2)
+    (poll,) = shared_poll._state().polls.values()
+    assert poll._task is not None
+    poll._task.cancel()
+    asked = sandbox.count("status")
+    await until(lambda: sandbox.count("status") >= asked + 2)
+    sandbox.finish(job)
+
+    assert [event["kind"] for event in await asyncio.gather(*tasks)] == ["completed"] * 3
+    assert nothing_is_left(before)
+
+
+@pytest.mark.parametrize("where", ["_ask", "_publish", "_until_due"])
+async def test_a_poll_that_dies_again_and_again_uses_the_budget_up_and_no_wait_idles_to_its_deadline(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    before, deaths = asyncio.all_tasks(), []
+
+    async def die(*given: Any) -> None:
+        deaths.append(given)
+        raise RuntimeError("a fault of our own, with hunter2 in its text")
+
+    monkeypatch.setattr(shared_poll.SeriesPoll, where, die)
+
+    async with asyncio.timeout(10):
+        events = await asyncio.gather(*waiting(*[trigger(max_consecutive_failures=3) for _ in range(3)]))
+
+    assert {(event["kind"], event["message"]) for event in events} == {
+        ("error", f"the poll of coupon series {SERIES} broke off (RuntimeError)")
+    }
+    assert len(deaths) == 3  # and not as often as a loop turns
+    assert nothing_is_left(before)
+
+
+async def test_a_watch_whose_poll_dies_goes_on(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    sandbox.add_job(SERIES)
+    watched = follow_series(CONN_ID, SERIES, interval=0.1, log=logging.getLogger("the watch"))
+    await anext(watched)
+    (poll,) = shared_poll._state().polls.values()
+    assert poll._task is not None
+    poll._task.cancel()
+
+    async with asyncio.timeout(10):
+        assert len(await anext(watched)) == 1
+
+    assert f"the poll of coupon series {SERIES} broke off (CancelledError)" in caplog.text
+    await watched.aclose()
+
+
+async def test_an_outage_beside_a_quick_wait_slows_no_watch_down(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    (quick,) = waiting(trigger(poke_interval=0.05, job_id=999_999, max_consecutive_failures=1000))
+    watched = follow_series(CONN_ID, SERIES, interval=0.5, log=logging.getLogger("the watch"))
+    await anext(watched)
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=12))  # six looks of two attempts
+    async with asyncio.timeout(10):
+        await anext(watched)  # what is published when the outage is over
+        quick.cancel()
+        await asyncio.wait([quick])
+        began = time.monotonic()
+        for _ in range(3):
+            await anext(watched)
+
+    assert caplog.text.count("Look at the upload jobs") <= 4
+    assert time.monotonic() - began < 3.0
+    await watched.aclose()
+
+
+async def test_a_watch_is_back_at_its_interval_after_a_recovery(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched = follow_series(CONN_ID, SERIES, interval=0.1, log=logging.getLogger("the watch"))
+    await anext(watched)
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=8))  # four looks of two attempts
+    async with asyncio.timeout(10):
+        await anext(watched)
+        assert "(4 in a row), the next within 1.6 s" in caplog.text
+        began = time.monotonic()
+        for _ in range(5):
+            await anext(watched)
+
+    assert time.monotonic() - began < 1.5
+    # And the next outage begins with the shortest pause again.
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=2))
+    await anext(watched)
+    assert caplog.text.count("(1 in a row), the next within 0.2 s") == 2
+    await watched.aclose()
+
+
+async def test_what_a_look_brought_is_not_hidden_by_a_failure_after_it(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES)
+    async with join_poll(CONN_ID, SERIES, every(0.05)) as membership:
+        await until(lambda: sandbox.count("status") >= 1)
+        sandbox.inject(Fault("status", endpoint="status", status=503, times=None))
+        asked = sandbox.count("status")
+        await until(lambda: sandbox.count("status") >= asked + 6)
+
+        first, second = await membership.next_look(), await membership.next_look()
+
+    assert first.jobs is not None
+    assert second.jobs is None

@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An Airflow connection that changes, fails or is missing while waits and watches over it run."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
+
+from airflow_provider_capillary.api import timing
+from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
+from airflow_provider_capillary.hooks.connection_state import forget_connection_states
+from airflow_provider_capillary.sandbox import Fault, Sandbox
+from airflow_provider_capillary.triggers import shared_hook, shared_poll
+from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+from airflow_provider_capillary.triggers.shared_poll import follow_series
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+SERIES = 535512
+ENV = "AIRFLOW_CONN_CAPILLARY_DEFAULT"
+CHANGED = "Airflow connection 'capillary_default' changed"
+
+pytestmark = pytest.mark.usefixtures("capillary_connection", "quick_retries", "nothing_left")
+
+
+@pytest.fixture
+async def nothing_left() -> AsyncIterator[None]:
+    forget_connection_states()
+    before = asyncio.all_tasks()
+    yield
+    state = shared_poll._states.get(asyncio.get_running_loop())
+    assert asyncio.all_tasks() - {asyncio.current_task()} <= before
+    assert state is None or (state.hooks, state.polls) == ({}, {})
+    gc.collect()  # an open transport would warn of itself, which is an error in these tests
+
+
+@pytest.fixture
+def other() -> Iterator[Sandbox]:
+    """Where the cluster has moved to."""
+    with Sandbox(queued_seconds=0, started_seconds=0) as running:
+        yield running
+
+
+def trigger(series: int = SERIES, **given: Any) -> CapillaryRedeemUploadTrigger:
+    arguments = {"coupon_series_id": series, "poke_interval": 0.1, "timeout": 30.0, "deadline": time.time() + 30}
+    return CapillaryRedeemUploadTrigger(**{**arguments, **given})
+
+
+async def event_of(running: CapillaryRedeemUploadTrigger) -> dict[str, Any]:
+    (event,) = [event.payload async for event in running.run()]
+    return event
+
+
+def start(running: CapillaryRedeemUploadTrigger) -> asyncio.Task[dict[str, Any]]:
+    return asyncio.create_task(event_of(running))
+
+
+async def stop(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - the sandbox runs in another thread
+            await asyncio.sleep(0.01)
+
+
+def connection(sandbox: Sandbox, **fields: Any) -> str:
+    return json.dumps(sandbox.connection(requests_per_minute=1_000_000) | fields)
+
+
+def dead_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+class Lookups:
+    """Counts how often Airflow is asked for a connection, and lets it fail as it does when its API server is away."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.failing = 0
+        self.hangs: asyncio.Event | None = None
+        ask = CapillaryAsyncHook.aget_connection
+
+        async def counted(conn_id: str) -> Any:
+            self.count += 1
+            if self.hangs is not None:
+                await self.hangs.wait()
+            if self.failing:
+                self.failing -= 1
+                raise AirflowRuntimeError(
+                    ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"message": "the vault says hunter2"})
+                )
+            return await ask(conn_id)
+
+        monkeypatch.setattr(CapillaryAsyncHook, "aget_connection", staticmethod(counted))
+
+
+@pytest.fixture
+def lookups(monkeypatch: pytest.MonkeyPatch) -> Lookups:
+    return Lookups(monkeypatch)
+
+
+async def test_a_wait_over_a_host_that_is_dead_goes_on_over_the_one_that_is_put_in_its_place(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    job = sandbox.add_job(SERIES)
+    monkeypatch.setenv(ENV, connection(sandbox, port=dead_port()))
+    waits = [start(trigger(max_consecutive_failures=1000)) for _ in range(3)]
+    await asyncio.sleep(0.5)
+
+    monkeypatch.setenv(ENV, connection(sandbox))
+
+    assert {(await wait)["job"]["job_id"] for wait in waits} == {job.job_id}
+    assert caplog.text.count(CHANGED) == 1
+
+
+async def test_a_wait_that_joins_reaches_the_cluster_that_has_moved_and_takes_those_along_that_run(
+    sandbox: Sandbox, other: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    sandbox.add_job(SERIES, status="STARTED")
+    before = start(trigger())
+    await until(lambda: sandbox.count("status") >= 3)
+    job = other.add_job(SERIES)
+    monkeypatch.setenv(ENV, connection(other))
+    await asyncio.sleep(0.5)
+    assert other.requests == []  # the old one still works, and it is no five minutes yet
+
+    after = start(trigger())
+
+    assert [(await each)["job"]["job_id"] for each in (before, after)] == [job.job_id] * 2
+    assert caplog.text.count(CHANGED) == 1
+
+
+async def test_a_wait_on_another_series_takes_them_along_as_well(
+    sandbox: Sandbox, other: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.add_job(1, status="STARTED")
+    before = start(trigger(1))
+    await until(lambda: sandbox.count("status") >= 3)
+    jobs = [other.add_job(series) for series in (1, 2)]
+    monkeypatch.setenv(ENV, connection(other))
+
+    after = start(trigger(2))
+
+    assert [(await each)["job"]["job_id"] for each in (before, after)] == [job.job_id for job in jobs]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"login": "sandbox-key"}, {"extra": {"requests_per_minute": 1000}}, {"extra": {"timeout_seconds": 7}}]
+)
+async def test_a_connection_in_use_is_read_again_by_and_by_although_all_is_well(
+    sandbox: Sandbox, other: Sandbox, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(timing, "_MOST_AGE", 0.5)
+    sandbox.add_job(SERIES, status="STARTED")
+    wait = start(trigger())
+    await until(lambda: sandbox.count("status") >= 2)
+    hook = shared_poll._state().hooks["capillary_default"]
+    fields = changed if "extra" in changed else {"port": other.port}
+    monkeypatch.setenv(ENV, connection(sandbox, **fields))
+    version = hook.version
+
+    await until(lambda: hook.version > version)
+    asked = (other if "port" in fields else sandbox).count("status")
+    await until(lambda: (other if "port" in fields else sandbox).count("status") > asked)
+
+    await stop(wait)
+
+
+async def test_a_header_that_is_added_reaches_the_polls_and_the_token_stays(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.add_job(SERIES, status="STARTED")
+    wait = start(trigger())
+    await until(lambda: sandbox.count("status") >= 2)
+    extra = {"requests_per_minute": 1_000_000, "headers": {"X-Cap-Org": "100458"}}
+    monkeypatch.setenv(ENV, connection(sandbox, extra=extra))
+
+    joins = start(trigger(job_id=999_999))
+    await until(lambda: sandbox.requests[-1].headers.get("x-cap-org") == "100458")
+
+    assert sandbox.count("token") == 1
+    await stop(wait, joins)
+
+
+async def test_a_connection_that_was_mended_counts_before_anybody_is_told_of_wrong_credentials(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = sandbox.add_job(SERIES)
+    sandbox.inject(Fault("slow", endpoint="token", seconds=0.5))
+    good = connection(sandbox)
+    monkeypatch.setenv(ENV, good.replace("sandbox-secret", "expired-secret"))
+    waits = [start(trigger()) for _ in range(3)]
+    await until(lambda: sandbox.count("token") >= 1)
+
+    monkeypatch.setenv(ENV, good)
+
+    assert [(await wait)["kind"] for wait in waits] == ["completed"] * 3
+    assert sandbox.count("token") == 2
+    assert (await event_of(trigger()))["job"]["job_id"] == job.job_id
+
+
+async def test_a_request_under_way_ends_over_the_hook_that_it_began_with(
+    sandbox: Sandbox, other: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.add_job(1)
+    other.add_job(2)
+    sandbox.inject(Fault("slow", endpoint="status", seconds=1.0))
+    slow = start(trigger(1, poke_interval=0.05))
+    await until(lambda: sandbox.count("status") >= 1)
+    monkeypatch.setenv(ENV, connection(other))
+
+    assert (await event_of(trigger(2)))["kind"] == "completed"
+    assert not slow.done()
+
+    assert (await slow)["kind"] == "completed"
+    assert other.count("status") == 1  # the slow one was not asked for again
+
+
+async def test_a_look_up_that_fails_is_a_passing_fault(
+    sandbox: Sandbox, lookups: Lookups, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = sandbox.add_job(SERIES)
+    lookups.failing = 3
+
+    event = await event_of(trigger(max_consecutive_failures=5))
+
+    assert event["job"]["job_id"] == job.job_id
+    assert lookups.failing == 0
+    assert "hunter2" not in "".join(capfd.readouterr())
+
+
+async def test_look_ups_that_fail_use_the_budget_up(sandbox: Sandbox, lookups: Lookups) -> None:
+    lookups.failing = 1000
+
+    event = await event_of(trigger(max_consecutive_failures=3))
+
+    assert event["kind"] == "error"
+    assert (event["error"]["error"], event["error"]["is_transient"]) == ("CapillaryTransportError", True)
+    assert "'capillary_default' cannot be read" in event["message"]
+    assert "unexpected" not in event["message"]
+    assert "hunter2" not in json.dumps(event)
+    assert sandbox.requests == []
+
+
+async def test_a_look_up_that_fails_leaves_the_hook_that_works(
+    sandbox: Sandbox, lookups: Lookups, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(timing, "_MOST_AGE", 0.2)
+    sandbox.add_job(SERIES, status="STARTED")
+    wait = start(trigger(max_consecutive_failures=1))
+    await until(lambda: sandbox.count("status") >= 2)
+    lookups.failing, looked_up = 1000, lookups.count
+    await until(lambda: lookups.count >= looked_up + 3)
+    sandbox.finish(sandbox.jobs(SERIES)[0])
+
+    assert (await wait)["kind"] == "completed"
+    assert caplog.text.count("Polls go on with the Airflow connection 'capillary_default' as it was") == 1
+
+
+async def test_a_connection_that_is_deleted_leaves_the_hook_that_works(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Airflow 3.3 says "not defined" of every connection while its API server is away.
+    sandbox.add_job(SERIES, status="STARTED")
+    wait = start(trigger())
+    await until(lambda: sandbox.count("status") >= 2)
+    monkeypatch.delenv(ENV)
+    joins = start(trigger(max_consecutive_failures=1))
+    await until(lambda: "is not defined" in caplog.text)
+    sandbox.finish(sandbox.jobs(SERIES)[0])
+
+    assert [(await each)["kind"] for each in (wait, joins)] == ["completed"] * 2
+
+
+async def test_a_look_up_that_never_ends_holds_no_poll_up_for_long(
+    sandbox: Sandbox, lookups: Lookups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_hook, "_LOOKUP_WITHIN_IN_USE", 0.3)
+    monkeypatch.setattr(shared_hook, "_CLOSED_WITHIN", 0.1)
+    sandbox.add_job(SERIES, status="STARTED")
+    wait = start(trigger())
+    await until(lambda: sandbox.count("status") >= 2)
+    lookups.hangs, looked_up = asyncio.Event(), lookups.count
+    joins = start(trigger(job_id=999_999))
+    await until(lambda: lookups.count > looked_up)
+    asked = sandbox.count("status")
+
+    await asyncio.sleep(1.5)
+
+    assert sandbox.count("status") - asked >= 6
+    assert lookups.count == looked_up + 1
+    await stop(wait, joins)
+
+
+async def test_a_look_up_that_airflow_cancels_is_a_passing_fault(
+    sandbox: Sandbox, lookups: Lookups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = sandbox.add_job(SERIES)
+    ask, cancelled = CapillaryAsyncHook.aget_connection, []
+
+    async def cancel_twice(conn_id: str) -> Any:
+        if len(cancelled) < 2:
+            cancelled.append(conn_id)
+            raise asyncio.CancelledError("Reader loop exited")
+        return await ask(conn_id)
+
+    monkeypatch.setattr(CapillaryAsyncHook, "aget_connection", staticmethod(cancel_twice))
+
+    assert (await event_of(trigger()))["job"]["job_id"] == job.job_id
+
+
+async def test_what_goes_wrong_with_the_http_client_is_not_unexpected(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")  # whose package is not installed
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy")
+
+    event = await event_of(trigger(max_consecutive_failures=1))
+
+    assert event["kind"] == "error"
+    assert event["error"]["error"].startswith("Capillary")
+    assert "unexpected" not in event["message"]
+
+
+async def test_a_thousand_waits_that_join_within_a_second_cause_few_look_ups(
+    sandbox: Sandbox, lookups: Lookups
+) -> None:
+    for series in range(1, 21):
+        sandbox.add_job(series, status="STARTED")
+    waits = []
+    for number in range(1000):
+        waits.append(start(trigger(1 + number % 20)))
+        if number % 50 == 0:
+            await asyncio.sleep(0.04)
+    await until(lambda: sandbox.count("status") >= 40)
+
+    assert 1 <= lookups.count <= 6
+    await stop(*waits)
+
+
+async def test_a_watch_names_the_connection_that_is_missing_and_goes_on_once_it_is_there(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(timing, "_MOST_AGE", 1.0)
+    sandbox.add_job(SERIES)
+    monkeypatch.delenv(ENV)
+    watched = follow_series("capillary_default", SERIES, interval=0.1, log=logging.getLogger("the watch"))
+    first = asyncio.ensure_future(anext(watched))
+    await until(lambda: "(5 in a row)" in caplog.text)  # the next poll is 3.2 s away
+    monkeypatch.setenv(ENV, connection(sandbox))
+
+    async with asyncio.timeout(2):
+        assert len(await first) == 1
+
+    assert "Airflow connection 'capillary_default' is not defined" in caplog.text
+    await watched.aclose()
+
+
+async def test_a_watch_that_waits_out_failures_is_back_at_once_when_the_connection_changed(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sandbox.add_job(SERIES)
+    sandbox.add_job(2)
+    monkeypatch.setenv(ENV, connection(sandbox, port=dead_port()))
+    watched = follow_series("capillary_default", SERIES, interval=0.1, log=logging.getLogger("the watch"))
+    first = asyncio.ensure_future(anext(watched))
+    await until(lambda: "(5 in a row)" in caplog.text)  # the next poll is 3.2 s away
+    monkeypatch.setenv(ENV, connection(sandbox))
+
+    async with asyncio.timeout(2):
+        assert (await event_of(trigger(2)))["kind"] == "completed"  # it joins, so the connection is read
+        assert len(await first) == 1
+
+    await watched.aclose()
