@@ -13,8 +13,14 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from airflow_provider_capillary._airflow_compat import BaseHook, aget_connection, amask_secret, mask_secret
-from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError
+from airflow_provider_capillary._airflow_compat import (
+    AirflowNotFoundException,
+    BaseHook,
+    aget_connection,
+    amask_secret,
+    mask_secret,
+)
+from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError, CapillaryTransportError
 from airflow_provider_capillary.api.values import read_text
 
 if TYPE_CHECKING:
@@ -110,16 +116,44 @@ class CapillaryHook(_CapillaryConnection):
         """The connection, read and checked once.
 
         :raises CapillarySettingsError: A field of it cannot be used.
+        :raises CapillaryTransportError: Airflow cannot give it for the moment.
         """
-        from airflow_provider_capillary.api.settings import ConnectionSettings
-
-        settings = ConnectionSettings.from_connection(
-            self.capillary_conn_id, self.get_connection(self.capillary_conn_id)
-        )
-        for secret in settings.masks:
-            mask_secret(secret)
+        settings = self._read_settings()
         self._warn_about(settings)
         return settings
+
+    def _read_settings(self) -> ConnectionSettings:
+        from airflow_provider_capillary.api.settings import ConnectionSettings
+
+        with _reading_connection(self.capillary_conn_id):
+            connection = self.get_connection(self.capillary_conn_id)
+            settings = ConnectionSettings.from_connection(self.capillary_conn_id, connection)
+            for secret in settings.masks:
+                mask_secret(secret)
+        return settings
+
+    def _refresh(self) -> bool:
+        """Read the connection again, if it was read before; where that fails, what was read before stays.
+
+        :return: Whether it changed.
+        """
+        before = self.__dict__.get("settings")
+        if before is None:
+            return False
+        try:
+            settings = self._read_settings()
+        except (CapillaryError, AirflowNotFoundException) as error:
+            self.log.warning("Go on with the Airflow connection %r as it was: %s", self.capillary_conn_id, error)
+            return False
+        if settings == before:
+            return False
+        self.log.info("Airflow connection %r changed; polls use what it says now", self.capillary_conn_id)
+        self._warn_about(settings)
+        opened, self._in_process = self._in_process, None
+        if opened is not None and opened[0] == os.getpid():
+            opened[1].close()
+        self.__dict__["settings"] = settings
+        return True
 
     @property
     def _driver(self) -> RequestsDriver:
@@ -277,26 +311,28 @@ class CapillaryAsyncHook(_CapillaryConnection):
 
         :raises CapillarySettingsError: A field of it cannot be used.
         """
-        await self.open(await self.read_settings())
+        await self._open(await self._read_settings())
         return self
 
-    async def read_settings(self) -> ConnectionSettings:
+    async def _read_settings(self) -> ConnectionSettings:
         """Read and check the connection as it is now, and keep its secrets out of the logs.
 
         :raises CapillarySettingsError: A field of it cannot be used.
+        :raises CapillaryTransportError: Airflow cannot give it for the moment.
         """
         from airflow_provider_capillary.api.settings import ConnectionSettings
 
-        connection = await aget_connection(self.capillary_conn_id)
-        settings = ConnectionSettings.from_connection(self.capillary_conn_id, connection)
-        for secret in settings.masks:
-            await amask_secret(secret)
+        with _reading_connection(self.capillary_conn_id):
+            connection = await aget_connection(self.capillary_conn_id)
+            settings = ConnectionSettings.from_connection(self.capillary_conn_id, connection)
+            for secret in settings.masks:
+                await amask_secret(secret)
         return settings
 
-    async def open(self, settings: ConnectionSettings) -> None:
+    async def _open(self, settings: ConnectionSettings) -> None:
         """Make the client; it connects with the first request.
 
-        :param settings: What :meth:`read_settings` returned.
+        :param settings: What :meth:`_read_settings` returned.
         :raises CapillarySettingsError: A field of it cannot be used.
         """
         from airflow_provider_capillary.hooks.httpx_driver import HttpxDriver
@@ -350,6 +386,22 @@ class CapillaryAsyncHook(_CapillaryConnection):
         if self._driver is None or self._capillary is None:
             raise RuntimeError("use the hook as: async with CapillaryAsyncHook(...) as hook")
         return self._driver, self._capillary
+
+
+@contextmanager
+def _reading_connection(conn_id: str) -> Iterator[None]:
+    """Make a typed, transient error of what a secrets backend or the API server raises while it is away.
+
+    Its text is left out, because it may hold anything.
+    """
+    try:
+        yield
+    except (CapillaryError, AirflowNotFoundException):
+        raise
+    except Exception as error:  # noqa: BLE001 - a secrets backend raises what it likes
+        raise CapillaryTransportError(
+            f"Airflow connection {conn_id!r} cannot be read for the moment ({type(error).__name__})", is_transient=True
+        ) from None
 
 
 async def _amask_tail(token: str) -> None:

@@ -22,7 +22,7 @@ from airflow_provider_capillary._airflow_compat import (
     conf,
 )
 from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError
-from airflow_provider_capillary.api.timing import BACKSTOP_SECONDS
+from airflow_provider_capillary.api.timing import BACKSTOP_SECONDS, LookupTimes
 from airflow_provider_capillary.api.values import as_number, read_flag, read_seconds, refuse_nothing
 from airflow_provider_capillary.api.waiting import (
     RedeemUploadWait,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from airflow_provider_capillary._airflow_compat import Context, StartTriggerArgs
+    from airflow_provider_capillary.api.jobs import UploadJob
 
 _FAILURES_KEY = "capillary_failures"
 _TIMES = ("poke_interval", "timeout", "max_wait")
@@ -199,7 +200,7 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
             wait.failures = _stored_failures(store, context["ti"].try_number)
         before = wait.failures
         try:
-            jobs = self.hook.get_redeem_upload_jobs(wait.options.series_id)
+            jobs = self._jobs(wait.options.series_id)
         except CapillaryError as error:
             outcome = wait.see_error(error)
         else:
@@ -212,6 +213,26 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
             if self._keeps_slot and not before and outcome is None:
                 self.log.info("Keeping the worker slot until a poll succeeds, so that failed polls can be counted")
         return outcome
+
+    @cached_property
+    def _lookups(self) -> LookupTimes:
+        return LookupTimes()
+
+    def _jobs(self, series_id: int) -> list[UploadJob]:
+        """Ask over the connection as it is now: a sensor in poke mode may live for days."""
+        if self._lookups.due() <= time.monotonic():
+            self._refresh()
+        try:
+            return self.hook.get_redeem_upload_jobs(series_id)
+        except CapillaryError:
+            # It may have been mended. If so, that counts, and not what came of the old one.
+            if not self._refresh():
+                raise
+            return self.hook.get_redeem_upload_jobs(series_id)
+
+    def _refresh(self) -> bool:
+        self._lookups.begin(time.monotonic())
+        return self.hook._refresh()
 
     def _conclude(self, outcome: WaitOutcome) -> dict[str, Any]:
         """Turn the end of a wait into the end of the task, the same way in every mode."""

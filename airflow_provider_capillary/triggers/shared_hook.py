@@ -149,7 +149,7 @@ class SharedHook:
     async def _look_up(self) -> None:
         hook = CapillaryAsyncHook(self._conn_id)
         try:
-            settings = await hook.read_settings()
+            settings = await hook._read_settings()
         except CapillaryError as error:
             self._failed(error)
             return
@@ -160,14 +160,11 @@ class SharedHook:
                 )
             )
             return
-        except Exception as error:  # noqa: BLE001 - a secrets backend raises what it likes; its text may hold secrets
-            self._failed(self._unreadable(type(error).__name__))
-            return
         before = self._open
         is_new = before is None or before.settings != settings
         if is_new or self._must_reopen:
             try:
-                await hook.open(settings)
+                await hook._open(settings)
             except CapillaryError as error:
                 self._failed(error)
                 return
