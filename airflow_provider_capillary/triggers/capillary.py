@@ -60,7 +60,7 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
     :param silent_fail: No fault ends the wait.
     :param capillary_conn_id: Airflow connection of type ``capillary``.
     :param poke_interval: Seconds between two looks.
-    :param exponential_backoff: Whether the interval doubles with every look, by Airflow's own rule for sensors.
+    :param exponential_backoff: Whether the interval doubles from poll to poll, by Airflow's own rule for sensors.
     :param max_wait: Upper bound of such an interval in seconds; None or 0 for none.
     :param timeout: Seconds that the sensor waits in all, for the message of the event.
     :param deadline: Epoch seconds at which the wait ends. Absolute, so that it does not begin again with the

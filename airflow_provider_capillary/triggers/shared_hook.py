@@ -168,7 +168,7 @@ class SharedHook:
             except CapillaryError as error:
                 self._failed(error)
                 return
-            except Exception as error:  # noqa: BLE001 - whatever the HTTP library makes of the environment
+            except Exception as error:  # noqa: BLE001 - the HTTP library reads the environment
                 self._failed(
                     CapillarySettingsError(
                         f"Airflow connection {self._conn_id!r} cannot be used: no HTTP client can be made "

@@ -240,8 +240,7 @@ class PollMembership:
 
     :param poll: The poll.
     :param timer: Its intervals, and which polls count as its own.
-    :param wants_all: Whether it wants to hear of every look of its own, and not only of those that bring something new
-        or fail.
+    :param wants_all: Whether it gets every poll of its own, and not only those that bring something new or fail.
     """
 
     poll: SeriesPoll

@@ -116,7 +116,7 @@ async def test_every_wait_counts_a_failed_poll_and_none_dies_earlier_than_alone(
     ended, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
     assert [task.result()["kind"] for task in ended] == ["error"]
-    assert sandbox.count("status") >= 8  # four looks of two attempts
+    assert sandbox.count("status") >= 8  # four polls of two attempts
     assert running == {tasks[1]}  # it has seen the same failures, but not for as long as its own four looks take
     tasks[1].cancel()
     await asyncio.wait(running)
@@ -456,7 +456,7 @@ async def test_an_outage_beside_a_quick_wait_slows_no_watch_down(
     (quick,) = waiting(trigger(poke_interval=0.05, job_id=999_999, max_consecutive_failures=1000))
     watched = follow_series(CONN_ID, SERIES, interval=0.5, log=logging.getLogger("the watch"))
     await anext(watched)
-    sandbox.inject(Fault("status", endpoint="status", status=503, times=12))  # six looks of two attempts
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=12))  # six polls of two attempts
     async with asyncio.timeout(10):
         await anext(watched)  # what is published when the outage is over
         quick.cancel()
@@ -475,7 +475,7 @@ async def test_a_watch_is_back_at_its_interval_after_a_recovery(
 ) -> None:
     watched = follow_series(CONN_ID, SERIES, interval=0.1, log=logging.getLogger("the watch"))
     await anext(watched)
-    sandbox.inject(Fault("status", endpoint="status", status=503, times=8))  # four looks of two attempts
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=8))  # four polls of two attempts
     async with asyncio.timeout(10):
         await anext(watched)
         assert "(4 in a row), the next within 1.6 s" in caplog.text
@@ -491,7 +491,7 @@ async def test_a_watch_is_back_at_its_interval_after_a_recovery(
     await watched.aclose()
 
 
-async def test_what_a_look_brought_is_not_hidden_by_a_failure_after_it(sandbox: Sandbox) -> None:
+async def test_what_a_poll_brought_is_not_hidden_by_a_failure_after_it(sandbox: Sandbox) -> None:
     sandbox.add_job(SERIES)
     async with join_poll(CONN_ID, SERIES, every(0.05)) as membership:
         await until(lambda: sandbox.count("status") >= 1)
