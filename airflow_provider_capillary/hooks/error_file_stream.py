@@ -63,7 +63,36 @@ def _unreadable(source: ObjectSource) -> str:
     return f"the {source.name} at {source.uri} cannot be read"
 
 
-class _ObjectReader(io.RawIOBase):
+class _Reader(io.RawIOBase):
+    """A raw stream that never reads on after a read that did not come to its end.
+
+    Bytes of such a read are lost: in the generator that ended with it, or in the buffer that was being filled. The next
+    read would skip them, or take them for the end of the file.
+    """
+
+    _error: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            if self._error is not None:
+                raise self._error
+            return self._fill(buffer)
+        except Exception as error:
+            self._error = error
+            raise
+        except BaseException:  # the time-out of a task, which may be raised between any two lines
+            self._error = CapillaryErrorFileError("an earlier read of this stream was interrupted; open the file again")
+            raise
+
+    def _fill(self, buffer: Any) -> int:
+        """Read at least a byte into the buffer, or none at the end of the file; return how many."""
+        raise NotImplementedError
+
+
+class _ObjectReader(_Reader):
     """A raw stream over an object that is checked on the way; its errors say which object they are about."""
 
     def __init__(self, stream: Any, source: ObjectSource, content: FileContent) -> None:
@@ -74,10 +103,7 @@ class _ObjectReader(io.RawIOBase):
         self._content = content
         self._left = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
+    def _fill(self, buffer: Any) -> int:
         is_at_end = False
         while not self._left and not is_at_end:
             with telling(_unreadable(self._source)):
@@ -90,7 +116,7 @@ class _ObjectReader(io.RawIOBase):
         return count
 
 
-class _PieceReader(io.RawIOBase):
+class _PieceReader(_Reader):
     """A raw stream over the pieces that an exchange hands on."""
 
     def __init__(self, pieces: Iterator[Emit]) -> None:
@@ -98,21 +124,10 @@ class _PieceReader(io.RawIOBase):
         self.size: int | None = None
         self._pieces = pieces
         self._left = memoryview(b"")
-        self._error: Exception | None = None
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
+    def _fill(self, buffer: Any) -> int:
         while not self._left:
-            if self._error is not None:
-                # A generator that raised only ends from then on, which would look like the end of the file.
-                raise self._error
-            try:
-                piece = next(self._pieces, None)
-            except Exception as error:
-                self._error = error
-                raise
+            piece = next(self._pieces, None)
             if piece is None:
                 return 0
             self.size = piece.total
