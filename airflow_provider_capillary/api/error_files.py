@@ -7,15 +7,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
 from airflow_provider_capillary.api.addresses import is_local, is_public, literal_address
 from airflow_provider_capillary.api.errors import CapillaryErrorFileError
 from airflow_provider_capillary.api.messages import without_query
+from airflow_provider_capillary.api.object_uris import parse_object_uri
 from airflow_provider_capillary.api.secrecy import blank, shown
-from airflow_provider_capillary.api.settings import HANDLE_FIELD, ConnectionSettings, is_loopback_host, split_url
+from airflow_provider_capillary.api.settings import (
+    CONN_FIELD,
+    HANDLE_FIELD,
+    ConnectionSettings,
+    is_loopback_host,
+    split_url,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,11 +63,13 @@ class ObjectSource:
     :param uri: URI without credentials.
     :param conn_id: Airflow connection to read it with.
     :param name: What errors are to call the file.
+    :param account_host: Host of the Azure storage account that the URI was written with.
     """
 
     uri: str
     conn_id: str | None
     name: str = ERROR_FILE
+    account_host: str | None = None
 
 
 ErrorFileSource = UrlSource | DownloadSource | ObjectSource
@@ -91,7 +100,7 @@ def locate_error_file(reference: str, settings: ConnectionSettings, *, name: str
         check_url(url, settings, name=name)
         return UrlSource(url, name)
     _check_object_name(reference, name)
-    return ObjectSource(template.replace(HANDLE_FIELD, reference), settings.error_file_conn_id, name)
+    return _parse_source(template.replace(HANDLE_FIELD, reference), settings.error_file_conn_id, name)
 
 
 def check_url(url: str, settings: ConnectionSettings, *, name: str = ERROR_FILE) -> None:
@@ -217,16 +226,21 @@ def _object_source(uri: str, scheme: str, settings: ConnectionSettings, name: st
         raise _refused(f"its scheme is not one of https, {', '.join(sorted(_OBJECT_STORES))}", uri, name=name)
     _check_handle(uri, name)
     _check_object_name(uri, name)
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        raise _refused("it is malformed", uri, name=name) from None
-    if "@" in parts.netloc:
-        # Airflow would read what stands before the @ as the id of a connection to use.
+    source = _parse_source(uri, None, name)
+    if source.conn_id is not None:
+        # Airflow would use that connection, and the choice must not come from outside.
         raise _refused("it carries credentials", uri, name=name)
-    if not parts.netloc or not parts.path.strip("/"):
+    if uri.endswith("/"):
         raise _refused("it names no object", uri, name=name)
-    return ObjectSource(uri, settings.error_file_conn_id, name)
+    return replace(source, conn_id=settings.error_file_conn_id)
+
+
+def _parse_source(uri: str, conn_id: str | None, name: str) -> ObjectSource:
+    try:
+        parsed = parse_object_uri(uri, conn_id=conn_id, conn_field=CONN_FIELD)
+    except ValueError as problem:
+        raise _refused(f"it {problem}", uri, name=name) from None
+    return ObjectSource(parsed.uri, parsed.conn_id, name, parsed.account_host)
 
 
 def _refused(rule: str, url: str | None = None, *, name: str = ERROR_FILE) -> CapillaryErrorFileError:

@@ -17,6 +17,7 @@ import pendulum
 
 from airflow_provider_capillary.api.addresses import literal_address
 from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.object_uris import parse_object_uri
 from airflow_provider_capillary.api.secrecy import query_secrets, tail
 from airflow_provider_capillary.api.values import as_flag, as_number, as_whole_number, is_nothing
 
@@ -25,6 +26,8 @@ DEFAULT_TOKEN_HEADER = "X-CAP-API-OAUTH-TOKEN"
 DEFAULT_REQUESTS_PER_MINUTE = 100
 DEFAULT_TIMEOUT_SECONDS = 30.0
 HANDLE_FIELD = "{handle}"
+#: What the form calls the connection for error files in object storage.
+CONN_FIELD = "Error file connection"
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", re.ASCII)
@@ -241,7 +244,7 @@ class _Reader:
             client_secret=self._required("Client secret", self.connection.password),
             auth_url=auth_url or f"{scheme}://{_authority(scheme, host, port)}{DEFAULT_TOKEN_PATH}",
             error_file_url=self._error_file_url(),
-            error_file_conn_id=self._text("Error file connection", "error_file_conn_id"),
+            error_file_conn_id=self._text(CONN_FIELD, "error_file_conn_id"),
             cluster_timezone=self._timezone(),
             requests_per_minute=self._requests_per_minute(),
             timeout_seconds=self._timeout(),
@@ -391,6 +394,14 @@ class _Reader:
                 split_url(template.replace(HANDLE_FIELD, "handle"))
             except ValueError as reason:
                 raise self._refuse(label, f"{reason}; write a URL such as https://host/path/{{handle}}") from None
+            return template
+        conn_id = self._text(CONN_FIELD, "error_file_conn_id")
+        try:
+            parsed = parse_object_uri(template, conn_id=conn_id, conn_field=CONN_FIELD)
+        except ValueError as reason:
+            raise self._refuse(label, f"it {reason}") from None
+        if HANDLE_FIELD not in parsed.key:
+            raise self._refuse(label, "{handle} must stand behind the host or bucket")
         return template
 
     def _timezone(self) -> str:

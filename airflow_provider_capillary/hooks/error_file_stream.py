@@ -32,7 +32,8 @@ def open_object(source: ObjectSource, *, expects_rows: bool) -> Iterator[BinaryI
     """
     try:
         with telling(_unreadable(source)):
-            stream = object_storage_path(source.uri, source.conn_id).open("rb", block_size=BLOCK_BYTES)
+            path = object_storage_path(source.uri, source.conn_id, account_host=source.account_host, name=source.name)
+            stream = path.open("rb", block_size=BLOCK_BYTES)
     except CapillaryErrorFileError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise CapillaryErrorFileError(f"there is no {source.name} at {source.uri}") from None

@@ -48,15 +48,15 @@ def dataset_name(location: ObjectLocation) -> tuple[str, str]:
         return "file", str(location.path)
     scheme = _SCHEMES.get(location.scheme, location.scheme)
     container = location.container
-    if scheme == "abfss" and "@" not in container:
+    if scheme == "abfss":
         container += _azure_account(location)
     return f"{scheme}://{container}", location.key
 
 
 def _azure_account(location: ObjectLocation) -> str:
-    """Return what tells a container from those of other accounts: the URI itself has the container alone."""
-    from airflow_provider_capillary.hooks.object_storage import object_storage_path
+    """Return what keeps a container apart from those of other accounts: the URI itself has the container alone."""
+    from airflow_provider_capillary.hooks.object_storage import object_storage_path, storage_account
 
-    client = getattr(object_storage_path(location.uri, location.conn_id).fs, "service_client", None)
-    account = getattr(client, "account_name", None)
-    return f"@{account}.dfs.core.windows.net" if account else ""
+    name, host = storage_account(object_storage_path(location.uri, location.conn_id).fs)
+    host = host or location.account_host or (f"{name}.dfs.core.windows.net" if name else None)
+    return f"@{host}" if host else ""

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
 
 from airflow_provider_capillary.api.errors import CapillaryErrorFileError, CapillarySettingsError
-from airflow_provider_capillary.api.messages import without_query
+from airflow_provider_capillary.api.object_uris import parse_object_uri
 from airflow_provider_capillary.hooks.object_storage import telling
 from airflow_provider_capillary.transfers.part_writer import PartWriter
 from airflow_provider_capillary.transfers.stores.base import ObjectLocation, store_of
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.transfers.stores.base import PartStore
 
 _NOTE = "capillary_unfinished"
-_CONN_ID = re.compile(r"[\w.-]+\Z")
 
 
 class Sink(Protocol):
@@ -54,8 +52,9 @@ class Notes(Protocol):
 def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLocation:
     """Read a destination as a user gives it.
 
-    :param destination: ``s3://bucket/key``, ``file:///path`` or ``/path``; a folder if it ends in ``/``. A connection
-        id in it (``s3://aws_default@bucket/key``, as Airflow allows) counts where ``conn_id`` is None.
+    :param destination: ``s3://bucket/key``, ``abfss://container@account.dfs.core.windows.net/name``, ``file:///path``
+        or ``/path``; a folder if it ends in ``/``. It may have a connection id in it, as Airflow allows
+        (``s3://aws_default@bucket/key``).
     :param conn_id: Airflow connection of the store.
     :param file_name: Name of the object within a folder.
     :raises CapillarySettingsError: It names no place that can be written; the message says why.
@@ -65,46 +64,22 @@ def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLo
             f"destination must be text such as 's3://bucket/folder/', but is a {type(destination).__name__}; "
             "Airflow's templating takes an ObjectStoragePath apart"
         )
-    if not destination.isprintable():
-        raise CapillarySettingsError("destination has a control character in it, such as a line break")
     uri = f"file://{destination}" if destination.startswith("/") else destination
     try:
-        parts = urlsplit(uri)
-    except ValueError:
-        raise CapillarySettingsError("destination is a malformed URI") from None
+        parsed = parse_object_uri(uri, conn_id=conn_id, conn_field="object_storage_conn_id")
+    except ValueError as problem:
+        raise CapillarySettingsError(f"destination {problem}") from None
     from airflow_provider_capillary._airflow_compat import has_fs
 
-    scheme = parts.scheme.lower()
-    userinfo, _, authority = parts.netloc.rpartition("@")
-    if ":" in authority or (userinfo and not _CONN_ID.match(userinfo)):
+    if not has_fs(parsed.scheme):
         raise CapillarySettingsError(
-            "destination has credentials in it; store them in an Airflow connection and give its id as "
-            "object_storage_conn_id"
+            f"destination begins with {parsed.scheme!r}, but must be an absolute path or begin with the scheme of a "
+            "store that Airflow can reach, such as s3://, gs://, abfs:// or file://; is the Airflow provider of the "
+            "store installed?"
         )
-    rest = uri.partition("://")[2].removeprefix(f"{userinfo}@" if userinfo else "")
-    if scheme == "file":
-        if authority or not rest.startswith("/"):
-            raise CapillarySettingsError(
-                f"destination {uri!r} must have an absolute path, such as file:///data/errors/"
-            )
-    elif has_fs(scheme):
-        if not authority or not rest.partition("/")[1]:
-            raise CapillarySettingsError(f"destination '{scheme}://{rest}' must name a bucket and a key or folder")
-        if "?" in rest or "::" in rest or rest.endswith("#"):
-            # Not shown as it stands: what follows may be the signature of a URL that was copied.
-            raise CapillarySettingsError(
-                f"destination {without_query(uri)} has '?' or '::' in its key or ends in '#', "
-                "which fsspec takes for something else"
-            )
-    else:
-        raise CapillarySettingsError(
-            f"destination must be an absolute path or begin with the scheme of a store that Airflow can reach, such as "
-            f"s3://, gs://, abfs:// or file://, but begins with {scheme or destination[:20]!r}; "
-            "is the Airflow provider of the store installed?"
-        )
-    if rest.endswith("/"):
-        rest += file_name
-    return ObjectLocation(f"{scheme}://{rest}", conn_id or userinfo or None)
+    if parsed.key.endswith("/") or not parsed.key:
+        parsed = replace(parsed, key=parsed.key + file_name)
+    return ObjectLocation(parsed.uri, parsed.conn_id, parsed.account_host)
 
 
 @contextmanager
@@ -122,7 +97,7 @@ def open_whole(
     :return: A context manager of the sink.
     :raises CapillaryErrorFileError: The destination cannot be written, or is there and must not be replaced.
     """
-    with _writing(location):
+    with _writing(location, overwrite=overwrite):
         store = store_of(location)
         if not overwrite and store.exists():
             raise FileExistsError
@@ -130,7 +105,7 @@ def open_whole(
     writer = PartWriter(store, note=note)
     try:
         yield _Sink(writer, location)
-        with _writing(location):
+        with _writing(location, overwrite=overwrite):
             writer.commit(overwrite=overwrite, record=record)
     except BaseException:
         with suppress(Exception):
@@ -194,11 +169,14 @@ def _noting(location: ObjectLocation, store: PartStore, notes: Notes | None) -> 
 
 
 @contextmanager
-def _writing(location: ObjectLocation) -> Iterator[None]:
+def _writing(location: ObjectLocation, *, overwrite: bool = True) -> Iterator[None]:
     with telling(f"destination {location.uri} cannot be written"):
         try:
             yield
         except FileExistsError:
+            # Where replacing is allowed, it is another thing that is there, and the remedy would be none.
+            if overwrite:
+                raise
             raise CapillaryErrorFileError(
                 f"destination {location.uri} is already there and overwrite is off; "
                 "remove the object, choose another destination, or set overwrite=True"

@@ -18,6 +18,7 @@ from airflow_provider_capillary.api.error_files import (
     locate_error_file,
 )
 from airflow_provider_capillary.api.errors import CapillaryErrorFileError
+from airflow_provider_capillary.api.settings import CONN_FIELD
 from tests.api.driving import API, HOST, any_text, attempt, examples, settings
 
 if TYPE_CHECKING:
@@ -62,11 +63,48 @@ def test_an_absolute_url_is_taken_as_it_stands_whatever_the_connection_says(conn
     assert locate_error_file(url, connection) == UrlSource(url)
 
 
+@pytest.mark.parametrize(
+    ("template", "conn_id", "source"),
+    [
+        ("s3://aws_lake@bucket/{handle}", None, ObjectSource("s3://bucket/x", "aws_lake")),
+        ("s3://aws_lake@bucket/{handle}", "aws_lake", ObjectSource("s3://bucket/x", "aws_lake")),
+        (
+            "abfss://lake@acct.dfs.core.windows.net/{handle}",
+            "wasb_lake",
+            ObjectSource("abfss://lake/x", "wasb_lake", account_host="acct.dfs.core.windows.net"),
+        ),
+        (
+            "s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/ours/{handle}",
+            None,
+            ObjectSource("s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/ours/x", None),
+        ),
+        ("local:///mnt/{handle}", None, ObjectSource("file:///mnt/x", None)),
+    ],
+)
+def test_the_error_file_url_is_read_as_a_destination_is(
+    template: str, conn_id: str | None, source: ObjectSource
+) -> None:
+    connection = settings(extra={"error_file_url": template, "error_file_conn_id": conn_id})
+    assert locate_error_file("x", connection) == source
+
+
+def test_the_container_of_a_named_account_is_no_connection_id_in_an_answer_either() -> None:
+    source = locate_error_file("abfss://lake@acct.dfs.core.windows.net/a/x.csv", BY_S3)
+    assert source == ObjectSource("abfss://lake/a/x.csv", "aws_lake", account_host="acct.dfs.core.windows.net")
+
+
+@pytest.mark.parametrize(
+    "uri", ["abfss://conn_id@lake@acct.dfs.core.windows.net/x", "s3://aws_lake@bucket/x", "gs://conn_id@bucket/x"]
+)
+def test_an_answer_never_chooses_the_connection(uri: str) -> None:
+    assert refusal(uri, BY_S3).endswith("is not fetched, because it carries credentials")
+
+
 @pytest.mark.parametrize("scheme", ["s3", "s3a", "gs", "gcs", "abfs", "abfss", "S3"])
 def test_an_object_storage_uri_is_read_with_the_connection_for_error_files(scheme: str) -> None:
-    uri = f"{scheme}://bucket/errors/a.csv"
-    assert locate_error_file(uri, BY_S3) == ObjectSource(uri, "aws_lake")
-    assert locate_error_file(uri, PLAIN) == ObjectSource(uri, None)
+    written, uri = f"{scheme}://bucket/errors/a.csv", f"{scheme.lower()}://bucket/errors/a.csv"
+    assert locate_error_file(written, BY_S3) == ObjectSource(uri, "aws_lake")
+    assert locate_error_file(written, PLAIN) == ObjectSource(uri, None)
 
 
 @pytest.mark.parametrize(
@@ -254,10 +292,13 @@ def test_other_schemes_are_refused_with_those_that_are_taken(reference: str) -> 
     ("uri", "rule"),
     [
         ("s3://conn_id@bucket/x", "it carries credentials"),
-        ("s3://key:password@bucket/x", "it carries credentials"),
-        ("s3://bucket", "it names no object"),
+        (
+            "s3://key:password@bucket/x",
+            "it carries credentials or a port; store them in an Airflow connection and give its id as " + CONN_FIELD,
+        ),
+        ("s3://bucket", "it names no object; write a bucket and a key or folder, such as s3://bucket/folder/"),
         ("s3://bucket/", "it names no object"),
-        ("s3:///x", "it names no object"),
+        ("s3:///x", "it names no object; write a bucket and a key or folder, such as s3://bucket/folder/"),
         ("s3://bucket/../other/x", "the handle has a '..' segment"),
         ("s3://bucket/a%2e%2e/x", "the handle has a backslash or a percent sign in it"),
         ("s3://bucket/x::file:///etc/passwd", "the handle has '::' in it, which chains file systems"),

@@ -409,10 +409,23 @@ def test_an_authentication_url_may_be_on_another_host(extra: dict[str, Any], url
         ("https://user:password@files.example.com/{handle}", "it carries credentials; write a URL such as"),
         ("https://[::1/{handle}", "it is malformed; write a URL such as https://host/path/{handle}"),
         ("https://files.example.com/a b/{handle}", "it has a space, a control character or a backslash in it"),
+        ("s3://KEY:hunter2@bucket/{handle}", "it carries credentials or a port; store them in an Airflow connection"),
+        ("s3://bucket/{handle}?versionId=hunter2", "it has '?' in its key"),
+        ("s3://bucket/{handle}#", "it ends in '#' or '?'"),
+        ("gs://bucket/{handle}::x", "it has '::' in it"),
+        ("s3:///{handle}", "it names no object; write a bucket and a key"),
+        ("s3://[bucket/{handle}", "it is a malformed URI"),
+        ("file://server/share/{handle}", "it must have an absolute path"),
+        ("adl://lake/{handle}", "it has the scheme of Azure Data Lake Storage Gen1"),
+        ("s3://arn:aws:s3:::bucket/{handle}", "it has an ARN in it that is not that of an S3 access point"),
+        ("s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/{handle}", "it has an ARN in it"),
+        ("abfss://acct.dfs.core.windows.net/{handle}/x", "{handle} must stand behind the host or bucket"),
     ],
 )
 def test_an_error_file_url_that_cannot_be_used_is_refused(template: str, problem: str) -> None:
-    assert refusal_of("error_file_url", template).startswith(problem)
+    message = refusal_of("error_file_url", template)
+    assert message.startswith(problem)
+    assert "hunter2" not in message
 
 
 @pytest.mark.parametrize(
@@ -424,10 +437,23 @@ def test_an_error_file_url_that_cannot_be_used_is_refused(template: str, problem
         "gs://bucket/a/{handle}.csv",
         "abfss://container@account.dfs.core.windows.net/{handle}",
         "file:///mnt/capillary/{handle}",
+        "s3://aws_lake@bucket/{handle}",
+        "s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/ours/{handle}",
     ],
 )
 def test_an_error_file_url_may_be_http_or_any_object_storage(template: str) -> None:
     assert settings(extra={"error_file_url": template}).error_file_url == template
+
+
+def test_a_connection_id_in_the_error_file_url_must_not_contradict_the_error_file_connection() -> None:
+    template = "s3://other@bucket/{handle}"
+    with pytest.raises(CapillarySettingsError) as caught:
+        settings(extra={"error_file_url": template, "error_file_conn_id": "aws_lake"})
+    assert str(caught.value).endswith(
+        "field 'Error file URL': it names the connection 'other' before the @, but Error file connection is "
+        "'aws_lake'; leave one of them out"
+    )
+    assert settings(extra={"error_file_url": template, "error_file_conn_id": "other"}).error_file_url == template
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,17 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.sdk import ObjectStoragePath
 
-from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError
+from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError, CapillarySettingsError
 from airflow_provider_capillary.sandbox import Fault
 from tests.transfers import contract
 from tests.transfers.contract import NAME, OLD
-from tests.transfers.running import LARGE, MIB, SERIES, SMALL, Run, pull
+from tests.transfers.running import LARGE, MIB, SERIES, SMALL, Run, connect, pull
 from tests.transfers.stores import Content, Prefix
 
 if TYPE_CHECKING:
-    from airflow_provider_capillary.sandbox import Sandbox
+    from airflow_provider_capillary.sandbox import Sandbox, SandboxJob
     from tests.integration.azurite import Azurite
 
 pytestmark = pytest.mark.slow
@@ -120,3 +121,90 @@ class TestBlobs(contract.Contract):
 
         assert "d3Jvbmc" not in str(caught.value)
         assert store.visible() == {NAME: Content.of(OLD)}
+
+
+def account_uri(store: BlobFolder, account: str = "devstoreaccount1.dfs.core.windows.net") -> str:
+    """The folder, with the storage account as Azure itself writes it."""
+    return store.folder.replace("abfs://lake/", f"abfss://lake@{account}/")
+
+
+class TestStorageAccounts(contract.Contract):
+    @pytest.fixture
+    def job(self, sandbox: Sandbox) -> SandboxJob:
+        return sandbox.add_job(SERIES, errors=1, error_file=SMALL)
+
+    @pytest.mark.parametrize("named", ["beside", "in front", "both"])
+    def test_what_stands_before_the_account_is_the_container(
+        self, job: SandboxJob, store: BlobFolder, azure: Azurite, named: str
+    ) -> None:
+        containers = [each.name for each in azure.client.list_containers()]
+        destination = account_uri(store)
+        if named != "beside":
+            destination = destination.replace("abfss://", f"abfss://{store.conn_id}@")
+
+        run = pull(job, destination + NAME, object_storage_conn_id=None if named == "in front" else store.conn_id)
+
+        assert store.visible() == {NAME: Content.of(SMALL)}
+        assert [each.name for each in azure.client.list_containers()] == containers
+        assert run.result == f"abfss://lake/{store.prefix}{NAME}"
+        assert ObjectStoragePath(run.result, conn_id=store.conn_id).read_bytes() == SMALL
+
+    def test_the_account_may_stand_before_the_container_as_adlfs_has_it(
+        self, job: SandboxJob, store: BlobFolder
+    ) -> None:
+        destination = f"abfs://devstoreaccount1.dfs.core.windows.net/lake/{store.prefix}{NAME}"
+
+        run = pull(job, destination, object_storage_conn_id=store.conn_id)
+
+        assert store.visible() == {NAME: Content.of(SMALL)}
+        assert run.result == store.folder + NAME
+
+    @pytest.mark.parametrize("account", ["acct.dfs.core.windows.net", "other.blob.core.windows.net"])
+    def test_an_account_that_is_not_that_of_the_connection_is_refused_before_anything_is_sent(
+        self, sandbox: Sandbox, job: SandboxJob, store: BlobFolder, account: str
+    ) -> None:
+        with pytest.raises(
+            CapillarySettingsError, match=f"^destination abfss://lake/.* {account}, but .* is for devstoreaccount1"
+        ):
+            pull(job, account_uri(store, account) + NAME, object_storage_conn_id=store.conn_id, overwrite=False)
+
+        assert store.visible() == {}
+        assert sandbox.count("download") == 0
+
+    def test_another_cloud_is_another_account(
+        self, job: SandboxJob, store: BlobFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        conn_id = f"wasb_{uuid.uuid4().hex}"
+        extra = {"connection_string": "AccountName=acct;AccountKey=a2V5;EndpointSuffix=core.chinacloudapi.cn"}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({"conn_type": "wasb", "extra": extra}))
+
+        with pytest.raises(CapillarySettingsError, match=r"is for acct.dfs.core.chinacloudapi.cn; use a connection"):
+            pull(job, account_uri(store, "acct.dfs.core.windows.net") + NAME, object_storage_conn_id=conn_id)
+
+    def test_an_error_file_url_may_name_the_account(
+        self, sandbox: Sandbox, store: BlobFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.put("theirs.csv", SMALL)
+        job = sandbox.add_job(SERIES, errors=1, error_file_url="theirs.csv")
+        connect(monkeypatch, sandbox, error_file_url=account_uri(store) + "{handle}", error_file_conn_id=store.conn_id)
+
+        pull(job, store.folder + NAME, object_storage_conn_id=store.conn_id)
+
+        assert store.visible() == {"theirs.csv": Content.of(SMALL), NAME: Content.of(SMALL)}
+
+    @pytest.mark.parametrize("reference", ["handle", "URI of an answer"])
+    def test_an_error_file_of_another_account_is_not_read(
+        self, sandbox: Sandbox, store: BlobFolder, monkeypatch: pytest.MonkeyPatch, reference: str
+    ) -> None:
+        store.put("theirs.csv", SMALL)
+        folder = account_uri(store, "acct.dfs.core.windows.net")
+        url = "theirs.csv" if reference == "handle" else folder + "theirs.csv"
+        job = sandbox.add_job(SERIES, errors=1, error_file_url=url)
+        connect(monkeypatch, sandbox, error_file_url=folder + "{handle}", error_file_conn_id=store.conn_id)
+
+        with pytest.raises(
+            CapillarySettingsError, match=r"acct\.dfs\.core\.windows\.net, but .* is for devstoreaccount1"
+        ):
+            pull(job, store.folder + NAME, object_storage_conn_id=store.conn_id)
+
+        assert NAME not in store.visible()

@@ -76,10 +76,18 @@ class TestDestination(contract.Contract):
         assert store.visible() == {NAME: Content.of(SMALL)}
         assert run.result == run.xcoms["error_file"]["uri"] == store.folder + NAME
 
-    def test_the_connection_that_is_given_counts_more_than_the_one_in_the_uri(
+    def test_a_connection_in_the_uri_that_contradicts_the_one_given_is_refused(
         self, job: SandboxJob, store: S3Folder
     ) -> None:
-        pull(job, f"s3://not_there@{store.s3.bucket}/{store.prefix}{NAME}", object_storage_conn_id=store.conn_id)
+        with pytest.raises(CapillarySettingsError, match=r"destination names the connection 'other' .* leave one of"):
+            pull(job, f"s3://other@{store.s3.bucket}/{store.prefix}{NAME}", object_storage_conn_id=store.conn_id)
+
+        assert store.visible() == {}
+
+    def test_the_same_connection_may_be_given_twice(self, job: SandboxJob, store: S3Folder) -> None:
+        destination = f"s3://{store.conn_id}@{store.s3.bucket}/{store.prefix}{NAME}"
+
+        pull(job, destination, object_storage_conn_id=store.conn_id)
 
         assert store.visible() == {NAME: Content.of(SMALL)}
 

@@ -31,7 +31,7 @@ REFUSED = {
     "Google's store": ("gs://lake/errors.csv", "begins with 'gs'"),
     "Azure's store without a container": ("abfs:///errors.csv", "a bucket and a key or folder"),
     "a web server": ("http://lake.example/errors.csv", "begins with 'http'"),
-    "memory": ("memory://errors.csv", "begins with 'memory'"),
+    "memory": ("memory://lake/errors.csv", "begins with 'memory'"),
     "a chain of file systems": ("simplecache::s3://lake/errors.csv", "begin with the scheme of a store"),
     "a malformed URI": ("s3://[lake/errors.csv", "malformed"),
     "nothing": ("", "begin with the scheme of a store"),

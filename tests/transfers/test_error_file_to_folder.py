@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.sdk import ObjectStoragePath
 
-from airflow_provider_capillary.exceptions import CapillaryErrorFileError
+from airflow_provider_capillary.exceptions import CapillaryErrorFileError, CapillarySettingsError
 from tests.transfers import contract
 from tests.transfers.contract import NAME, OLD
 from tests.transfers.running import LARGE, MIB, SERIES, SMALL, pull, run_child
@@ -78,11 +79,44 @@ class TestFolder:
 
         assert (store.path / "2026" / "11" / NAME).read_bytes() == SMALL
 
-    @pytest.mark.parametrize("name", ["a b", "50%25", "what?", "part#1", "a::b", "ä"])
-    def test_a_name_is_taken_literally(self, job: SandboxJob, store: LocalFolder, name: str) -> None:
-        pull(job, f"{store.folder}{name}")
+    @pytest.mark.parametrize("name", ["a b", "50%25", "a?b", "part#1", "a:b", "a\\b", "ä", "~x", "x ", "a#?"])
+    def test_a_name_is_taken_literally_and_the_returned_uri_opens_it(
+        self, job: SandboxJob, store: LocalFolder, name: str
+    ) -> None:
+        run = pull(job, f"{store.folder}{name}")
 
         assert store.visible() == {name: Content.of(SMALL)}
+        assert ObjectStoragePath(run.result).read_bytes() == SMALL
+
+    @pytest.mark.parametrize("name", ["name#", "what?", "a::b", "::b", "b::", "#", "a?#", "a?#b"])
+    def test_a_name_whose_uri_could_not_be_opened_is_refused(
+        self, job: SandboxJob, store: LocalFolder, name: str
+    ) -> None:
+        # Airflow's path would cut it short.
+        with pytest.raises(CapillarySettingsError, match=r"destination (has '::'|ends in '#' or '\?')"):
+            pull(job, store.folder + name)
+
+        assert store.visible() == {}
+
+    @pytest.mark.parametrize("folder", ["a#b/", "a?b/", "50%25/", "#/", "?/"])
+    def test_a_folder_s_name_is_taken_literally_and_the_returned_uri_opens_the_file(
+        self, job: SandboxJob, store: LocalFolder, folder: str
+    ) -> None:
+        run = pull(job, store.folder + folder)
+
+        assert ObjectStoragePath(run.result).read_bytes() == SMALL
+        assert [path.name for path in (store.path / folder).iterdir()] == [f"redeem_errors_{SERIES}_{job.job_id}.csv"]
+
+    def test_the_scheme_local_is_that_of_files(self, job: SandboxJob, store: LocalFolder) -> None:
+        run = pull(job, f"local://{store.path}/{NAME}")
+
+        assert run.result == store.folder + NAME
+        assert store.visible() == {NAME: Content.of(SMALL)}
+
+    @pytest.mark.parametrize("destination", ["local://lake/errors.csv", "local://errors.csv"])
+    def test_a_relative_path_behind_the_scheme_local_is_refused(self, job: SandboxJob, destination: str) -> None:
+        with pytest.raises(CapillarySettingsError, match="destination must have an absolute path"):
+            pull(job, destination)
 
     def test_a_name_may_be_as_long_as_the_file_system_allows(self, job: SandboxJob, store: LocalFolder) -> None:
         name = "e" * 251 + ".csv"

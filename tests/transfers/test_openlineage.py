@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import uuid
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from airflow_provider_capillary.exceptions import CapillaryErrorFileError
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.transfers.lineage import dataset_name
 from airflow_provider_capillary.transfers.stores.base import ObjectLocation
+from airflow_provider_capillary.transfers.whole_object import locate
 from tests.transfers.running import ROOT, SERIES, SMALL, Run
 
 if TYPE_CHECKING:
@@ -116,8 +118,11 @@ def test_neither_a_row_nor_a_secret_nor_a_signature_is_told(sandbox: Sandbox, st
         ("s3a://lake/errors.csv", "s3://lake", "errors.csv"),
         ("gs://lake/errors.csv", "gs://lake", "errors.csv"),
         ("gcs://lake/errors.csv", "gs://lake", "errors.csv"),
-        ("abfs://lake@us.dfs.core.windows.net/a/x", "abfss://lake@us.dfs.core.windows.net", "a/x"),
-        ("abfss://lake@us.dfs.core.windows.net/x", "abfss://lake@us.dfs.core.windows.net", "x"),
+        (
+            "s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/ours/a/x.csv",
+            "s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/ours",
+            "a/x.csv",
+        ),
         ("file:///data/a b/errors.csv", "file", "/data/a b/errors.csv"),
         ("hdfs://lake/errors.csv", "hdfs://lake", "errors.csv"),
     ],
@@ -143,6 +148,27 @@ def test_a_container_of_azure_is_named_with_the_account_of_its_connection(
     named = dataset_name(ObjectLocation("abfs://lake/a/errors.csv", "wasb_us"))
 
     assert named == ("abfss://lake@us.dfs.core.windows.net", "a/errors.csv")
+
+
+@pytest.mark.parametrize(
+    ("connection_string", "account"),
+    [
+        ("AccountName=us;AccountKey=a2V5;EndpointSuffix=core.chinacloudapi.cn", "us.dfs.core.chinacloudapi.cn"),
+        ("AccountName=us;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:9/us", "us.dfs.core.windows.net"),
+    ],
+    ids=["another cloud", "an emulator"],
+)
+def test_the_account_in_the_name_is_that_of_the_destination(
+    monkeypatch: pytest.MonkeyPatch, connection_string: str, account: str
+) -> None:
+    pytest.importorskip("adlfs")
+    extra = {"connection_string": connection_string}
+    conn_id = f"wasb_{uuid.uuid4().hex}"  # Airflow keeps what it made of one for ever
+    monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({"conn_type": "wasb", "extra": extra}))
+
+    location = locate(f"abfss://lake@{account}/a/errors.csv", conn_id=conn_id, file_name="")
+
+    assert dataset_name(location) == (f"abfss://lake@{account}", "a/errors.csv")
 
 
 def test_nothing_needs_the_provider_of_openlineage(job: SandboxJob, store: LocalFolder) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_provider_capillary.api.object_uris import parse_object_uri
 from airflow_provider_capillary.hooks.object_storage import object_storage_path
 
 if TYPE_CHECKING:
@@ -20,12 +21,16 @@ SHA256 = "sha256"
 class ObjectLocation:
     """Where an object is to be.
 
-    :param uri: Without connection id or credentials: fit for logs and XCom.
+    :param uri: Without connection id or credentials: fit for logs and XCom, and for ``ObjectStoragePath`` with the
+        connection.
     :param conn_id: Airflow connection of the store; None for what the machine itself may do.
+    :param account_host: Host of the Azure storage account that the destination names; the connection has to be one
+        of that account.
     """
 
     uri: str
     conn_id: str | None = None
+    account_host: str | None = None
 
     @property
     def scheme(self) -> str:
@@ -34,13 +39,13 @@ class ObjectLocation:
 
     @property
     def container(self) -> str:
-        """The bucket or container."""
-        return self.uri.partition("://")[2].partition("/")[0]
+        """The bucket, the container, or the ARN of an access point."""
+        return parse_object_uri(self.uri).container
 
     @property
     def key(self) -> str:
-        """What the object is called within it. Not unquoted, as fsspec does not either."""
-        return self.uri.partition("://")[2].partition("/")[2]
+        """The name of the object within the container. Not unquoted, as fsspec does not either."""
+        return parse_object_uri(self.uri).key
 
     @property
     def path(self) -> Path:
@@ -106,7 +111,7 @@ def store_of(location: ObjectLocation) -> PartStore:
     from airflow_provider_capillary.transfers.stores.s3 import S3Parts
     from airflow_provider_capillary.transfers.stores.staged import StagedFile
 
-    path = object_storage_path(location.uri, location.conn_id)
+    path = object_storage_path(location.uri, location.conn_id, account_host=location.account_host, name="destination")
     kinds: tuple[type[PartStore], ...] = (LocalSibling, S3Parts, AzureBlocks, StagedFile)
     kind = next(kind for kind in kinds if kind.fits(path.fs))
     return kind(location, path)
