@@ -16,6 +16,7 @@ from airflow_provider_capillary.api.values import read_text
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.transfers.part_writer import Measure
 from airflow_provider_capillary.transfers.transfer_log import TransferLog
+from airflow_provider_capillary.transfers.unfinished import remove_unfinished
 from airflow_provider_capillary.transfers.whole_object import locate, open_whole, recorded_at
 
 if TYPE_CHECKING:
@@ -164,6 +165,8 @@ class CapillaryErrorFileToObjectStorageOperator(BaseOperator):
         :raises CapillaryJobNotFoundError: The series has no such job.
         :raises CapillaryErrorFileError: A job is not done, its file cannot be had, or the destination not written.
         """
+        # Before anything can end this try: what an earlier one left behind are parts of a file of personal data.
+        remove_unfinished(context.get("task_state_store"), conn_id=self.object_storage_conn_id)
         read_word("if_no_errors", self.if_no_errors, get_args(IfNoErrors))
         read_word("which", self.which, JOB_FILES)
         if self.object_storage_conn_id is not None:  # natively rendered, None may be meant

@@ -55,7 +55,8 @@ class PartWriter(Measure):
     def __init__(self, store: PartStore, *, note: Callable[[str], None]) -> None:
         super().__init__()
         self._store = store
-        self._note = note
+        self._keep = note
+        self._is_noted = False
         self._buffer = bytearray(BLOCK_BYTES)
         self._filled = 0
         self._unmade = store.workers + _SPARE - 1
@@ -90,7 +91,14 @@ class PartWriter(Measure):
         :raises FileExistsError: One is there.
         """
         if self._pool is None:
-            self._store.put(bytes(self._buffer[: self._filled]), sha256=self.sha256, overwrite=overwrite, record=record)
+            self._store.put(
+                bytes(self._buffer[: self._filled]),
+                sha256=self.sha256,
+                overwrite=overwrite,
+                record=record,
+                note=self._note,
+            )
+            self._note("")
             return
         if self._filled:
             self._send()
@@ -105,14 +113,17 @@ class PartWriter(Measure):
             # A part that arrives behind the end of its upload would stay.
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._store.abort()
-        if self._pool is not None:
-            self._note("")
+        self._note("")
+
+    def _note(self, left: str) -> None:
+        if left or self._is_noted:
+            self._is_noted = True
+            self._keep(left)
 
     def _send(self) -> None:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._store.workers, thread_name_prefix="part")
-            if left := self._store.begin():
-                self._note(left)
+            self._note(self._store.begin())
         buffer = self._buffer if self._filled == BLOCK_BYTES else self._buffer[: self._filled]
         self._sent.append(self._pool.submit(self._send_part, len(self._sent) + 1, buffer))
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_capillary.api.errors import CapillaryErrorFileError, CapillarySettingsError
 from airflow_provider_capillary.api.object_uris import parse_object_uri
 from airflow_provider_capillary.hooks.object_storage import telling
 from airflow_provider_capillary.transfers.part_writer import PartWriter
 from airflow_provider_capillary.transfers.stores.base import ObjectLocation, store_of
+from airflow_provider_capillary.transfers.unfinished import note_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from airflow_provider_capillary.transfers.stores.base import PartStore
-
-_NOTE = "capillary_unfinished"
+    from airflow_provider_capillary.transfers.unfinished import Notes
 
 
 class Sink(Protocol):
@@ -34,19 +33,6 @@ class Sink(Protocol):
     @property
     def sha256(self) -> str:
         """Of what was written so far, in hex."""
-
-
-class Notes(Protocol):
-    """What outlives a try of a task: Airflow's state store of the task."""
-
-    def get(self, key: str) -> Any:
-        """Return what was set, or None."""
-
-    def set(self, key: str, value: Any) -> None:
-        """Keep a value that is JSON."""
-
-    def delete(self, key: str) -> None:
-        """Forget it."""
 
 
 def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLocation:
@@ -93,7 +79,7 @@ def open_whole(
     :param location: Where.
     :param overwrite: Whether an object that is there, or comes in meanwhile, may be replaced.
     :param record: Whether the store is to remember the sha256, for :func:`recorded_at`.
-    :param notes: Where it is kept what a process that is killed would leave behind. The next try removes that.
+    :param notes: Where it is noted what a killed process would leave behind, for ``remove_unfinished``.
     :return: A context manager of the sink.
     :raises CapillaryErrorFileError: The destination cannot be written, or is there and must not be replaced.
     """
@@ -101,8 +87,7 @@ def open_whole(
         store = store_of(location)
         if not overwrite and store.exists():
             raise FileExistsError
-    note = _noting(location, store, notes)
-    writer = PartWriter(store, note=note)
+    writer = PartWriter(store, note=note_for(notes, location))
     try:
         yield _Sink(writer, location)
         with _writing(location, overwrite=overwrite):
@@ -144,28 +129,6 @@ class _Sink:
     @property
     def sha256(self) -> str:
         return self._writer.sha256
-
-
-def _noting(location: ObjectLocation, store: PartStore, notes: Notes | None) -> Callable[[str], None]:
-    """Remove what an earlier try left behind, and return what notes down what this one would leave."""
-    if notes is None:
-        return lambda left: None
-    # None of this is worth the file: a note that cannot be kept only means that less is tidied up.
-    with suppress(Exception):
-        left = notes.get(_NOTE)
-        if isinstance(left, dict) and left.get("uri") == location.uri and isinstance(left.get("left"), str):
-            with suppress(Exception):  # it may be gone already
-                store.remove(left["left"])
-            notes.delete(_NOTE)
-
-    def note(left: str) -> None:
-        with suppress(Exception):
-            if left:
-                notes.set(_NOTE, {"uri": location.uri, "left": left})
-            else:
-                notes.delete(_NOTE)
-
-    return note
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_capillary.transfers.stores.base import SHA256
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from fsspec import AbstractFileSystem
 
@@ -73,7 +73,7 @@ class AzureBlocks:
                 ) from error
             raise
 
-    def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool) -> None:
+    def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool, note: Callable[[str], None]) -> None:
         from azure.core.exceptions import ResourceExistsError
 
         try:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +13,11 @@ from airflow_provider_capillary.api.object_uris import parse_object_uri
 from airflow_provider_capillary.hooks.object_storage import object_storage_path
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from fsspec import AbstractFileSystem
+
+log = logging.getLogger(__name__)
 
 #: What the hash of an object is called where a store keeps it.
 SHA256 = "sha256"
@@ -91,14 +97,29 @@ class PartStore(Protocol):
         :param record: Whether :meth:`recorded` has to know the sha256 later.
         """
 
-    def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool) -> None:
-        """Send an object that is no larger than one part, whole."""
+    def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool, note: Callable[[str], None]) -> None:
+        """Send an object that is no larger than one part, whole.
+
+        :param note: Takes what :meth:`begin` returns, where it takes more than one step.
+        """
 
     def abort(self) -> None:
         """Throw away what was sent. May be called at any moment, twice too, when no part is on its way any more."""
 
     def remove(self, left: str) -> None:
         """Throw away what a run left behind that was killed."""
+
+
+@contextmanager
+def warning_of_no_record() -> Iterator[None]:
+    """Let a task succeed whose object is complete, although its sha256 could not be recorded, for any reason."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - every store brings its own classes
+        log.warning(
+            "The object is there, but its sha256 could not be recorded (%s): the next run will send it again",
+            type(error).__name__,
+        )
 
 
 def store_of(location: ObjectLocation) -> PartStore:

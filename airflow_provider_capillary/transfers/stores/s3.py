@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_capillary.transfers.stores.base import SHA256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fsspec import AbstractFileSystem
 
@@ -90,7 +90,7 @@ class S3Parts:
                     type(error).__name__,
                 )
 
-    def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool) -> None:
+    def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool, note: Callable[[str], None]) -> None:
         with _refused_if_there():
             self._client.put_object(**self._object, Body=data, Metadata={SHA256: sha256}, **_condition(overwrite))
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary.api.errors import CapillarySettingsError
 from airflow_provider_capillary.hooks.object_storage import BLOCK_BYTES
-from airflow_provider_capillary.transfers.stores.base import SHA256
+from airflow_provider_capillary.transfers.stores.base import SHA256, warning_of_no_record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fsspec import AbstractFileSystem
 
     from airflow_provider_capillary.transfers.stores.base import ObjectLocation
@@ -58,11 +60,13 @@ class StagedFile:
             raise FileExistsError
         self._file.close()
         self._file.commit()
+        self._file = None  # what is shown must not be discarded
         if record and hasattr(self._path.fs, "setxattrs"):
-            self._path.fs.setxattrs(self._path.path, **{SHA256: sha256})
+            with warning_of_no_record():
+                self._path.fs.setxattrs(self._path.path, **{SHA256: sha256})
 
-    def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool) -> None:
-        self.begin()
+    def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool, note: Callable[[str], None]) -> None:
+        note(self.begin())
         self.send(1, data)
         self.finish([], sha256=sha256, overwrite=overwrite, record=record)
 
