@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from airflow.sdk import ObjectStoragePath
 
 from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError, CapillarySettingsError
 from airflow_provider_capillary.sandbox import Fault
+from tests.integration.gateway import Gateway
 from tests.transfers import contract
 from tests.transfers.contract import NAME, OLD
 from tests.transfers.running import LARGE, MIB, SERIES, SMALL, Run, connect, pull
@@ -208,3 +210,71 @@ class TestStorageAccounts(contract.Contract):
             pull(job, store.folder + NAME, object_storage_conn_id=store.conn_id)
 
         assert NAME not in store.visible()
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "of several parts"])
+class TestRoles(contract.Contract):
+    @pytest.fixture
+    def write_only(self, azure: Azurite, monkeypatch: pytest.MonkeyPatch) -> str:
+        """A connection with a signature that allows to write, and not to read."""
+        from azure.storage.blob import ContainerSasPermissions, generate_container_sas
+
+        signature = generate_container_sas(
+            azure.account,
+            azure.container,
+            account_key=azure.key,
+            permission=ContainerSasPermissions(write=True, create=True),
+            expiry=datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1),
+        )
+        conn_id = f"wasb_{uuid.uuid4().hex}"
+        extra = {"connection_string": f"BlobEndpoint={azure.endpoint_url};SharedAccessSignature={signature}"}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({"conn_type": "wasb", "extra": extra}))
+        return conn_id
+
+    @pytest.mark.parametrize("overwrite", [False, "if_changed"])
+    def test_who_may_not_read_can_write_a_new_blob(
+        self, sandbox: Sandbox, store: BlobFolder, write_only: str, content: bytes, overwrite: object
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=content)
+
+        pull(job, store.folder + NAME, object_storage_conn_id=write_only, overwrite=overwrite)
+
+        assert store.visible() == {NAME: Content.of(content)}
+
+    def test_who_may_not_read_does_not_replace_a_blob_without_overwrite(
+        self, sandbox: Sandbox, store: BlobFolder, write_only: str, content: bytes
+    ) -> None:
+        store.put(NAME, OLD)
+        job = sandbox.add_job(SERIES, errors=1, error_file=content)
+
+        with pytest.raises(CapillaryErrorFileError, match="already there and overwrite is off"):
+            pull(job, store.folder + NAME, object_storage_conn_id=write_only, overwrite=False)
+
+        assert store.visible() == {NAME: Content.of(OLD)}
+
+    def test_with_overwrite_a_conflict_is_shown_in_the_words_of_the_store(
+        self, sandbox: Sandbox, store: BlobFolder, azure: Azurite, monkeypatch: pytest.MonkeyPatch, content: bytes
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=content)
+        code = "BlobImmutableDueToPolicy"
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>it is under legal hold</Message></Error>"
+        headers = {"x-ms-error-code": code, "Content-Type": "application/xml"}
+        shows = ("PUT", "comp=blocklist") if content is LARGE else ("PUT", "")
+
+        with Gateway(
+            azure.endpoint_url,
+            lambda request: (
+                (409, body.encode(), headers) if request.method == shows[0] and shows[1] in request.path else None
+            ),
+        ) as gateway:
+            conn_id = f"wasb_{uuid.uuid4().hex}"
+            extra = {
+                "connection_string": azure.connection_string.replace(
+                    azure.endpoint_url, f"{gateway.url}/{azure.account}"
+                )
+            }
+            monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({"conn_type": "wasb", "extra": extra}))
+            with pytest.raises(CapillaryErrorFileError, match="it is under legal hold") as caught:
+                pull(job, store.folder + NAME, object_storage_conn_id=conn_id)
+
+        assert "overwrite" not in str(caught.value)

@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary.transfers.stores.base import SHA256
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from fsspec import AbstractFileSystem
 
     from airflow_provider_capillary.transfers.stores.base import ObjectLocation
+
+log = logging.getLogger(__name__)
 
 
 class AzureBlocks:
@@ -32,18 +36,17 @@ class AzureBlocks:
 
     def __init__(self, location: ObjectLocation, path: Any) -> None:
         self._fs = path.fs
-        container, name, *_ = self._fs.split_path(path.path)
-        self._blob = self._fs.service_client.get_blob_client(container, name)
+        self._blob = self._fs.service_client.get_blob_client(location.container, location.key)
         # All blocks of a blob need ids of the same length, those that adlfs may have left there too: 32 characters.
         self._ours = uuid.uuid4().hex[:24]
 
     def exists(self) -> bool:
-        return bool(self._run(self._blob.exists()))
+        return self._properties() is not None
 
     def recorded(self) -> tuple[int, str | None] | None:
-        if not self.exists():
+        properties = self._properties()
+        if properties is None:
             return None
-        properties = self._run(self._blob.get_blob_properties())
         return properties.size, (properties.metadata or {}).get(SHA256)
 
     def begin(self) -> str:
@@ -58,13 +61,12 @@ class AzureBlocks:
 
     def finish(self, sent: list[Any], *, sha256: str, overwrite: bool, record: bool) -> None:
         from azure.core import MatchConditions
-        from azure.core.exceptions import HttpResponseError, ResourceExistsError
+        from azure.core.exceptions import HttpResponseError
 
         condition = {} if overwrite else {"match_condition": MatchConditions.IfMissing}
         try:
-            self._run(self._blob.commit_block_list(sent, metadata={SHA256: sha256}, **condition))
-        except ResourceExistsError as error:
-            raise FileExistsError from error
+            with _refused_if_there():
+                self._run(self._blob.commit_block_list(sent, metadata={SHA256: sha256}, **condition))
         except HttpResponseError as error:
             if getattr(error, "error_code", None) == "InvalidBlockList":
                 raise OSError(
@@ -74,12 +76,8 @@ class AzureBlocks:
             raise
 
     def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool, note: Callable[[str], None]) -> None:
-        from azure.core.exceptions import ResourceExistsError
-
-        try:
+        with _refused_if_there():
             self._run(self._blob.upload_blob(data, overwrite=overwrite, metadata={SHA256: sha256}))
-        except ResourceExistsError as error:
-            raise FileExistsError from error
 
     def abort(self) -> None:
         """Nothing: a block that was not committed is not there for anybody."""
@@ -87,5 +85,34 @@ class AzureBlocks:
     def remove(self, left: str) -> None:
         """Nothing, as for :meth:`abort`."""
 
+    def _properties(self) -> Any:
+        """Return what is known of the blob that is there; None where there is none, or it may not be asked for."""
+        from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+
+        try:
+            return self._run(self._blob.get_blob_properties())
+        except ResourceNotFoundError:
+            return None
+        except HttpResponseError as error:
+            # 403: a signature may allow to write and not to read; 409: a blob under a customer's key. The write itself
+            # decides then.
+            if error.status_code not in (403, 409):
+                raise
+            log.info("Azure does not say whether the blob is there (HTTP %s); the write decides", error.status_code)
+            return None
+
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._fs.loop).result()
+
+
+@contextmanager
+def _refused_if_there() -> Iterator[None]:
+    """Turn the refusal of our own condition into what it means; other conflicts are leases and immutable blobs."""
+    from azure.core.exceptions import ResourceExistsError
+
+    try:
+        yield
+    except ResourceExistsError as error:
+        if getattr(error, "error_code", None) == "BlobAlreadyExists":
+            raise FileExistsError from error
+        raise

@@ -59,7 +59,7 @@ class LocalSibling:
 
     def begin(self) -> str:
         old = _status_of(self._path)
-        # A link is followed, as by whatever else writes to a path: replaced by a file, its target would stay old.
+        # A link is followed, as by other programs that write to a path: replaced by a file, its target would stay old.
         self._target = Path(os.path.realpath(self._path)) if self._path.is_symlink() else self._path
         folder = self._target.parent
         if self._target != self._path and not folder.is_dir():

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import base64
 import logging
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
-from airflow_provider_capillary.transfers.stores.base import SHA256
+from airflow.providers.common.compat.sdk import mask_secret
+
+from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.transfers.stores.base import SHA256, warning_of_no_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,10 +44,25 @@ class S3Parts:
         self._upload_id: str | None = None
 
     @cached_property
-    def _client(self) -> Any:
+    def _hook(self) -> Any:
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
-        return S3Hook(aws_conn_id=self._conn_id).get_conn()
+        return S3Hook(aws_conn_id=self._conn_id)
+
+    @cached_property
+    def _client(self) -> Any:
+        return self._hook.get_conn()
+
+    @cached_property
+    def _extra_args(self) -> dict[str, Any]:
+        return read_extra_args(self._hook.service_config.get("extra_args"), self._client)
+
+    def _call(self, operation: str, **arguments: Any) -> Any:
+        """Call the store with what the connection wants to go with each call that takes it, such as encryption."""
+        method = self._client.meta.method_to_api_mapping[operation]
+        taken = self._client.meta.service_model.operation_model(method).input_shape.members
+        extra = {name: value for name, value in self._extra_args.items() if name in taken}
+        return getattr(self._client, operation)(**extra | self._object | arguments)
 
     def exists(self) -> bool:
         return self._head() is not None
@@ -53,46 +73,46 @@ class S3Parts:
             return None
         sha256 = head["Metadata"].get(SHA256)
         if sha256 is None:
-            from botocore.exceptions import ClientError
-
-            try:
-                tags = self._client.get_object_tagging(**self._object)["TagSet"]
-            except ClientError:  # not every store has tags, nor every role the right to read them
-                tags = []
+            tags = []
+            with suppress(Exception):  # not every store has tags, nor every role the right to read them
+                tags = self._call("get_object_tagging")["TagSet"]
             sha256 = next((tag["Value"] for tag in tags if tag["Key"] == SHA256), None)
         return head["ContentLength"], sha256
 
     def begin(self) -> str:
-        self._upload_id = str(self._client.create_multipart_upload(**self._object)["UploadId"])
+        self._upload_id = str(self._call("create_multipart_upload")["UploadId"])
         return self._upload_id
 
     def send(self, number: int, data: bytes | bytearray) -> Any:
-        sent = self._client.upload_part(**self._object, UploadId=self._upload_id, PartNumber=number, Body=data)
+        sent = self._call("upload_part", UploadId=self._upload_id, PartNumber=number, Body=data)
         checksums = {name: sent[name] for name in sent if name.startswith("Checksum") and name != "ChecksumType"}
         return {"PartNumber": number, "ETag": sent["ETag"], **checksums}
 
     def finish(self, sent: list[Any], *, sha256: str, overwrite: bool, record: bool) -> None:
-        with _refused_if_there():
-            self._client.complete_multipart_upload(
-                **self._object, UploadId=self._upload_id, MultipartUpload={"Parts": sent}, **_condition(overwrite)
+        with _refused_if_there(overwrite):
+            self._call(
+                "complete_multipart_upload",
+                UploadId=self._upload_id,
+                MultipartUpload={"Parts": sent},
+                **_condition(overwrite),
             )
         self._upload_id = None
         if record:
-            from botocore.exceptions import ClientError
-
-            # Metadata has to be given when an upload begins, and the hash is known when it ends.
-            try:
-                self._client.put_object_tagging(**self._object, Tagging={"TagSet": [{"Key": SHA256, "Value": sha256}]})
-            except ClientError as error:  # not every store has tags, nor every role the right to write them
-                log.warning(
-                    "The object is there, but its sha256 could not be recorded as a tag (%s): the next run will send "
-                    "it again",
-                    type(error).__name__,
-                )
+            # Metadata has to be given when an upload begins, and the hash is known when it ends. The call replaces all
+            # tags of the object.
+            with warning_of_no_record():  # not every store has tags, nor every role the right to write them
+                tags = [*parse_qsl(self._extra_args.get("Tagging", ""), keep_blank_values=True), (SHA256, sha256)]
+                self._call("put_object_tagging", Tagging={"TagSet": [{"Key": key, "Value": of} for key, of in tags]})
 
     def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool, note: Callable[[str], None]) -> None:
-        with _refused_if_there():
-            self._client.put_object(**self._object, Body=data, Metadata={SHA256: sha256}, **_condition(overwrite))
+        metadata = {**self._extra_args.get("Metadata", {}), SHA256: sha256}
+        try:
+            with _refused_if_there(overwrite):
+                self._call("put_object", Body=data, Metadata=metadata, **_condition(overwrite))
+        except FileExistsError as refused:
+            # Where the answer of a successful attempt was lost, boto3 tried again, and met the object of that attempt.
+            if not _was_tried_again(refused.__cause__) or self.recorded() != (len(data), sha256):
+                raise
 
     def abort(self) -> None:
         upload_id, self._upload_id = self._upload_id, None
@@ -100,31 +120,79 @@ class S3Parts:
             self.remove(upload_id)
 
     def remove(self, left: str) -> None:
-        self._client.abort_multipart_upload(**self._object, UploadId=left)
-
-    def _head(self) -> Any:
         from botocore.exceptions import ClientError
 
         try:
-            return self._client.head_object(**self._object)
+            self._call("abort_multipart_upload", UploadId=left)
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-                return None
-            raise
+            if _status(error) != 404:  # there is no such upload any more
+                raise
+
+    def _head(self) -> Any:
+        """Return what the store says of the object that is there; None where there is none, or it does not say."""
+        from botocore.exceptions import ClientError
+
+        try:
+            return self._call("head_object")
+        except ClientError as error:
+            # 403 is the answer for a missing object to a role without s3:ListBucket, and for any object to one without
+            # s3:GetObject; 400 for an object under a customer's key. The write itself decides then.
+            if _status(error) not in (400, 403, 404):
+                raise
+            if _status(error) != 404:
+                log.info("S3 does not say whether the object is there (HTTP %s); the write decides", _status(error))
+            return None
+
+
+def read_extra_args(given: Any, client: Any) -> dict[str, Any]:
+    """Check the ``extra_args`` of a connection's ``service_config`` for S3.
+
+    :param given: What is there; None for nothing.
+    :param client: Client of S3, which knows what there is.
+    :raises CapillarySettingsError: It is not an object, or has a key that does not describe an object as a whole.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise CapillarySettingsError("service_config.s3.extra_args of the AWS connection must be a JSON object")
+    model = client.meta.service_model.operation_model("CreateMultipartUpload")
+    unknown = sorted(set(given) - (set(model.input_shape.members) - {"Bucket", "Key"}))
+    if unknown:
+        raise CapillarySettingsError(
+            f"service_config.s3.extra_args of the AWS connection has {', '.join(unknown)}, which an upload does not "
+            "take; write names of the parameters of CreateMultipartUpload, such as ServerSideEncryption or ACL"
+        )
+    if key := given.get("SSECustomerKey"):
+        # botocore logs request headers at debug level; they have it in base64.
+        mask_secret(str(key))
+        mask_secret(base64.b64encode(str(key).encode()).decode())
+    return given
 
 
 def _condition(overwrite: bool) -> dict[str, str]:
     return {} if overwrite else {"IfNoneMatch": "*"}
 
 
+def _status(error: Any) -> int:
+    return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+
+
+def _was_tried_again(error: Any) -> bool:
+    return bool(error.response["ResponseMetadata"].get("RetryAttempts"))
+
+
 @contextmanager
-def _refused_if_there() -> Iterator[None]:
+def _refused_if_there(overwrite: bool) -> Iterator[None]:
+    """Turn the refusal of our own condition into what it means. Without a condition, 409 and 412 mean other things."""
     from botocore.exceptions import ClientError
 
     try:
         yield
     except ClientError as error:
-        # 412 where an object is there; 409 where another conditional write to the same key is under way.
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
+        if overwrite or _status(error) not in (409, 412):
+            raise
+        if _status(error) == 412:
             raise FileExistsError from error
-        raise
+        raise OSError(
+            "another write to the same object was under way at the same time (HTTP 409); the next try decides"
+        ) from error
