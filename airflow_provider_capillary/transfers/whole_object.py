@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from airflow_provider_capillary.api.errors import CapillaryErrorFileError, CapillarySettingsError
+from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError, CapillarySettingsError
 from airflow_provider_capillary.api.object_uris import parse_object_uri
 from airflow_provider_capillary.hooks.object_storage import telling
 from airflow_provider_capillary.transfers.part_writer import PartWriter
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_capillary.transfers.unfinished import Notes
+
+log = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
@@ -99,13 +102,24 @@ def open_whole(
 
 
 def recorded_at(location: ObjectLocation) -> tuple[int, str] | None:
-    """Return size in bytes and sha256 of the object that is there; None where there is none, or nobody recorded it.
+    """Return size in bytes and sha256 of the object that is there.
 
     :param location: Where.
-    :raises CapillaryErrorFileError: The store cannot be asked.
+    :return: None where there is no object or no record of it, or the store does not let it be read.
+    :raises CapillaryErrorFileError: The store cannot be reached with this connection.
     """
     with _writing(location):
-        recorded = store_of(location).recorded()
+        store = store_of(location)
+    try:
+        recorded = store.recorded()
+    except CapillaryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - every store brings its own classes
+        # The record only saves an upload. Who may write and not read sends the file each time.
+        log.warning(
+            "Whether %s has changed cannot be read (%s): the file is sent again", location.uri, type(error).__name__
+        )
+        return None
     if recorded is None or recorded[1] is None:
         return None
     return recorded[0], recorded[1]

@@ -244,6 +244,26 @@ def test_an_object_whose_record_cannot_be_read_is_sent_again(
     assert store.visible() == {NAME: Content.of(SMALL)}
 
 
+@CONTENTS
+def test_with_if_changed_a_store_that_fails_when_it_is_asked_gets_the_file(
+    sandbox: Sandbox,
+    store: S3Folder,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    content: bytes,
+) -> None:
+    job = sandbox.add_job(SERIES, errors=1, error_file=content)
+
+    def answer(request: Request) -> Any:
+        return s3_error(500, "InternalError") if request.method == "HEAD" else None
+
+    with gateway(store, monkeypatch, answer) as (_, to):
+        pull(job, **to, overwrite="if_changed")
+
+    assert store.visible() == {NAME: Content.of(content)}
+    assert "has changed cannot be read (ClientError): the file is sent again" in caplog.text
+
+
 # --- encryption and access that a bucket asks for ----------------------------------------------------------------
 
 
