@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asgiref.sync import async_to_sync
 
 from airflow_provider_capillary._airflow_compat import (
     AIRFLOW_VERSION,
@@ -27,6 +28,7 @@ from airflow_provider_capillary._airflow_compat import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 IS_AIRFLOW_2 = AIRFLOW_VERSION < (3, 0)
@@ -89,6 +91,46 @@ redact = _named("redact", "airflow.sdk.log", *_MASKERS)
 should_hide_value_for_key = _named("should_hide_value_for_key", *_MASKERS)
 
 
+def before_awaited_lookups(
+    monkeypatch: pytest.MonkeyPatch, hook: type[BaseHook], act: Callable[[str], Awaitable[None]]
+) -> None:
+    """Do something before each look-up of a connection that a hook awaits.
+
+    :param monkeypatch: Ends it with the test.
+    :param hook: Class of the hook.
+    :param act: What to do with the id of the connection; what it raises is raised by the look-up.
+    """
+    if AIRFLOW_VERSION >= (3, 1):
+        ask = hook.aget_connection
+
+        async def aget(conn_id: str) -> Any:
+            await act(conn_id)
+            return await ask(conn_id)
+
+        monkeypatch.setattr(hook, "aget_connection", staticmethod(aget))
+        return
+    ask_blocking = hook.get_connection
+
+    def get(conn_id: str) -> Any:
+        async_to_sync(act)(conn_id)
+        return ask_blocking(conn_id)
+
+    monkeypatch.setattr(hook, "get_connection", staticmethod(get))
+
+
+def api_server_error(message: str) -> Exception:
+    """Return what the look-up of a connection raises while Airflow's API server is away.
+
+    :param message: Its text.
+    """
+    if IS_AIRFLOW_2:  # there the database is
+        return ConnectionError(message)
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time.comms import ErrorResponse
+
+    return AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"message": message}))
+
+
 def reset_secrets_masker() -> None:
     """Forget all masks. Airflow keeps every secret of a process in one regular expression."""
     masker = _secrets_masker()
@@ -145,7 +187,9 @@ __all__ = [
     "TaskDeferred",
     "XComArg",
     "_secrets_masker",
+    "api_server_error",
     "asset",
+    "before_awaited_lookups",
     "load_dags",
     "needs_asset_state_store",
     "needs_asset_watchers",

@@ -323,7 +323,7 @@ class CapillaryAsyncHook(_CapillaryConnection):
         from airflow_provider_capillary.api.settings import ConnectionSettings
 
         with _reading_connection(self.capillary_conn_id):
-            connection = await aget_connection(self.capillary_conn_id)
+            connection = await aget_connection(self, self.capillary_conn_id)
             settings = ConnectionSettings.from_connection(self.capillary_conn_id, connection)
             for secret in settings.masks:
                 await amask_secret(secret)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+from abc import abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -88,9 +89,9 @@ class _Reader(io.RawIOBase):
             self._error = CapillaryErrorFileError("an earlier read of this stream was interrupted; open the file again")
             raise
 
+    @abstractmethod
     def _fill(self, buffer: Any) -> int:
         """Read at least a byte into the buffer, or none at the end of the file; return how many."""
-        raise NotImplementedError
 
 
 class _ObjectReader(_Reader):

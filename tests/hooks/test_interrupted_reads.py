@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_provider_capillary.api.error_files import ObjectSource
 from airflow_provider_capillary.exceptions import CapillaryErrorFileError
@@ -17,6 +16,7 @@ from airflow_provider_capillary.hooks import error_file_stream
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.hooks.error_file_stream import open_object
 from airflow_provider_capillary.sandbox import Fault
+from tests.airflow_compat import AirflowTaskTimeout
 from tests.hooks.clients import CONN_ID, QUICK, SERIES
 from tests.hooks.test_error_files import job_at
 from tests.transfers.running import interrupting, interrupting_at_line
@@ -102,7 +102,7 @@ def test_after_an_interruption_of_a_read_of_an_object_nothing_is_skipped(tmp_pat
                 raise AirflowTaskTimeout("too long")
         return None
 
-    with open_object(ObjectSource(f"file://{path}", None)) as stream:
+    with open_object(ObjectSource(f"file://{path}", None), expects_rows=True) as stream:
         previous = sys.gettrace()
         sys.settrace(trace)
         try:
@@ -119,7 +119,7 @@ def test_after_an_interruption_of_a_read_of_an_object_nothing_is_skipped(tmp_pat
 def test_after_a_read_of_an_object_that_failed_nothing_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "theirs.csv"
     path.write_bytes(os.urandom(20 * MIB))
-    with open_object(ObjectSource(f"file://{path}", None)) as stream:
+    with open_object(ObjectSource(f"file://{path}", None), expects_rows=True) as stream:
         stream.read(1)
         stream.raw._stream.close()  # type: ignore[attr-defined]
 

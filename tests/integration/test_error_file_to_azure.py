@@ -11,10 +11,10 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
-from airflow.sdk import ObjectStoragePath
 
 from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError, CapillarySettingsError
 from airflow_provider_capillary.sandbox import Fault
+from tests.airflow_compat import ObjectStoragePath
 from tests.integration.gateway import Gateway
 from tests.transfers import contract
 from tests.transfers.contract import NAME, OLD

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from airflow.sdk.log import redact
 
 from airflow_provider_capillary.exceptions import CapillaryErrorFileError, CapillarySettingsError
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.transfers.stores.base import ObjectLocation, store_of
 from airflow_provider_capillary.transfers.unfinished import remove_unfinished
+from tests.airflow_compat import redact
 from tests.integration.gateway import Gateway, s3_error
 from tests.transfers.contract import NAME, OLD
 from tests.transfers.running import LARGE, SERIES, SMALL, Run, StateStore, connect, pull, start_child, wait_until

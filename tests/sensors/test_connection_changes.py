@@ -9,13 +9,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
-from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_provider_capillary.api import timing
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
+from tests.airflow_compat import api_server_error, before_awaited_lookups
 from tests.sensors.running import MODES, run_to_end
 
 if TYPE_CHECKING:
@@ -48,25 +47,22 @@ class Away:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.times = 0
-        ask, ask_awaited = CapillaryHook.get_connection, CapillaryAsyncHook.aget_connection
+        ask = CapillaryHook.get_connection
 
         def get(conn_id: str) -> Any:
             self._fail()
             return ask(conn_id)
 
-        async def aget(conn_id: str) -> Any:
+        async def fail(conn_id: str) -> None:
             self._fail()
-            return await ask_awaited(conn_id)
 
         monkeypatch.setattr(CapillaryHook, "get_connection", staticmethod(get))
-        monkeypatch.setattr(CapillaryAsyncHook, "aget_connection", staticmethod(aget))
+        before_awaited_lookups(monkeypatch, CapillaryAsyncHook, fail)
 
     def _fail(self) -> None:
         if self.times:
             self.times -= 1
-            raise AirflowRuntimeError(
-                ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"message": "the vault says hunter2"})
-            )
+            raise api_server_error("the vault says hunter2")
 
 
 @pytest.fixture

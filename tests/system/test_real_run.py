@@ -135,10 +135,12 @@ class DagRun:
 
 
 def _decoded(value: Any) -> Any:
-    """Read an XCom: text of JSON in Airflow 2, JSON that may hold such text in some releases of Airflow 3."""
-    while isinstance(value, bytes | str) and value[:1] in (*b'[{"0123456789', *'[{"0123456789'):
+    """Read an XCom: JSON as bytes in Airflow 2, in a column of JSON in Airflow 3, where it may be text once more."""
+    if isinstance(value, bytes):
+        value = value.decode()
+    while isinstance(value, str) and value[:1] in ("[", "{", '"'):
         value = json.loads(value)
-    return value
+    return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
 def test_every_mode_waits_and_the_error_file_is_copied_and_read(

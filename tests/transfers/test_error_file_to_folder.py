@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from airflow.sdk import ObjectStoragePath
 
 from airflow_provider_capillary.exceptions import CapillaryErrorFileError, CapillarySettingsError
+from tests.airflow_compat import ObjectStoragePath
 from tests.transfers import contract
 from tests.transfers.contract import NAME, OLD
 from tests.transfers.running import LARGE, MIB, SERIES, SMALL, pull, run_child

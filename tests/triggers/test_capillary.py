@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk import Connection
 
 from airflow_provider_capillary.api import timing
 from airflow_provider_capillary.api.settings import ConnectionSettings
@@ -19,6 +18,7 @@ from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
 from airflow_provider_capillary.hooks.connection_state import connection_state
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+from tests.airflow_compat import Connection
 
 if TYPE_CHECKING:
     from airflow_provider_capillary.sandbox import Sandbox

@@ -13,8 +13,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
-from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_provider_capillary.api import timing
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
@@ -23,6 +21,7 @@ from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.triggers import shared_hook, shared_poll
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 from airflow_provider_capillary.triggers.shared_poll import follow_series
+from tests.airflow_compat import api_server_error, before_awaited_lookups
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -96,20 +95,16 @@ class Lookups:
         self.count = 0
         self.failing = 0
         self.hangs: asyncio.Event | None = None
-        ask = CapillaryAsyncHook.aget_connection
 
-        async def counted(conn_id: str) -> Any:
+        async def counted(conn_id: str) -> None:
             self.count += 1
             if self.hangs is not None:
                 await self.hangs.wait()
             if self.failing:
                 self.failing -= 1
-                raise AirflowRuntimeError(
-                    ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"message": "the vault says hunter2"})
-                )
-            return await ask(conn_id)
+                raise api_server_error("the vault says hunter2")
 
-        monkeypatch.setattr(CapillaryAsyncHook, "aget_connection", staticmethod(counted))
+        before_awaited_lookups(monkeypatch, CapillaryAsyncHook, counted)
 
 
 @pytest.fixture
@@ -316,15 +311,14 @@ async def test_a_look_up_that_airflow_cancels_is_a_passing_fault(
     sandbox: Sandbox, lookups: Lookups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = sandbox.add_job(SERIES)
-    ask, cancelled = CapillaryAsyncHook.aget_connection, []
+    cancelled: list[str] = []
 
-    async def cancel_twice(conn_id: str) -> Any:
+    async def cancel_twice(conn_id: str) -> None:
         if len(cancelled) < 2:
             cancelled.append(conn_id)
             raise asyncio.CancelledError("Reader loop exited")
-        return await ask(conn_id)
 
-    monkeypatch.setattr(CapillaryAsyncHook, "aget_connection", staticmethod(cancel_twice))
+    before_awaited_lookups(monkeypatch, CapillaryAsyncHook, cancel_twice)
 
     assert (await event_of(trigger()))["job"]["job_id"] == job.job_id
 

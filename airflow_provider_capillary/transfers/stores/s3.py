@@ -10,8 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from airflow.providers.common.compat.sdk import mask_secret
-
+from airflow_provider_capillary._airflow_compat import mask_secret
 from airflow_provider_capillary.api.errors import CapillarySettingsError
 from airflow_provider_capillary.transfers.stores.base import SHA256, warning_of_no_record
 
