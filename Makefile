@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+MATRIX_ARGS ?=
 
 # The release of Airflow that constraints.txt is resolved for.
 AIRFLOW_VERSION := 3.3.2
@@ -73,6 +74,10 @@ test: $(DEV_STAMP) $(AZURITE_STAMP) ## Run all tests but the system tests; PYTES
 test-system: $(DEV_STAMP) ## Run the tests of a whole Airflow, whose triggerer is killed; PYTEST_ARGS are handed on
 	@$(BIN)/python -m pytest tests/system $(PYTEST_ARGS)
 
+.PHONY: test-matrix
+test-matrix: $(DEV_STAMP) ## Run tests beside every supported Airflow; MATRIX_ARGS are handed on; takes twenty minutes
+	@$(BIN)/python scripts/test_matrix.py $(MATRIX_ARGS)
+
 .PHONY: lint
 lint: $(DEV_STAMP) ## Check style and types
 	@$(BIN)/ruff check .
@@ -113,5 +118,5 @@ constraints: $(DEV_STAMP) ## Resolve constraints.txt anew
 
 .PHONY: clean
 clean: ## Remove .venv, caches and everything built
-	@rm -rf $(VENV) build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist .demo .matrix .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

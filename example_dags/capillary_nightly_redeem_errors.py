@@ -8,7 +8,14 @@ parameters below, or trigger the DAG with others.
 from __future__ import annotations
 
 import pendulum
-from airflow.sdk import DAG, ObjectStoragePath, Param, task
+
+try:
+    from airflow.sdk import DAG, ObjectStoragePath, Param, task
+except ImportError:  # Airflow 2
+    from airflow.decorators import task
+    from airflow.io.path import ObjectStoragePath
+    from airflow.models.dag import DAG
+    from airflow.models.param import Param
 
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.transfers.capillary_to_object_storage import (
@@ -46,7 +53,9 @@ with DAG(
         task_id="wait",
         coupon_series_id="{{ params.coupon_series_id }}",
         uploaded_file_name=(
-            "{{ params.file_name or 'redeemed_' ~ (dag_run.run_after | ds_nodash) }}"
+            # Airflow 2 has no run_after, and in Airflow 3 a run by hand has no logical date.
+            "{{ params.file_name or "
+            "'redeemed_' ~ ((dag_run.run_after if dag_run.run_after is defined else logical_date) | ds_nodash) }}"
             "_*_{{ params.coupon_series_id }}.csv"
         ),
         deferrable=True,
@@ -68,6 +77,6 @@ with DAG(
         """Count the lines, where your own DAG would load them. Never log them: they are personal data."""
         path = ObjectStoragePath(uri, conn_id=(params or {}).get("object_storage_conn_id"))
         with path.open("rb") as file:
-            return {"uri": uri, "lines": sum(1 for _ in file)}
+            return {"uri": uri, "lines": sum(1 for _ in iter(file.readline, b""))}
 
     wait >> errors >> load(errors.output)

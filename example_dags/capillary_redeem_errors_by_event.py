@@ -8,7 +8,12 @@ stands against a local Capillary (``python -m airflow_provider_capillary.sandbox
 from __future__ import annotations
 
 import pendulum
-from airflow.sdk import DAG, task
+
+try:
+    from airflow.sdk import DAG, task
+except ImportError:  # Airflow 2, which has no asset watchers: the asset below says so
+    from airflow.decorators import task
+    from airflow.models.dag import DAG
 
 from airflow_provider_capillary.assets.capillary import capillary_redeem_uploads, finished_redeem_uploads
 from airflow_provider_capillary.transfers.capillary_to_object_storage import (

@@ -8,7 +8,12 @@ sends it today; the name it was sent under is the only thing both sides have to 
 from __future__ import annotations
 
 import pendulum
-from airflow.sdk import DAG, Param
+
+try:
+    from airflow.sdk import DAG, Param
+except ImportError:  # Airflow 2
+    from airflow.models.dag import DAG
+    from airflow.models.param import Param
 
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.transfers.capillary_to_object_storage import (

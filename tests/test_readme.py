@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/object-stores.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/airflow-versions.md", "docs/object-stores.md")
+#: What a link of the README begins with that leads to a page, or a picture, of this repository.
+REPOSITORY = "https://github.com/airflow-provider-capillary/airflow-provider-capillary/blob/main/"
+PICTURES = "https://raw.githubusercontent.com/airflow-provider-capillary/airflow-provider-capillary/main/"
 REQUIRED = inspect.Parameter.empty
 
 
@@ -226,13 +229,21 @@ def test_the_sandbox_takes_what_the_examples_give_it() -> None:
 def test_every_link_into_the_repository_leads_somewhere(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(text)):
-        if "://" in target:
+        folder = ROOT if target.startswith((REPOSITORY, PICTURES)) else (ROOT / name).parent
+        inside = target.removeprefix(REPOSITORY).removeprefix(PICTURES)
+        if "://" in inside:
             continue
-        file, _, anchor = target.partition("#")
-        there = ROOT / name if not file else (ROOT / name).parent / file
+        file, _, anchor = inside.partition("#")
+        there = ROOT / name if not file else folder / file
         assert there.exists(), target
         if anchor:
             assert anchor in anchors_of(there.read_text(encoding="utf-8")), target
+
+
+def test_every_link_and_picture_of_the_readme_works_on_a_package_index() -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", prose_of(README))
+    assert any(target.startswith(PICTURES) for target in targets)
+    assert [target for target in targets if not target.startswith(("https://", "#"))] == []
 
 
 def prose_of(text: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "example_dags"
 
 pytestmark = pytest.mark.slow
 
@@ -105,6 +106,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         for file in (ROOT / "airflow_provider_capillary").rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
+    # Who installs the package has the examples as well.
+    expected |= {f"airflow_provider_capillary/example_dags/{file.name}" for file in EXAMPLES.glob("*.py")}
     assert {name for name in names if ".dist-info/" not in name} == expected
 
 
@@ -128,14 +131,24 @@ def test_sdist_holds_the_tests_and_the_examples(dist: Path) -> None:
     (source,) = (dist / "unpacked").iterdir()
     assert (source / "tests" / "integration" / "test_discovery.py").is_file()
     assert (source / "LICENSE").is_file()
-    if (ROOT / "example_dags").is_dir():
-        assert list((source / "example_dags").glob("*.py"))
+    assert {file.name for file in (source / "example_dags").glob("*.py")} == {
+        file.name for file in EXAMPLES.glob("*.py")
+    }
 
 
 def test_the_environment_is_clean(installed: Installed) -> None:
     where = installed.python("import airflow_provider_capillary as package; print(package.__file__)").strip()
     assert Path(where).is_relative_to(installed.venv)
     assert not Path(where).is_relative_to(ROOT)
+
+
+def test_the_examples_can_be_imported_from_what_is_installed(installed: Installed) -> None:
+    found = installed.python(
+        "import pathlib, runpy, airflow_provider_capillary as package\n"
+        "for file in (pathlib.Path(package.__path__[0]) / 'example_dags').glob('*.py'):\n"
+        "    print(runpy.run_path(str(file))['dag'].dag_id)\n"
+    )
+    assert {file.stem for file in EXAMPLES.glob("*.py")} <= set(found.split())
 
 
 def test_airflow_lists_the_package(installed: Installed) -> None:
