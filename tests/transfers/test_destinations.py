@@ -28,7 +28,7 @@ REFUSED = {
     "a key without a bucket": ("s3:///errors.csv", "a bucket and a key or folder"),
     "nothing behind the scheme": ("s3://", "a bucket and a key or folder"),
     "a connection without a bucket": ("s3://aws_default@/errors.csv", "a bucket and a key or folder"),
-    "Google's store": ("gs://lake/errors.csv", "begins with 'gs'"),
+    "a store whose provider is not installed": ("hdfs://lake/errors.csv", "begins with 'hdfs'"),
     "Azure's store without a container": ("abfs:///errors.csv", "a bucket and a key or folder"),
     "a web server": ("http://lake.example/errors.csv", "begins with 'http'"),
     "memory": ("memory://lake/errors.csv", "begins with 'memory'"),
