@@ -20,7 +20,12 @@ from airflow_provider_capillary._airflow_compat import (
     amask_secret,
     mask_secret,
 )
-from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError, CapillaryTransportError
+from airflow_provider_capillary.api.errors import (
+    CapillaryError,
+    CapillaryErrorFileError,
+    CapillarySettingsError,
+    CapillaryTransportError,
+)
 from airflow_provider_capillary.api.values import read_text
 
 if TYPE_CHECKING:
@@ -386,6 +391,16 @@ class CapillaryAsyncHook(_CapillaryConnection):
         if self._driver is None or self._capillary is None:
             raise RuntimeError("use the hook as: async with CapillaryAsyncHook(...) as hook")
         return self._driver, self._capillary
+
+
+def undefined_connection(conn_id: str) -> CapillarySettingsError:
+    """Return the error of a wait whose Airflow connection does not exist.
+
+    :param conn_id: Id of the connection.
+    """
+    return CapillarySettingsError(
+        f"Airflow connection {conn_id!r} is not defined; create it, or correct capillary_conn_id"
+    )
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Mapping
-from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import pendulum
 
 from airflow_provider_capillary._airflow_compat import (
     TRIGGERER_RENDERS_TEMPLATES,
+    AirflowNotFoundException,
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
@@ -31,10 +32,10 @@ from airflow_provider_capillary.api.waiting import (
     check_choice,
 )
 from airflow_provider_capillary.exceptions import CapillaryJobFailedError
-from airflow_provider_capillary.hooks.capillary import CapillaryHook
+from airflow_provider_capillary.hooks.capillary import CapillaryHook, undefined_connection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from airflow_provider_capillary._airflow_compat import Context, StartTriggerArgs
     from airflow_provider_capillary.api.jobs import UploadJob
@@ -88,6 +89,10 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
     ui_color = "#e4f3e2"
     #: Whether polls go on in this process although the mode is reschedule.
     _keeps_slot = False
+    #: Whether a poll that does not end the wait defers it.
+    _defers = False
+    #: What ended the wait in the triggerer, as long as it is not judged yet.
+    _ended: WaitOutcome | None = None
 
     def __init__(
         self,
@@ -141,7 +146,7 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
     @property
     def reschedule(self) -> bool:
         """Whether the worker slot is given back until the next poll."""
-        return bool(super().reschedule) and not self._keeps_slot
+        return bool(super().reschedule) and not (self._keeps_slot or self._defers or self._ended)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Look once.
@@ -151,8 +156,14 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
         :raises CapillaryJobFailedError: The job failed or has too many errors.
         :raises CapillaryError: Capillary cannot be asked, and trying again is of no use or no longer allowed.
         """
-        outcome = self._look(context)
-        return False if outcome is None else PokeReturnValue(is_done=True, xcom_value=self._conclude(outcome))
+        began = time.monotonic()
+        outcome = self._ended or self._look(context)
+        if outcome is not None:
+            return PokeReturnValue(is_done=True, xcom_value=self._conclude(outcome))
+        seconds_left = self.timeout - (time.monotonic() - began)
+        if self._defers and seconds_left > 0:
+            self._defer(time.time() + seconds_left)
+        return False
 
     def execute(self, context: Context) -> Any:
         """Wait for the job.
@@ -160,39 +171,60 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
         :param context: Airflow's context.
         :return: The job, as the dictionary of ``UploadJob.to_dict()``.
         """
-        if not self.deferrable:
-            try:
-                return super().execute(context)
-            except AirflowSensorTimeout:
-                raise AirflowSensorTimeout(self._wait.time_out(self.timeout).message) from None
         if self.start_from_trigger:
             self.log.info("Airflow began this task on a worker all the same; it defers from here")
-        deadline = time.time() + self.timeout
-        with self._failing_as_in_poke_mode():
-            outcome = self._look(context)
-            if outcome is None and time.time() >= deadline:
-                outcome = self._wait.time_out(self.timeout)
-            if outcome is not None:
-                return self._conclude(outcome)
-        self._defer(deadline)
-        return None
+        self._defers = self.deferrable
+        try:
+            return self._poke_until_done(context)
+        except AirflowSensorTimeout:
+            raise AirflowSensorTimeout(self._wait.time_out(self.timeout).message) from None
 
-    def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: Any) -> Any:
         """Go on where the trigger ended.
 
         :param context: Airflow's context.
         :param event: What the trigger fired.
         :return: The job, as the dictionary of ``UploadJob.to_dict()``.
         """
-        with self._failing_as_in_poke_mode():
-            return self._conclude(WaitOutcome.from_event(event))
+        try:
+            self._ended = WaitOutcome.from_event(event)
+        except CapillaryError as error:
+            self._ended = WaitOutcome(kind="error", message=str(error), error=error)
+        if self._ended.kind == "timeout":
+            # As Airflow's own timeout of a sensor, which never_fail does not skip.
+            raise (AirflowSkipException if self.soft_fail else AirflowSensorTimeout)(self._ended.message)
+        # The trigger obeyed it already: what ended the wait all the same cannot be waited out here.
+        self.silent_fail = False
+        return self._poke_until_done(context)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after the deferral.
+
+        :param next_method: Name of the method to go on with.
+        :param next_kwargs: Its arguments.
+        :param context: Airflow's context.
+        """
+        # What execute_complete raises is judged as in poke mode. Sensors would judge it once more, by other rules.
+        if next_method == "execute_complete":
+            return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def _poke_until_done(self, context: Context) -> Any:
+        """Leave it to Airflow what an exception of a poll means for the task, in every mode."""
+        # Unwrapped, because Airflow 2 takes a call of the wrapped one for that of an operator within another one.
+        return inspect.unwrap(BaseSensorOperator.execute)(self, context)
 
     @cached_property
     def _wait(self) -> RedeemUploadWait:
         return RedeemUploadWait(self._options(), log=self.log, now=pendulum.now)
 
     def _look(self, context: Context) -> WaitOutcome | None:
-        wait = self._wait
+        try:
+            wait, _ = self._wait, self.hook
+        except CapillarySettingsError:
+            # An argument that can never work: with silent_fail, Airflow would poll with it until the timeout.
+            self.silent_fail = False
+            raise
         # Every look in reschedule mode is a process of its own.
         is_alone = self.mode == "reschedule" and not self.deferrable
         store: Any = context.get("task_state_store") if is_alone else None
@@ -203,6 +235,8 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
             jobs = self._jobs(wait.options.series_id)
         except CapillaryError as error:
             outcome = wait.see_error(error)
+        except AirflowNotFoundException:
+            outcome = wait.see_error(undefined_connection(self.capillary_conn_id))
         else:
             outcome = wait.see_jobs(jobs)
         if store is not None and wait.failures != before:
@@ -241,25 +275,9 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
                 "%s: %s rows, %s errors", outcome.message, outcome.job.total_uploaded_count, outcome.job.error_count
             )
             return outcome.job.to_dict()
-        if outcome.kind == "timeout":
-            raise AirflowSensorTimeout(outcome.message)
         if outcome.kind == "error":
             raise outcome.error or CapillaryError(outcome.message)
         raise CapillaryJobFailedError(outcome.message)
-
-    @contextmanager
-    def _failing_as_in_poke_mode(self) -> Iterator[None]:
-        """Do with errors what Airflow does with those of a poke."""
-        try:
-            yield
-        except (CapillaryJobFailedError, AirflowSensorTimeout) as error:
-            if self.soft_fail or self.never_fail:
-                raise AirflowSkipException(str(error)) from error
-            raise
-        except CapillaryError as error:
-            if self.never_fail:
-                raise AirflowSkipException(str(error)) from error
-            raise
 
     def _defer(self, deadline: float) -> None:
         from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger

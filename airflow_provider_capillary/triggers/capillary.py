@@ -147,6 +147,8 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
 
         wait = RedeemUploadWait(self._options(), log=self.log, now=pendulum.now, failures=self.failures)
         options = wait.options
+        # An argument that can never work ends the wait, with silent_fail too; a connection may be mended meanwhile.
+        read_text("capillary_conn_id", self.capillary_conn_id)
         deadline = Deadline.of(self._end_of_wait(), now=time.time(), backstop=self._backstop)
         seed = f"{self.capillary_conn_id}#{options.to_dict()}#{deadline.at}"
         schedule = PollSchedule(self.poke_interval, self.exponential_backoff, self.max_wait, seed)
@@ -172,7 +174,10 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
         return (at.replace(tzinfo=UTC) if at.tzinfo is None else at).timestamp()
 
     def _judge(self, wait: RedeemUploadWait, error: Exception | None) -> WaitOutcome | None:
-        return wait.see_error(error) if isinstance(error, CapillaryError) else self._unexpected(error)
+        if isinstance(error, CapillaryError):
+            return wait.see_error(error)
+        outcome = self._unexpected(error)
+        return None if self.silent_fail else outcome
 
     def _unexpected(self, error: Exception | None) -> WaitOutcome:
         # Only the kind is told: text of unknown origin may hold anything, and events are logged whole.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_capillary._airflow_compat import AirflowNotFoundException
 from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError, CapillaryTransportError
 from airflow_provider_capillary.api.timing import LookupTimes
-from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
+from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, undefined_connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -154,11 +154,7 @@ class SharedHook:
             self._failed(error)
             return
         except AirflowNotFoundException:
-            self._failed(
-                CapillarySettingsError(
-                    f"Airflow connection {self._conn_id!r} is not defined; create it, or correct capillary_conn_id"
-                )
-            )
+            self._failed(undefined_connection(self._conn_id))
             return
         before = self._open
         is_new = before is None or before.settings != settings

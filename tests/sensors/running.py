@@ -5,15 +5,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
+from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 from tests.airflow_compat import (
+    IS_AIRFLOW_2,
     AirflowFailException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     TaskDeferred,
     timezone,
 )
@@ -24,6 +30,8 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 
 MODES = ("poke", "reschedule", "deferrable")
+#: The last makes not even its first poll on a worker, so that everything that can happen does so in the trigger.
+ALL_MODES = (*MODES, "triggerer")
 
 
 @dataclass
@@ -44,6 +52,8 @@ class TaskInstance:
 
     def __init__(self, try_number: int) -> None:
         self.try_number = try_number
+        self.max_tries = 0
+        self.dag_id, self.task_id, self.run_id, self.map_index = "night", "wait", "manual", -1
         self.first_reschedule_date: Any = None
 
     def get_first_reschedule_date(self, context: Any) -> Any:
@@ -76,7 +86,7 @@ def run_to_end(
 ) -> End:
     """Run one try of a task.
 
-    :param mode: One of :data:`MODES`.
+    :param mode: One of :data:`ALL_MODES`.
     :param make_sensor: Makes the sensor, given the arguments of the mode; called anew for each process.
     :param store: The task's state store.
     :param try_number: Number of the try.
@@ -84,11 +94,15 @@ def run_to_end(
     """
     ti = TaskInstance(try_number)
     context: Any = {"ti": ti, "task_state_store": store or StateStore()}
-    arguments = {"deferrable": True} if mode == "deferrable" else {"deferrable": False, "mode": mode}
+    # Airflow does not mind the mode of a deferrable sensor.
+    arguments = {"deferrable": False, "mode": mode} if mode in MODES[:2] else {"deferrable": True, "mode": "reschedule"}
     step: Callable[[], Any] = lambda: make_sensor(**arguments).execute(context)  # noqa: E731
+    if mode == "triggerer":
+        step = lambda: _defer_at_once(make_sensor(**arguments))  # noqa: E731
     for count in range(1000):
         try:
-            return End("success", value=step())
+            with _first_reschedule(ti):
+                return End("success", value=step())
         except AirflowRescheduleException:
             ti.first_reschedule_date = ti.first_reschedule_date or timezone.utcnow()
             between(count)
@@ -102,9 +116,30 @@ def run_to_end(
             return End("skipped", message=str(error))
         except (AirflowFailException, AirflowSensorTimeout) as error:
             return End("failed", type(error).__name__, str(error))
-        except Exception as error:
+        except (Exception, AirflowTaskTimeout) as error:
             return End("up_for_retry", type(error).__name__, str(error))
     raise AssertionError("the sensor does not come to an end")
+
+
+def _first_reschedule(ti: TaskInstance) -> Any:
+    """Answer Airflow 2, which asks its database and not the task instance."""
+    if not IS_AIRFLOW_2:
+        return nullcontext()
+    return patch("airflow.sensors.base._orig_start_date", lambda **_: ti.first_reschedule_date)
+
+
+def _defer_at_once(sensor: CapillaryRedeemUploadSensor) -> None:
+    """Do what the scheduler does where a task starts in the triggerer, on every Airflow."""
+    raise TaskDeferred(
+        trigger=CapillaryRedeemUploadTrigger(
+            **{name: getattr(sensor, name) for name in sensor.template_fields},
+            max_consecutive_failures=sensor.max_consecutive_failures,
+            silent_fail=sensor.silent_fail,
+            **sensor._trigger_times(),
+            deadline=time.time() + sensor.timeout,
+        ),
+        method_name="execute_complete",
+    )
 
 
 async def _fire(deferred: TaskDeferred) -> Any:

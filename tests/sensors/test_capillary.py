@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from datetime import timedelta
@@ -15,8 +16,8 @@ from airflow_provider_capillary.api.errors import CapillarySettingsError
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
-from tests.airflow_compat import DAG, TaskDeferred
-from tests.sensors.running import MODES, End, StateStore, TaskInstance, run_to_end
+from tests.airflow_compat import DAG, AirflowTaskTimeout, TaskDeferred
+from tests.sensors.running import ALL_MODES, MODES, End, StateStore, TaskInstance, run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,9 +109,32 @@ def outcome(name: str, sandbox: Sandbox) -> tuple[dict[str, Any], End]:
             Fault("body", endpoint="status", times=None, status=403, body={"errors": [{"code": 4000, "message": "No"}]})
         )
         return {}, End("up_for_retry", "CapillaryAccessError", "the API client has no access to this resource: No; ")
+    if name == "rate limit":
+        sandbox.inject(Fault("status", endpoint="status", status=429, times=None))
+        return {"max_consecutive_failures": 1}, End("up_for_retry", "CapillaryRateLimitError", "")
+    if name == "connection lost":
+        sandbox.inject(Fault("reset", endpoint="status", times=None))
+        return {"max_consecutive_failures": 1}, End("up_for_retry", "CapillaryTransportError", "")
+    if name == "no answer of Capillary":
+        sandbox.inject(Fault("html", endpoint="status", status=200, times=None))
+        return {"max_consecutive_failures": 1}, End("up_for_retry", "CapillaryResponseError", "")
+    if name == "connection missing":
+        message = "Airflow connection 'absent' is not defined; create it, or correct capillary_conn_id"
+        return {"capillary_conn_id": "absent"}, End("up_for_retry", "CapillarySettingsError", message)
+    if name == "unusable connection":
+        return {"capillary_conn_id": "unusable"}, End("up_for_retry", "CapillarySettingsError", "")
+    if name == "unusable id":
+        message = "job_id must be a positive whole number, but is 'soon'"
+        return {"job_id": "soon"}, End("up_for_retry", "CapillarySettingsError", message)
+    if name == "unusable limit":
+        return {"max_error_rate": "2"}, End("up_for_retry", "CapillarySettingsError", "max_error_rate must be")
+    if name == "unusable connection id":
+        message = "capillary_conn_id is 'None', the text for nothing"
+        return {"capillary_conn_id": "None"}, End("up_for_retry", "CapillarySettingsError", message)
     raise AssertionError(name)
 
 
+UNUSABLE_ARGUMENTS = ("unusable id", "unusable limit", "unusable connection id")
 FAILURES = (
     "completed with too many errors",
     "completed with too high an error rate",
@@ -121,38 +145,93 @@ FAILURES = (
     "fault budget used up",
     "wrong credentials",
     "no access",
+    "rate limit",
+    "connection lost",
+    "no answer of Capillary",
+    "connection missing",
+    "unusable connection",
+    *UNUSABLE_ARGUMENTS,
 )
+FLAGS = ("soft_fail", "never_fail", "silent_fail")
 OUTCOMES = ("completed", "faults within the budget", "silent_fail", *FAILURES)
+#: They end in the same exception as another one, so that without flags is enough.
+WITHOUT_FLAGS = ("silent_fail", "completed with too high an error rate", "empty list", "unknown word")
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", OUTCOMES)
-def test_every_outcome_is_the_same_in_every_mode(name: str, mode: str, sandbox: Sandbox) -> None:
+def end_with(flag: str | None, name: str, expected: End) -> tuple[str, str | None]:
+    """Return state and error in which Airflow's base class lets a sensor in poke mode end."""
+    is_timeout = expected.error == "AirflowSensorTimeout"
+    if expected.state == "success":
+        return "success", None
+    if flag == "soft_fail" and expected.state == "failed":
+        return "skipped", None
+    if flag == "never_fail" and not is_timeout:
+        return "skipped", None
+    if flag == "silent_fail" and expected.state == "up_for_retry" and name not in UNUSABLE_ARGUMENTS:
+        return "failed", "AirflowSensorTimeout"
+    return expected.state, expected.error
+
+
+@pytest.mark.parametrize("mode", ALL_MODES)
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [(name, flag) for name in OUTCOMES for flag in (None, *FLAGS) if flag is None or name not in WITHOUT_FLAGS],
+)
+def test_every_outcome_is_the_same_in_every_mode(
+    name: str, flag: str | None, mode: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_UNUSABLE", '{"conn_type": "capillary", "host": "no host"}')
     arguments, expected = outcome(name, sandbox)
+    if flag is not None:
+        arguments[flag] = True
+    state, error = end_with(flag, name, expected)
+    if error == "AirflowSensorTimeout":
+        arguments["timeout"] = 0.3
 
     end = run_to_end(mode, sensor(**arguments))
 
-    assert (end.state, end.error) == (expected.state, expected.error)
-    assert end.message.startswith(expected.message)
+    assert (end.state, end.error) == (state, error)
     assert (end.value or {}).get("job_id") == expected.value
+    if error == expected.error:
+        assert end.message.startswith(expected.message)
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", FAILURES)
-def test_soft_fail_skips_what_is_never_retried_and_nothing_else(name: str, mode: str, sandbox: Sandbox) -> None:
-    arguments, expected = outcome(name, sandbox)
+@pytest.mark.parametrize("flag", [None, *FLAGS])
+def test_an_execution_timeout_within_the_first_poll_ends_the_same_in_every_mode(
+    flag: str | None, mode: str, sandbox: Sandbox
+) -> None:
+    sandbox.add_job(SERIES, status="STARTED")
+    sandbox.inject(Fault("slow", endpoint="status", seconds=5))
 
-    end = run_to_end(mode, sensor(**arguments, soft_fail=True))
+    def expire(*_: Any) -> None:
+        raise AirflowTaskTimeout("Timeout")
 
-    assert end.state == ("skipped" if expected.state == "failed" else expected.state)
+    before = signal.signal(signal.SIGALRM, expire)  # as Airflow does it
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        end = run_to_end(mode, sensor(**{flag: True} if flag else {}))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    skipped = flag in ("soft_fail", "never_fail")
+    assert (end.state, end.error) == (("skipped", None) if skipped else ("up_for_retry", "AirflowTaskTimeout"))
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", set(FAILURES) - {"timeout", "empty list", "unknown word"})
-def test_never_fail_skips_every_failure_but_a_timeout(name: str, mode: str, sandbox: Sandbox) -> None:
-    arguments, _ = outcome(name, sandbox)
+@pytest.mark.parametrize(
+    ("flag", "state"), [(None, "up_for_retry"), ("soft_fail", "up_for_retry"), ("never_fail", "skipped")]
+)
+@pytest.mark.parametrize("event", [None, {"kind": "of a later version"}, {"kind": "error"}])
+def test_an_event_that_is_not_understood_ends_as_an_error_of_a_poll(event: Any, flag: str | None, state: str) -> None:
+    def resume(**mode: Any) -> Any:
+        made = sensor(**({flag: True} if flag else {}))(**mode)
+        made.execute = lambda context: made.resume_execution("execute_complete", {"event": event}, context)
+        return made
 
-    assert run_to_end(mode, sensor(**arguments, never_fail=True)).state == "skipped"
+    end = run_to_end("deferrable", resume)
+
+    assert (end.state, end.error) == (state, None if state == "skipped" else "CapillaryError")
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -236,3 +236,35 @@ async def test_a_poll_that_failed_before_the_deadline_is_not_the_last_one(sandbo
 
     assert event["kind"] == "completed"
     assert event["job"]["job_id"] == job.job_id
+
+
+@pytest.mark.parametrize("silent_fail", [False, True])
+async def test_an_error_of_another_kind_ends_a_wait_unless_it_is_to_be_silent(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, silent_fail: bool
+) -> None:
+    job = sandbox.add_job(SERIES)
+    ask = CapillaryAsyncHook.get_redeem_upload_history
+    raised: list[int] = []
+
+    async def fail_once(hook: CapillaryAsyncHook, *args: Any) -> Any:
+        if len(raised) < 2:  # a poll asks once more over a new client
+            raised.append(1)
+            raise RuntimeError("a secret")
+        return await ask(hook, *args)
+
+    monkeypatch.setattr(CapillaryAsyncHook, "get_redeem_upload_history", fail_once)
+
+    event = await only_event(trigger(silent_fail=silent_fail, poke_interval=0.2))
+
+    if silent_fail:
+        assert event["job"]["job_id"] == job.job_id
+    else:
+        assert event["error"]["message"].startswith("the wait ended with an unexpected RuntimeError")
+
+
+@pytest.mark.parametrize("conn_id", ["None", "", 7])
+async def test_a_connection_id_that_can_never_work_ends_a_silent_wait_at_once(sandbox: Sandbox, conn_id: Any) -> None:
+    event = await only_event(trigger(silent_fail=True, capillary_conn_id=conn_id))
+
+    assert event["error"]["error"] == "CapillarySettingsError"
+    assert event["message"].startswith("capillary_conn_id ")
