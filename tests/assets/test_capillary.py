@@ -16,7 +16,9 @@ from airflow_provider_capillary.api.errors import CapillarySettingsError
 from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.assets.capillary import capillary_redeem_uploads, finished_redeem_uploads
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
-from tests.airflow_compat import Asset
+from tests.airflow_compat import Asset, needs_asset_watchers
+
+pytestmark = needs_asset_watchers
 
 
 def test_one_line_makes_asset_and_watcher() -> None:
