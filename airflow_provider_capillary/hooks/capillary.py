@@ -27,6 +27,7 @@ from airflow_provider_capillary.api.errors import (
     CapillaryTransportError,
 )
 from airflow_provider_capillary.api.values import read_text
+from airflow_provider_capillary.hooks.copying import BeginsAnew
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 _TEST_DEADLINE_SECONDS = 14.0
 
 
-class _CapillaryConnection(BaseHook):
+class _CapillaryConnection(BeginsAnew, BaseHook):
     """What both hooks are: named after one connection, and doing nothing until asked.
 
     :param capillary_conn_id: Airflow connection of type ``capillary``.
@@ -101,6 +102,7 @@ class CapillaryHook(_CapillaryConnection):
     """
 
     _in_process: tuple[int, RequestsDriver, CapillaryApi] | None = None
+    _made_by_use = ("settings", "_in_process")
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -300,16 +302,9 @@ class CapillaryAsyncHook(_CapillaryConnection):
     :param retry_policy: How often and how patiently safe requests are tried again, as for :class:`CapillaryHook`.
     """
 
-    def __init__(
-        self,
-        capillary_conn_id: str = _CapillaryConnection.default_conn_name,
-        *,
-        retry_policy: RetryPolicy | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(capillary_conn_id, retry_policy=retry_policy, **kwargs)
-        self._driver: HttpxDriver | None = None
-        self._capillary: CapillaryApi | None = None
+    _driver: HttpxDriver | None = None
+    _capillary: CapillaryApi | None = None
+    _made_by_use = ("_driver", "_capillary")
 
     async def __aenter__(self) -> Self:
         """Read the connection.

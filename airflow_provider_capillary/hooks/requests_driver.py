@@ -180,10 +180,13 @@ class CapillarySession(requests.Session):
     #: Off where the exchange follows redirects itself. requests looks into them all the same, and fails on a malformed
     #: one with whatever error the standard library has for it.
     knows_redirects = True
+    #: What copies take along. Users' authentication is a closure, so that no secret gets into a pickle.
+    __attrs__ = (*requests.Session.__attrs__, "_settings", "_environment", "knows_redirects")
 
     def __init__(self, settings: ConnectionSettings, environment: Environment) -> None:
         super().__init__()
         self._settings = settings
+        self._environment = environment
         # Neither proxies nor certificates of the environment once more, nor credentials from ~/.netrc.
         self.trust_env = False
         self.verify = environment.trusted
@@ -241,6 +244,8 @@ class _EnvironmentAdapter(HTTPAdapter):
     A session of requests works proxies out for the first URL and keeps them for those that it redirects to.
     """
 
+    __attrs__ = (*HTTPAdapter.__attrs__, "_environment")
+
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         super().__init__()
@@ -260,6 +265,8 @@ class _GuardedAdapter(_EnvironmentAdapter):
 
     A check of the name beforehand would not do: it may resolve to something else the next time.
     """
+
+    __attrs__ = (*_EnvironmentAdapter.__attrs__, "_settings")
 
     def __init__(self, settings: ConnectionSettings, environment: Environment) -> None:
         self._settings = settings

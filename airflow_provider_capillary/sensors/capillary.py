@@ -33,6 +33,7 @@ from airflow_provider_capillary.api.waiting import (
 )
 from airflow_provider_capillary.exceptions import CapillaryJobFailedError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook, undefined_connection
+from airflow_provider_capillary.hooks.copying import OperatorBeginsAnew
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,7 @@ _FAILURES_KEY = "capillary_failures"
 _TIMES = ("poke_interval", "timeout", "max_wait")
 
 
-class CapillaryRedeemUploadSensor(BaseSensorOperator):
+class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
     """Wait until an upload job of redeemed coupons is done.
 
     With none of ``job_id``, ``uploaded_file_name`` and ``after_job_id``, the newest job of the series is meant, which
@@ -93,6 +94,8 @@ class CapillaryRedeemUploadSensor(BaseSensorOperator):
     _defers = False
     #: What ended the wait in the triggerer, as long as it is not judged yet.
     _ended: WaitOutcome | None = None
+    _made_by_use = ("hook", "_wait", "_lookups", "_keeps_slot", "_defers", "_ended")
+    shallow_copy_attrs: Sequence[str] = (*BaseSensorOperator.shallow_copy_attrs, *_made_by_use)
 
     def __init__(
         self,

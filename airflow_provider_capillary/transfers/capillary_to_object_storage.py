@@ -14,6 +14,7 @@ from airflow_provider_capillary.api.job_messages import failure_hint, shown_stat
 from airflow_provider_capillary.api.jobs import JOB_FILES, find_jobs, read_id, read_ids, read_word
 from airflow_provider_capillary.api.values import read_text
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
+from airflow_provider_capillary.hooks.copying import OperatorBeginsAnew
 from airflow_provider_capillary.transfers.part_writer import Measure
 from airflow_provider_capillary.transfers.transfer_log import TransferLog
 from airflow_provider_capillary.transfers.unfinished import remove_unfinished
@@ -66,7 +67,7 @@ class PulledFile:
         return {"uri": self.location.uri} | {name: getattr(self, name) for name in names}
 
 
-class CapillaryErrorFileToObjectStorageOperator(BaseOperator):
+class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator):
     """Copy the error file of a redeem upload job, or another of its files, into object storage.
 
     The object appears whole, or the old one stays. The bytes are those that Capillary holds: their format is not
@@ -115,6 +116,8 @@ class CapillaryErrorFileToObjectStorageOperator(BaseOperator):
     ui_color = "#fbe6d4"
     #: Replaced by tests, which do not wait.
     _clock = staticmethod(time.monotonic)
+    _made_by_use = ("hook",)
+    shallow_copy_attrs: Sequence[str] = (*BaseOperator.shallow_copy_attrs, *_made_by_use)
 
     def __init__(
         self,

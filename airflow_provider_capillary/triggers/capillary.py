@@ -7,7 +7,7 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import pendulum
@@ -20,6 +20,7 @@ from airflow_provider_capillary.api.values import read_flag, read_seconds, read_
 from airflow_provider_capillary.api.waiting import RedeemUploadWait, WaitOptions, WaitOutcome
 from airflow_provider_capillary.api.watching import WatchCursor, begin_watch, watch
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
+from airflow_provider_capillary.hooks.copying import BeginsAnew
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Hashable
@@ -40,7 +41,7 @@ _STORED_WITHIN = 5.0
 _PAUSE_AFTER_FAULT = 30.0
 
 
-class CapillaryRedeemUploadTrigger(BaseTrigger):
+class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
     """Wait until an upload job of redeemed coupons is done, and fire one event that says how it ended.
 
     All waits on a series in one triggerer share one poll, and all on a connection one client, one token and one limit
@@ -70,6 +71,8 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
         this it tells when the start was.
     :param failures: Failed looks in a row before the wait came here.
     """
+
+    _made_by_use = ("_joined",)
 
     def __init__(
         self,
@@ -108,7 +111,10 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
         self.deadline = deadline
         self.ends_after = ends_after
         self.failures = failures
-        self._joined = AsyncExitStack()
+
+    @cached_property
+    def _joined(self) -> AsyncExitStack:
+        return AsyncExitStack()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the path of the class and its arguments, plain JSON and without any secret: Airflow logs them."""
@@ -200,7 +206,7 @@ class CapillaryRedeemUploadTrigger(BaseTrigger):
         )
 
 
-class CapillaryRedeemUploadEventTrigger(BaseEventTrigger):
+class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
     """Watch a coupon series, and fire when upload jobs of redeemed coupons are done. For an asset's ``AssetWatcher``.
 
     ``airflow_provider_capillary.assets.capillary.capillary_redeem_uploads`` makes an asset with it.
@@ -229,6 +235,14 @@ class CapillaryRedeemUploadEventTrigger(BaseEventTrigger):
     :raises CapillarySettingsError: An argument cannot be used.
     """
 
+    _cursor: WatchCursor | None = None
+    _stored: WatchCursor | None = None
+    _store: Any = None
+    _has_told = False
+    _has_warned = False
+    _looks: AsyncGenerator[JobHistory, None] | None = None
+    _made_by_use = ("_cursor", "_stored", "_store", "_has_told", "_has_warned", "_looks")
+
     def __init__(
         self,
         *,
@@ -242,12 +256,6 @@ class CapillaryRedeemUploadEventTrigger(BaseEventTrigger):
         self.capillary_conn_id = read_text("capillary_conn_id", capillary_conn_id)
         self.poll_interval = read_seconds("poll_interval", poll_interval)
         self.backfill = read_flag("backfill", backfill)
-        self._cursor: WatchCursor | None = None
-        self._stored: WatchCursor | None = None
-        self._store: Any = None
-        self._has_told = False
-        self._has_warned = False
-        self._looks: AsyncGenerator[JobHistory, None] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the path of the class and its arguments, in one form for one meaning: Airflow compares them."""
