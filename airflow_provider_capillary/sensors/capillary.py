@@ -34,6 +34,7 @@ from airflow_provider_capillary.api.waiting import (
 from airflow_provider_capillary.exceptions import CapillaryJobFailedError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook, undefined_connection
 from airflow_provider_capillary.hooks.copying import OperatorBeginsAnew
+from airflow_provider_capillary.sensors.stored_failures import StoredFailures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from airflow_provider_capillary._airflow_compat import Context, StartTriggerArgs
     from airflow_provider_capillary.api.jobs import UploadJob
 
-_FAILURES_KEY = "capillary_failures"
 _TIMES = ("poke_interval", "timeout", "max_wait")
 
 
@@ -94,7 +94,8 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
     _defers = False
     #: What ended the wait in the triggerer, as long as it is not judged yet.
     _ended: WaitOutcome | None = None
-    _made_by_use = ("hook", "_wait", "_lookups", "_keeps_slot", "_defers", "_ended")
+    _stored_failures: StoredFailures | None = None
+    _made_by_use = ("hook", "_wait", "_lookups", "_keeps_slot", "_defers", "_ended", "_stored_failures")
     shallow_copy_attrs: Sequence[str] = (*BaseSensorOperator.shallow_copy_attrs, *_made_by_use)
 
     def __init__(
@@ -230,9 +231,9 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
             raise
         # Every look in reschedule mode is a process of its own.
         is_alone = self.mode == "reschedule" and not self.deferrable
-        store: Any = context.get("task_state_store") if is_alone else None
-        if store is not None:
-            wait.failures = _stored_failures(store, context["ti"].try_number)
+        if is_alone and self._stored_failures is None:
+            self._stored_failures = StoredFailures(context, self.log)
+            wait.failures = self._stored_failures.read()
         before = wait.failures
         try:
             jobs = self._jobs(wait.options.series_id)
@@ -242,9 +243,9 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
             outcome = wait.see_error(undefined_connection(self.capillary_conn_id))
         else:
             outcome = wait.see_jobs(jobs)
-        if store is not None and wait.failures != before:
-            store.set(_FAILURES_KEY, [context["ti"].try_number, wait.failures])
-        if is_alone and store is None:
+        if self._stored_failures is not None and wait.failures != before:
+            self._stored_failures.write(wait.failures)
+        if self._stored_failures is not None and not self._stored_failures.is_usable:
             # Before Airflow 3.3 nothing outlives a reschedule: each process would count its failed poll as the first.
             self._keeps_slot = wait.failures > 0 and not self.silent_fail
             if self._keeps_slot and not before and outcome is None:
@@ -369,9 +370,3 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
             max_consecutive_failures=self.max_consecutive_failures,
             silent_fail=self.silent_fail,
         )
-
-
-def _stored_failures(store: Any, try_number: int) -> int:
-    """Return the failed looks in a row of this try; those of an earlier try do not count."""
-    stored = store.get(_FAILURES_KEY)
-    return stored[1] if isinstance(stored, list) and stored[0] == try_number else 0

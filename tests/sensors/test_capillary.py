@@ -278,6 +278,72 @@ def test_a_new_try_in_reschedule_mode_begins_with_a_new_failure_budget(sandbox: 
     assert sandbox.count("status") == 2 * asked == 12  # three looks of two attempts each
 
 
+class _FailingStore(StateStore):
+    """Fails as the API server of Airflow does while it is away."""
+
+    def __init__(self, *failing: str) -> None:
+        super().__init__()
+        self.failing = failing
+
+    def get(self, key: str, default: Any = None) -> Any:
+        if "get" in self.failing:
+            raise ConnectionError("state of the task at https://airflow.example.test?key=s3cret")
+        return super().get(key, default)
+
+    def set(self, key: str, value: Any) -> None:
+        if "set" in self.failing:
+            raise ConnectionError("state of the task at https://airflow.example.test?key=s3cret")
+        super().set(key, value)
+
+
+@pytest.mark.parametrize("failing", [("get",), ("set",), ("get", "set")], ids="-".join)
+def test_a_state_store_that_fails_does_not_fail_the_task(
+    failing: tuple[str, ...], sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = sandbox.add_job(SERIES)
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=2))
+
+    end = run_to_end("reschedule", sensor(), store=_FailingStore(*failing))
+
+    assert (end.state, end.value["job_id"]) == ("success", job.job_id)
+    out = capsys.readouterr().out
+    assert out.count("The count of failed polls cannot be kept") == 1
+    assert "s3cret" not in out
+
+
+@pytest.mark.parametrize("failing", [("get",), ("set",)], ids="-".join)
+def test_failed_polls_are_counted_even_where_the_state_store_fails(failing: tuple[str, ...], sandbox: Sandbox) -> None:
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=None))
+
+    end = run_to_end("reschedule", sensor(max_consecutive_failures=3), store=_FailingStore(*failing))
+
+    assert (end.state, end.error) == ("up_for_retry", "CapillaryApiError")
+    assert sandbox.count("status") == 6  # three polls of two attempts each
+
+
+@pytest.mark.parametrize(
+    "stored", [[], [1], [1, "9"], [1, None], [1, True], [1, -9], [1, 9, 9], 9, "x", {"1": 9}, [2, 9]]
+)
+def test_a_stored_value_that_is_no_count_of_this_try_counts_as_none(stored: Any, sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES)
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=2))
+    store = StateStore()
+    store.set("capillary_failures", stored)
+
+    end = run_to_end("reschedule", sensor(max_consecutive_failures=2), store=store)
+
+    assert (end.state, end.value["job_id"]) == ("success", job.job_id)
+
+
+@pytest.mark.parametrize("context", [{}, {"ti": None}, {"ti": object()}], ids=["no ti", "None", "no try number"])
+def test_a_context_without_a_try_number_does_not_fail_the_task(context: dict[str, Any], sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES)
+
+    done = sensor(deferrable=False, mode="reschedule")().poke({**context, "task_state_store": StateStore()})
+
+    assert done.xcom_value["coupon_series_id"] == SERIES
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_wrong_credentials_are_tried_once(mode: str, sandbox: Sandbox) -> None:
     arguments, _ = outcome("wrong credentials", sandbox)
