@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_capillary.api.envelopes import as_int
 from airflow_provider_capillary.api.errors import CapillarySettingsError
@@ -67,18 +67,30 @@ def finished_redeem_uploads(triggering_asset_events: Mapping[Any, Iterable[Any]]
     """Return the jobs whose end started a DAG run.
 
     :param triggering_asset_events: What Airflow hands to a task under this name.
-    :return: Each job once, the oldest first. Events without jobs, such as those made by hand in the UI, add none.
+    :return: Each job of each connection once, the oldest first. Events without jobs, such as those made by hand in the
+        UI, add none.
     """
     from airflow_provider_capillary.api.jobs import UploadJob
 
     jobs = {}
-    for events in triggering_asset_events.values():
+    for asset, events in triggering_asset_events.items():
         for event in events:
             payload = (event.extra or {}).get("payload")
-            for value in payload.get("jobs", ()) if isinstance(payload, dict) else ():
+            if not isinstance(payload, dict):
+                continue
+            for value in payload.get("jobs", ()):
                 job = UploadJob.from_dict(value)
-                jobs[job.coupon_series_id, job.job_id] = job
+                # Two connections are two orgs or clusters, which number their series and jobs alike.
+                jobs[_connection_of(payload, asset), job.coupon_series_id, job.job_id] = job
     return sorted(jobs.values(), key=lambda job: job.job_id)
+
+
+def _connection_of(payload: Mapping[str, Any], asset: Any) -> str:
+    """Return the connection that an event is of. Events of version 0.1 do not name it; the asset's URI mostly does."""
+    if isinstance(named := payload.get("capillary_conn_id"), str):
+        return named
+    uri = urlsplit(str(getattr(asset, "uri", "")))
+    return unquote(uri.netloc) if uri.scheme == _SCHEME else ""
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:

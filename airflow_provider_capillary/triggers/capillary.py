@@ -214,6 +214,7 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
     A look at which one or more jobs turn out to be done, completed or failed, fires one event. Its payload::
 
         {
+            "capillary_conn_id": "capillary_default",
             "coupon_series_id": 535512,
             "jobs": [...],  # UploadJob.to_dict() of each, the oldest first
             "may_repeat": False,
@@ -345,6 +346,7 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
         may_repeat, self._has_told = not self._has_told, True
         return TriggerEvent(
             {
+                "capillary_conn_id": self.capillary_conn_id,
                 "coupon_series_id": self.coupon_series_id,
                 "jobs": [job.to_dict() for job in done],
                 "may_repeat": may_repeat,

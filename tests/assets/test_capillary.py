@@ -104,6 +104,33 @@ def test_the_jobs_of_all_events_come_once_each_and_in_order() -> None:
     assert [(job.coupon_series_id, job.job_id) for job in jobs] == [(1, 3), (2, 3), (1, 4), (1, 5)]
 
 
+def _payload(job_id: int, conn_id: Any = None) -> dict[str, Any]:
+    job = UploadJob(job_id=job_id, status="COMPLETED", coupon_series_id=1).to_dict()
+    payload = {"coupon_series_id": 1, "jobs": [job], "may_repeat": False}
+    return {"payload": payload if conn_id is None else {"capillary_conn_id": conn_id, **payload}}
+
+
+def test_jobs_with_equal_ids_of_two_connections_are_two() -> None:
+    found = finished_redeem_uploads(
+        {"a": events(_payload(3, "emea"), _payload(3, "emea")), "b": events(_payload(3, "apac"))}
+    )
+
+    assert [job.job_id for job in found] == [3, 3]
+
+
+def test_an_event_that_names_no_connection_is_of_that_of_its_asset() -> None:
+    emea, apac = (capillary_redeem_uploads(1, capillary_conn_id=each) for each in ("emea/1", "apac"))
+
+    found = finished_redeem_uploads({emea: events(_payload(3), _payload(3, "emea/1")), apac: events(_payload(3))})
+
+    assert [job.job_id for job in found] == [3, 3]
+
+
+@pytest.mark.parametrize("conn_id", [7, ["emea"], {}])
+def test_an_event_that_names_no_usable_connection_is_read_all_the_same(conn_id: Any) -> None:
+    assert [job.job_id for job in finished_redeem_uploads({"a": events(_payload(3, conn_id))})] == [3]
+
+
 @pytest.mark.parametrize("extra", [None, {}, {"payload": None}, {"payload": "x"}, {"payload": {}}])
 def test_an_event_that_was_made_by_hand_adds_no_job(extra: Any) -> None:
     assert finished_redeem_uploads({"a": events(extra)}) == []

@@ -193,7 +193,11 @@ async def test_it_fires_when_jobs_newer_than_its_cursor_are_done(sandbox: Sandbo
         await some_looks(sandbox)
 
     (event,) = running.events
-    assert (event["coupon_series_id"], event["may_repeat"]) == (SERIES, True)
+    assert (event["capillary_conn_id"], event["coupon_series_id"], event["may_repeat"]) == (
+        "capillary_default",
+        SERIES,
+        True,
+    )
     assert [(told["job_id"], told["error_count"]) for told in event["jobs"]] == [(job.job_id, 2)]
 
 
