@@ -26,7 +26,7 @@ class ApiRequest:
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
     body: bytes | None = None
     is_safe: bool = True
     needs_token: bool = False
@@ -57,7 +57,7 @@ class Answer:
     """
 
     status: int
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     body: bytes = field(default=b"", repr=False)
     rest: Any = field(default=None, repr=False)
 

@@ -101,7 +101,7 @@ class ConnectionSettings:
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     verify: bool | str = True
     allow_http: bool = False
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     auth_header_name: str = DEFAULT_TOKEN_HEADER
     unknown_extras: tuple[str, ...] = ()
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,11 @@ def try_out(settings: ConnectionSettings) -> tuple[bool, str]:
         driver = RequestsDriver(settings, mask=mask_secret)
     except CapillaryError as error:
         return False, str(error)
+    with closing(driver):
+        return _ask(settings, api, driver)
+
+
+def _ask(settings: ConnectionSettings, api: CapillaryApi, driver: RequestsDriver) -> tuple[bool, str]:
     try:
         driver.run(api.get_token())
     except CapillaryTransportError as error:
@@ -68,8 +74,6 @@ def try_out(settings: ConnectionSettings) -> tuple[bool, str]:
             return False, f"There is a token, but no way to the API: {error}"
     except CapillaryError as error:
         return False, str(error)
-    finally:
-        driver.close()
     return True, f"Connected to {settings.host}: the credentials are good and the coupon resource answers"
 
 

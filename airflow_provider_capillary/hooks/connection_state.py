@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_capillary.api.limiter import RequestLimiter
 from airflow_provider_capillary.api.tokens import TokenKeeper
+from airflow_provider_capillary.hooks.forking import ForkLock
 
 if TYPE_CHECKING:
     from airflow_provider_capillary.api.settings import ConnectionSettings
@@ -39,7 +39,7 @@ class ConnectionState:
         )
 
 
-_lock = threading.Lock()
+_lock = ForkLock()
 _states: dict[str, tuple[str, ConnectionState]] = {}
 
 
@@ -58,8 +58,6 @@ def connection_state(settings: ConnectionSettings) -> ConnectionState:
 
 def forget_connection_states() -> None:
     """Begin anew, as a process does after a fork: a fetch of a token that the parent had under way never ends here."""
-    global _lock  # noqa: PLW0603 - the parent may have held it while it forked
-    _lock = threading.Lock()
     _states.clear()
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +16,7 @@ from airflow_provider_capillary.api.exchange import Join, Mask, Send, Wait
 from airflow_provider_capillary.api.messages import Answer, Fault
 from airflow_provider_capillary.hooks import driving
 from airflow_provider_capillary.hooks.environment import Environment, load_certificates
+from airflow_provider_capillary.hooks.forking import ForkLock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -177,7 +177,7 @@ def _advance(exchange: Exchange[Any], got: Any) -> Step | _End:
 
 
 _contexts: dict[tuple[bool | str, int], ssl.SSLContext] = {}
-_contexts_lock = threading.Lock()
+_contexts_lock = ForkLock()
 
 
 def _read_environment(settings: ConnectionSettings) -> tuple[Environment, ssl.SSLContext]:

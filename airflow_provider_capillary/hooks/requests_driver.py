@@ -20,6 +20,7 @@ from airflow_provider_capillary.api.error_files import check_peer
 from airflow_provider_capillary.api.exchange import Emit, Join, Mask, Read, Send, Wait
 from airflow_provider_capillary.api.messages import Answer, Fault
 from airflow_provider_capillary.hooks import driving
+from airflow_provider_capillary.hooks.answer_deadline import bind_answers, whole_within
 from airflow_provider_capillary.hooks.environment import Environment
 
 if TYPE_CHECKING:
@@ -119,18 +120,20 @@ class RequestsDriver:
         session = self._file_session if is_from_outside else self._session
         proxy = self._environment.proxy_for(request.url)
         try:
-            response = session.request(
-                request.method,
-                request.url,
-                headers=dict(request.headers),
-                data=request.body,
-                stream=True,
-                allow_redirects=False,
-            )
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            if not request.stream:
-                with response:
-                    return Answer(response.status_code, headers, self._whole_body(response))
+            # A file is read at the pace at which it is written elsewhere, so only its headers are bound.
+            with whole_within(driving.OVERALL_TIMEOUTS * self._settings.timeout_seconds):
+                response = session.request(
+                    request.method,
+                    request.url,
+                    headers=dict(request.headers),
+                    data=request.body,
+                    stream=True,
+                    allow_redirects=False,
+                )
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                if not request.stream:
+                    with response:
+                        return Answer(response.status_code, headers, _whole_body(response))
             return Answer(response.status_code, headers, *self._head(response, proxy))
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             return _fault(error, self._settings, proxy)
@@ -151,15 +154,6 @@ class RequestsDriver:
             return bytes(head), _fault(error, self._settings, proxy)
         return bytes(head), response
 
-    def _whole_body(self, response: requests.Response) -> bytes:
-        until = time.monotonic() + driving.OVERALL_TIMEOUTS * self._settings.timeout_seconds
-        body = bytearray()
-        while piece := response.raw.read1(_PIECE, decode_content=True):
-            body += piece
-            if time.monotonic() > until:
-                raise requests.Timeout
-        return bytes(body)
-
     def _read(self, rest: requests.Response | Fault) -> bytes | Fault:
         if isinstance(rest, Fault):
             return rest
@@ -168,6 +162,13 @@ class RequestsDriver:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             return _fault(error, self._settings, self._environment.proxy_for(rest.url))
         return data
+
+
+def _whole_body(response: requests.Response) -> bytes:
+    body = bytearray()
+    while piece := response.raw.read1(_PIECE, decode_content=True):
+        body += piece
+    return bytes(body)
 
 
 class CapillarySession(requests.Session):
@@ -259,6 +260,16 @@ class _EnvironmentAdapter(HTTPAdapter):
             proxies = {} if proxy is None else {"all": proxy.url}
         return super().send(request, proxies=proxies, **kwargs)
 
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        bind_answers(self.poolmanager)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the pool manager of a proxy, which is made only once."""
+        manager = super().proxy_manager_for(*args, **kwargs)
+        bind_answers(manager)
+        return manager
+
 
 class _GuardedAdapter(_EnvironmentAdapter):
     """Checks the address behind a host name as soon as it is connected, before anything is sent.
@@ -276,6 +287,7 @@ class _GuardedAdapter(_EnvironmentAdapter):
         super().init_poolmanager(*args, **kwargs)
         # Not so for proxies, which get a pool manager of their own: there, the address is the proxy's.
         self.poolmanager.pool_classes_by_scheme = _guarded_pools(self._settings)
+        bind_answers(self.poolmanager)
 
 
 def _guarded_pools(settings: ConnectionSettings) -> dict[str, Any]:

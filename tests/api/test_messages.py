@@ -28,6 +28,12 @@ def test_requests_are_safe_to_repeat_and_carry_no_token_unless_said() -> None:
     assert (request.is_safe, request.needs_token, request.stream, request.body) == (True, False, False, None)
 
 
+def test_requests_and_answers_with_headers_have_hashes() -> None:
+    one, same, other = (ApiRequest("GET", "https://h/", headers={"A": value}) for value in "aab")
+    assert {one, same, other} == {one, other}
+    assert len({Answer(200, {"a": "b"}, b""), Answer(200, {"a": "b"}, b"")}) == 1
+
+
 def test_no_repr_shows_headers_or_bodies() -> None:
     request = ApiRequest("POST", "https://h/", headers={"T": "tok-secret"}, body=b"body-secret")
     answer = Answer(200, {"set-cookie": "tok-secret"}, b"body-secret", rest="body-secret")

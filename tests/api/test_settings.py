@@ -58,6 +58,13 @@ def refusal_of(field: str, value: Any, /, **extra: Any) -> str:
     return message.removeprefix(beginning)
 
 
+def test_equal_settings_with_extra_headers_have_equal_hashes() -> None:
+    one, same = (settings("capillary_eu", extra={"headers": {"X-Brand": "a"}}) for _ in range(2))
+    other = settings("capillary_eu", extra={"headers": {"X-Brand": "b"}})
+    assert hash(one) == hash(same)
+    assert {one, same, other} == {one, other}
+
+
 # --- unset fields ------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asgiref.sync import SyncToAsync
 
+from airflow_provider_capillary.hooks import connection_state, httpx_driver
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
+from airflow_provider_capillary.hooks.forking import ForkLock
 from airflow_provider_capillary.sandbox import Fault
 from tests.hooks.clients import CONN_ID, QUICK, SERIES
 from tests.hooks.servers import relay
@@ -108,6 +111,43 @@ def test_a_hook_that_was_used_before_does_not_share_its_tcp_connection(sandbox: 
         # Nor did the child close it when it forgot it.
         assert hook.get_redeem_upload_jobs(SERIES) == []
         assert counting.accepted == 2
+
+
+@pytest.mark.parametrize(
+    "module", [connection_state, httpx_driver], ids=lambda module: module.__name__.rpartition(".")[2]
+)
+def test_a_lock_that_the_parent_holds_while_it_forks_is_free_in_the_child(
+    client: Client, sandbox: Sandbox, conn_id: str, module: Any
+) -> None:
+    (lock,) = [each for each in vars(module).values() if isinstance(each, ForkLock)]
+    over, held = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            over.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(10)
+    try:
+        assert in_child(lambda: len(client.jobs(conn_id))) == {"result": 0}
+    finally:
+        over.set()
+        holder.join(10)
+
+
+def test_no_module_has_a_lock_that_a_fork_leaves_held() -> None:
+    kinds = (type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Semaphore, threading.Event)
+    modules = [module for name, module in sys.modules.items() if name.startswith("airflow_provider_capillary.")]
+    found = [
+        f"{module.__name__}.{name}"
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, kinds)
+    ]
+    assert len(modules) > 10
+    assert found == []
 
 
 def _until(happened: Callable[[], bool]) -> None:

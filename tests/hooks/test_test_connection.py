@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_capillary.hooks import capillary as module
+from airflow_provider_capillary.hooks import connection_check
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
+from airflow_provider_capillary.hooks.requests_driver import RequestsDriver
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from tests.airflow_compat import Connection
 from tests.hooks.clients import CONN_ID, SERIES
@@ -329,3 +331,39 @@ class TestByAirflow:
         good, message = connection(password=None).test_connection()
         assert not good
         assert "'only_in_memory', field 'Client secret'" in message
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [],
+        [Fault("status", endpoint="token", status=503)],
+        [Fault("status", endpoint="token", status=401)],
+        [Fault("html", endpoint="token")],
+        [Fault("status", endpoint="status", status=503)],
+    ],
+    ids=["none", "token 503", "token 401", "token page", "status 503"],
+)
+def test_connections_are_closed_however_it_ends(
+    tried: Tried, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, faults: list[Fault]
+) -> None:
+    for fault in faults:
+        sandbox.inject(fault)
+    opened: list[RequestsDriver] = []
+    closed: list[RequestsDriver] = []
+
+    class Driver(RequestsDriver):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            opened.append(self)
+
+        def close(self) -> None:
+            super().close()
+            closed.append(self)
+
+    # Left open, they would end with the garbage collector, which no test can wait for.
+    monkeypatch.setattr(connection_check, "RequestsDriver", Driver)
+    good, _ = tried()
+    assert good is not bool(faults)
+    assert len(opened) == 1
+    assert closed == opened
