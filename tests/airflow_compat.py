@@ -65,13 +65,14 @@ TaskDeferred = _named("TaskDeferred", *_EXCEPTIONS)
 
 if IS_AIRFLOW_2:
     from airflow.datasets import DatasetAlias as AssetAlias
-    from airflow.decorators import task
+    from airflow.decorators import task, task_group
     from airflow.models.connection import Connection
     from airflow.models.dag import DAG
     from airflow.utils import timezone
     from airflow.utils.context import OutletEventAccessors
+    from airflow.utils.task_group import TaskGroup
 else:
-    from airflow.sdk import DAG, AssetAlias, Connection, task
+    from airflow.sdk import DAG, AssetAlias, Connection, TaskGroup, task, task_group
     from airflow.sdk.execution_time.context import OutletEventAccessors
 
     timezone = _named("timezone", "airflow.sdk", "airflow.utils")
@@ -185,6 +186,7 @@ __all__ = [
     "ObjectStoragePath",
     "OutletEventAccessors",
     "TaskDeferred",
+    "TaskGroup",
     "XComArg",
     "_secrets_masker",
     "api_server_error",
@@ -199,5 +201,6 @@ __all__ = [
     "reset_secrets_masker",
     "should_hide_value_for_key",
     "task",
+    "task_group",
     "timezone",
 ]

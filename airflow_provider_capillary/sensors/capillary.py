@@ -35,6 +35,7 @@ from airflow_provider_capillary.exceptions import CapillaryJobFailedError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook, undefined_connection
 from airflow_provider_capillary.hooks.copying import OperatorBeginsAnew
 from airflow_provider_capillary.sensors.stored_failures import StoredFailures
+from airflow_provider_capillary.sensors.templates import pulls_without_map_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,8 +72,8 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
         ``[operators] default_deferrable``.
     :param start_from_trigger: Be deferrable, and do not even take a worker slot for the first look: the scheduler
         hands the wait to the triggerer; default False. Templates are rendered there, where the DAG's
-        ``user_defined_macros`` are not known, and always as text. A mapped task still begins on a worker, because
-        Airflow cannot start those from the triggerer yet.
+        ``user_defined_macros`` are not known, and always as text. A mapped task, or one of a mapped task group, still
+        begins on a worker, because Airflow cannot start those from the triggerer yet.
     :param kwargs: ``poke_interval`` (seconds between two looks, default 60), ``timeout`` (seconds in all),
         ``mode``, ``soft_fail`` and whatever else sensors take.
     :return: XCom ``return_value``: the job, as the dictionary of ``UploadJob.to_dict()``.
@@ -140,6 +141,9 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
                     "start_from_trigger waits in the triggerer, which deferrable=False forbids; leave out one of them"
                 )
             self.deferrable = True
+            # As with a mapped task, Airflow cannot start those from the triggerer: each would fail.
+            self.start_from_trigger = not self._is_in_mapped_group()
+        if self.start_from_trigger:
             self.start_trigger_args = self._arguments_to_start_with()
 
     @cached_property
@@ -298,6 +302,10 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
             timeout=timedelta(seconds=self.timeout + BACKSTOP_SECONDS),
         )
 
+    def _is_in_mapped_group(self) -> bool:
+        group = getattr(self, "task_group", None)
+        return group is not None and next(group.iter_mapped_task_groups(), None) is not None
+
     def _arguments_to_start_with(self) -> StartTriggerArgs:
         """Return what the scheduler makes the trigger of, without this code having run on a worker."""
         from airflow_provider_capillary._airflow_compat import StartTriggerArgs
@@ -321,11 +329,11 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
                 given[name] = (
                     f"{{{{ ti.xcom_pull(task_ids={output.operator.task_id!r}, key={output.key!r}, map_indexes=-1) }}}}"
                 )
-            elif isinstance(value, str) and "xcom_pull" in value and "map_indexes" not in value:
+            elif pulls_without_map_indexes(value):
                 # Otherwise Airflow 3.3.2 asks its triggerer for a list of XComs, gets no answer, and waits for ever.
                 raise CapillarySettingsError(
                     f"{name} pulls an XCom in a way that the triggerer never answers; write "
-                    "ti.xcom_pull('the task', map_indexes=-1), or leave out start_from_trigger"
+                    "ti.xcom_pull('the task', map_indexes=-1) wherever it is called, or leave out start_from_trigger"
                 )
         ends_after = self.timeout + BACKSTOP_SECONDS
         if self.execution_timeout is not None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,16 @@ import pytest
 from airflow_provider_capillary.api.errors import CapillarySettingsError
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
-from tests.airflow_compat import DAG, DagSerialization, XComArg, needs_start_from_trigger, task
+from tests.airflow_compat import (
+    DAG,
+    DagSerialization,
+    TaskDeferred,
+    TaskGroup,
+    XComArg,
+    needs_start_from_trigger,
+    task,
+    task_group,
+)
 
 if TYPE_CHECKING:
     from airflow.triggers.base import StartTriggerArgs
@@ -191,6 +201,79 @@ def test_a_template_whose_xcom_the_triggerer_never_answers_is_refused_when_the_d
 
     template = "{{ ti.xcom_pull('upload', map_indexes=-1)['job_id'] }}"
     assert template in json.dumps(start_of(dag_with(job_id=template))[1].trigger_kwargs)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ti.xcom_pull('b', map_indexes=-1) or ti.xcom_pull('a') }}",
+        "{{ ti.xcom_pull('map_indexes=') }}",
+        "{{ ti.xcom_pull('a') }}{# map_indexes=-1 #}",
+        "{{ task_instance['xcom_pull']('a') }}",
+        "{{ (ti | attr('xcom_pull'))('a') }}",
+        "{{ ti.xcom_pull('a') | int(map_indexes=1) }}",
+        "{{ ti.xcom_pull(ti.xcom_pull('a', map_indexes=-1)) }}",
+        "{% set pull = ti.xcom_pull %}{{ pull('a') }}",
+        "{% do ti.xcom_pull('a') %}4711",
+        "{% if ti.xcom_pull('a') %}4711{% endif %}",
+        ["{{ ti.xcom_pull('a') }}"],
+        {"id": ("{{ ti.xcom_pull('a') }}",)},
+    ],
+)
+def test_each_pull_of_a_template_needs_map_indexes(template: Any) -> None:
+    with pytest.raises(CapillarySettingsError, match=r"job_id pulls an XCom .*map_indexes=-1"):
+        dag_with(job_id=template)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ti.xcom_pull('a', map_indexes=-1) or ti.xcom_pull('b', map_indexes = -1) }}",
+        "{{ ti.xcom_pull('a', map_indexes=-1)['job_id'] | int }}",
+        "{# ti.xcom_pull('a') #}4711",
+        "{{ 'xcom_pull' if false else 4711 }}",
+        "{% raw %}{{ ti.xcom_pull('a') }}{% endraw %}",
+        "{{ ti['xcom_pull']('a', map_indexes=-1) }}",
+        "xcom_pull",
+        "{{ ti.xcom_pull('a' }}",  # malformed, which Airflow says itself
+    ],
+)
+def test_a_template_without_such_a_pull_is_handed_to_the_scheduler(template: str) -> None:
+    arguments = start_of(dag_with(uploaded_file_name=template))[1].trigger_kwargs
+    assert json.dumps(template) in json.dumps(arguments)
+
+
+@pytest.mark.parametrize("is_nested", [False, True], ids=["in the group", "in a group within it"])
+def test_a_task_of_a_mapped_group_begins_on_a_worker(sandbox: Sandbox, is_nested: bool) -> None:
+    with DAG("night", schedule=None) as dag:
+
+        @task_group
+        def one_series(series: Any) -> None:
+            with TaskGroup("inner") if is_nested else nullcontext():
+                CapillaryRedeemUploadSensor(
+                    task_id="wait", coupon_series_id=series, start_from_trigger=True, timeout=600, poke_interval=0.05
+                )
+
+        one_series.expand(series=[SERIES, SERIES + 1])
+    (task_id,) = dag.task_ids
+    scheduled = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag)))).get_task(task_id)
+
+    assert (scheduled.start_from_trigger, scheduled.start_trigger_args) == (False, None)
+    sensor = dag.get_task(task_id)
+    assert isinstance(sensor, CapillaryRedeemUploadSensor)
+    sensor.coupon_series_id = SERIES
+    sandbox.add_job(SERIES, status="STARTED")
+    with pytest.raises(TaskDeferred):
+        sensor.execute({})
+
+
+def test_a_task_of_a_group_that_is_not_mapped_starts_in_the_triggerer() -> None:
+    with DAG("night", schedule=None) as dag, TaskGroup("inner"):
+        CapillaryRedeemUploadSensor(task_id="wait", coupon_series_id=SERIES, start_from_trigger=True, timeout=600)
+    scheduled = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag)))).get_task("inner.wait")
+
+    assert scheduled.start_from_trigger is True
+    assert scheduled.start_trigger_args is not None
 
 
 def test_outputs_that_were_put_together_are_refused_when_the_dag_is_parsed() -> None:
