@@ -16,7 +16,7 @@ from airflow_provider_capillary.triggers.capillary import (
     CapillaryRedeemUploadEventTrigger,
     CapillaryRedeemUploadTrigger,
 )
-from tests.airflow_compat import DAG
+from tests.airflow_compat import DAG, needs_asset_watchers
 from tests.hooks.clients import SERIES
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ async def test_a_trigger_that_was_used_can_be_copied(duplicate: Duplicate, sandb
     assert [event.payload["kind"] async for event in copied.run()] == ["completed"]
 
 
+@needs_asset_watchers
 async def test_a_watch_that_runs_can_be_copied(duplicate: Duplicate, sandbox: Sandbox, conn_id: str) -> None:
     sandbox.add_job(SERIES)
     watch = CapillaryRedeemUploadEventTrigger(
