@@ -62,9 +62,11 @@ def is_local(address: str) -> bool:
 
 
 def _judged(address: Address) -> list[Address]:
-    # An IPv4-mapped address is not "global" itself, whatever it maps to.
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return [address.ipv4_mapped]
+    # An IPv4-mapped address is not "global" itself, whatever it maps to; nor is, since Python 3.13, a 6to4 one.
+    if isinstance(address, IPv6Address):
+        within = address.ipv4_mapped or address.sixtofour
+        if within is not None:
+            return [within]
     return embedded_addresses(address)
 
 

@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 from tests.airflow_compat import (
+    HAS_TASK_STATE_STORE,
     IS_AIRFLOW_2,
     AirflowFailException,
     AirflowRescheduleException,
@@ -93,7 +94,7 @@ def run_to_end(
     :param between: Called between two processes with their count.
     """
     ti = TaskInstance(try_number)
-    context: Any = {"ti": ti, "task_state_store": store or StateStore()}
+    context: Any = {"ti": ti, "task_state_store": store or StateStore()} if HAS_TASK_STATE_STORE else {"ti": ti}
     # Airflow does not mind the mode of a deferrable sensor.
     arguments = {"deferrable": False, "mode": mode} if mode in MODES[:2] else {"deferrable": True, "mode": "reschedule"}
     step: Callable[[], Any] = lambda: make_sensor(**arguments).execute(context)  # noqa: E731

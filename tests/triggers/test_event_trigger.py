@@ -416,7 +416,7 @@ async def test_a_cursor_of_another_form_is_told_and_the_watch_begins_anew(
 
 async def test_a_shared_stream_that_breaks_off_is_gone_on_with_alone_from_what_was_stored(sandbox: Sandbox) -> None:
     state = AssetState()
-    async with triggerer(state, stores=False, ack_timeout=0.5) as running:
+    async with triggerer(state, stores=False, ack_timeout=2.0) as running:
         await until(lambda: state.stored)
         job = sandbox.add_job(SERIES)
         await until(lambda: running.events)
