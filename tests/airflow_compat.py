@@ -40,6 +40,9 @@ HAS_SHARED_STREAMS = AIRFLOW_VERSION >= (3, 3)
 FORM_IS_IN_PROVIDER_INFO = AIRFLOW_VERSION >= (3, 2)
 
 needs_asset_watchers = pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="asset watchers came with Airflow 3.0")
+needs_task_state_store = pytest.mark.skipif(
+    not HAS_TASK_STATE_STORE, reason="tasks have a state store since Airflow 3.3"
+)
 needs_start_from_trigger = pytest.mark.skipif(
     not TRIGGERER_RENDERS_TEMPLATES, reason="the triggerer renders templates since Airflow 3.3"
 )
@@ -197,6 +200,7 @@ __all__ = [
     "needs_asset_watchers",
     "needs_shared_streams",
     "needs_start_from_trigger",
+    "needs_task_state_store",
     "redact",
     "reset_secrets_masker",
     "should_hide_value_for_key",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -86,3 +87,8 @@ async def until(happened: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not happened():  # noqa: ASYNC110 - what the sandbox counts is no event
             await asyncio.sleep(0.005)
+
+
+def file_bytes(size: int) -> bytes:
+    """Return random content of a file that begins as nothing does which may come in place of one."""
+    return (b"m" + os.urandom(size))[:size]

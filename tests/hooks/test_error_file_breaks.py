@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import re
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from airflow_provider_capillary.exceptions import (
 )
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault, Sandbox
-from tests.hooks.clients import CONN_ID, QUICK, SERIES
+from tests.hooks.clients import CONN_ID, QUICK, SERIES, file_bytes
 from tests.hooks.servers import Server
 from tests.hooks.test_error_files import job_at, read
 
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     Files = Callable[..., tuple[Sandbox, SandboxJob]]
 
 SMALL = b"message,coupon code\n" + b"not issued, or of another series,SANDBOX000001\n" * 20
-LARGE = os.urandom(1_000_000)
+LARGE = file_bytes(1_000_000)
 ATTEMPTS = QUICK.max_attempts
 AT_ONCE = RetryPolicy(base_seconds=0.0)
 
@@ -200,7 +199,7 @@ class TestReadingOn:
 
     def test_goes_on_as_long_as_there_is_progress(self, ranged: Files) -> None:
         # Twice as many breaks as attempts, but every answer brings something.
-        sandbox, job = ranged(os.urandom(4_000_000))
+        sandbox, job = ranged(file_bytes(4_000_000))
         sandbox.inject(Fault("cut", endpoint="files", fraction=0.15, times=2 * ATTEMPTS))
         assert read(job.handle) == job.read_error_file()
         assert len(fetched(sandbox)) == 2 * ATTEMPTS + 1
@@ -283,7 +282,7 @@ class TestReadingOn:
 class TestChangedMeanwhile:
     @pytest.mark.parametrize(
         "other",
-        [os.urandom(1_000_000), LARGE[:400_000], b"", LARGE[:-1] + b"!", b"!" + LARGE[1:]],
+        [file_bytes(1_000_000), LARGE[:400_000], b"", LARGE[:-1] + b"!", b"!" + LARGE[1:]],
         ids=["other", "shorter", "empty", "other end", "other beginning"],
     )
     def test_a_file_is_never_put_together_of_two(self, files: Files, other: bytes) -> None:
@@ -301,7 +300,7 @@ class TestChangedMeanwhile:
         # Where the new file begins like the old one did, it may have been read to its end.
         assert whole in (None, other)
 
-    @pytest.mark.parametrize("other", [os.urandom(1_000_000), LARGE[:400_000]], ids=["other", "shorter"])
+    @pytest.mark.parametrize("other", [file_bytes(1_000_000), LARGE[:400_000]], ids=["other", "shorter"])
     def test_it_is_an_error(self, files: Files, other: bytes) -> None:
         sandbox, job = files(LARGE)
         sandbox.inject(Fault("cut", fraction=0.5, skip=1))

@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -26,7 +25,7 @@ from airflow_provider_capillary.exceptions import (
 )
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault, Sandbox
-from tests.hooks.clients import CONN_ID, QUICK, SERIES, TOKEN_HEADER
+from tests.hooks.clients import CONN_ID, QUICK, SERIES, TOKEN_HEADER, file_bytes
 from tests.hooks.servers import answering, connect_proxy
 
 if TYPE_CHECKING:
@@ -298,7 +297,7 @@ class TestBytes:
 
     @pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 1_048_576, 5_000_001])
     def test_are_all_there_whatever_the_size(self, sandbox: Sandbox, conn_id: str, size: int) -> None:
-        content = os.urandom(size)
+        content = file_bytes(size)
         job = sandbox.add_job(SERIES, errors=3, error_file=content)
         assert hashlib.sha256(read_job(sandbox, job)).digest() == hashlib.sha256(content).digest()
         assert sandbox.count("download") == 1
@@ -307,7 +306,7 @@ class TestBytes:
     def test_are_those_of_the_file_where_the_transfer_is_compressed(
         self, sandbox: Sandbox, conn_id: str, size: int
     ) -> None:
-        content = os.urandom(size)
+        content = file_bytes(size)
         job = sandbox.add_job(SERIES, errors=3, error_file=content)
         sandbox.inject(Fault("gzip", endpoint="download"))
         assert read_job(sandbox, job) == content
@@ -349,7 +348,7 @@ class TestBytes:
             assert text.read() == whole.decode()
 
     def test_come_while_others_are_read(self, sandbox: Sandbox, hook: CapillaryHook) -> None:
-        contents = [os.urandom(2_000_000) for _ in range(2)]
+        contents = [file_bytes(2_000_000) for _ in range(2)]
         jobs = [sandbox.add_job(SERIES, errors=3, error_file=content) for content in contents]
         first, second = (job_at(job.handle) for job in jobs)
         with hook.open_error_file(first) as one, hook.open_error_file(second) as two:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.hooks.error_file_stream import open_object
 from airflow_provider_capillary.sandbox import Fault
 from tests.airflow_compat import AirflowTaskTimeout
-from tests.hooks.clients import CONN_ID, QUICK, SERIES
+from tests.hooks.clients import CONN_ID, QUICK, SERIES, file_bytes
 from tests.hooks.test_error_files import job_at
 from tests.transfers.running import interrupting, interrupting_at_line
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.hooks.conftest import Connect, Start
 
-CONTENT = os.urandom(3 << 20)
+CONTENT = file_bytes(3 << 20)
 MIB = 1 << 20
 INTERRUPTIONS = [AirflowTaskTimeout("too long"), KeyboardInterrupt()]
 
@@ -91,7 +90,7 @@ def test_a_first_read_that_is_interrupted_at_any_line_loses_no_byte_without_an_e
 def test_after_an_interruption_of_a_read_of_an_object_nothing_is_skipped(tmp_path: Path) -> None:
     # A stream of object storage stands where it is, behind the bytes that the interrupted read had in hand.
     path = tmp_path / "theirs.csv"
-    path.write_bytes(os.urandom(20 * MIB))
+    path.write_bytes(file_bytes(20 * MIB))
     fills = 0
 
     def trace(frame: FrameType, event: str, argument: object) -> object:
@@ -118,7 +117,7 @@ def test_after_an_interruption_of_a_read_of_an_object_nothing_is_skipped(tmp_pat
 
 def test_after_a_read_of_an_object_that_failed_nothing_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "theirs.csv"
-    path.write_bytes(os.urandom(20 * MIB))
+    path.write_bytes(file_bytes(20 * MIB))
     with open_object(ObjectSource(f"file://{path}", None), expects_rows=True) as stream:
         stream.read(1)
         stream.raw._stream.close()  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from airflow_provider_capillary.api.errors import CapillarySettingsError
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
-from tests.airflow_compat import DAG, AirflowTaskTimeout, TaskDeferred
+from tests.airflow_compat import DAG, AirflowTaskTimeout, TaskDeferred, needs_task_state_store
 from tests.sensors.running import ALL_MODES, MODES, End, StateStore, TaskInstance, run_to_end
 
 if TYPE_CHECKING:
@@ -296,6 +296,7 @@ class _FailingStore(StateStore):
         super().set(key, value)
 
 
+@needs_task_state_store
 @pytest.mark.parametrize("failing", [("get",), ("set",), ("get", "set")], ids="-".join)
 def test_a_state_store_that_fails_does_not_fail_the_task(
     failing: tuple[str, ...], sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
