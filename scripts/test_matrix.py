@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,9 +33,8 @@ TAIL_LINES = 60
 
 #: What Airflow and Capillary do to the package, without what no version of Airflow changes.
 WAITS = ("tests/sensors", "tests/triggers", "tests/assets", "tests/example_dags", "tests/test_airflow_versions.py")
-#: All but what kills processes for minutes, and the servers of Azure and Google.
+#: All but what kills processes for minutes, the servers of Azure and Google, and api/, which knows no Airflow.
 UNITS = (
-    "tests/api",
     "tests/hooks",
     "tests/transfers",
     "tests/test_get_provider_info.py",
@@ -124,6 +124,7 @@ class Runner:
 
     def run(self) -> Report:
         """Do everything, as far as it makes sense after what failed."""
+        print(f"== {self._environment.name}", flush=True)
         report, began = Report(), time.monotonic()
         self._log.unlink(missing_ok=True)
         if self._install():
@@ -323,6 +324,7 @@ def show(reports: dict[str, Report], skipped: dict[str, str]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("environments", nargs="*", metavar="NAME", help="beginnings of names; by default all")
+    parser.add_argument("--jobs", type=int, default=2, help="environments at a time (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="list the environments and do nothing")
     parser.add_argument(
         "--resolve", metavar="FOLDER", type=Path, help="write the constraint files anew from Airflow's own, found there"
@@ -344,14 +346,17 @@ def main() -> int:
             resolve(environment, arguments.resolve)
         return 0
     MATRIX.mkdir(exist_ok=True)
-    interpreters, reports, skipped = Interpreters(), {}, {}
-    for environment in chosen:
-        python = interpreters.find(environment.python)
-        if python is None:
-            skipped[environment.name] = f"there is no Python {environment.python} on this machine"
-            continue
-        print(f"== {environment.name}", flush=True)
-        reports[environment.name] = Runner(environment, python).run()
+    interpreters, skipped = Interpreters(), {}
+    # Tests wait more than they work: two environments at a time take little longer than one.
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        running = {}
+        for environment in reversed(chosen):  # the older ones take the longest
+            python = interpreters.find(environment.python)
+            if python is None:
+                skipped[environment.name] = f"there is no Python {environment.python} on this machine"
+            else:
+                running[environment.name] = pool.submit(Runner(environment, python).run)
+        reports = {each.name: running[each.name].result() for each in chosen if each.name in running}
     show(reports, skipped)
     return any(report.has_failed for report in reports.values())
 
