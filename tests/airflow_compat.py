@@ -69,16 +69,18 @@ TaskDeferred = _named("TaskDeferred", *_EXCEPTIONS)
 if IS_AIRFLOW_2:
     from airflow.datasets import DatasetAlias as AssetAlias
     from airflow.decorators import task, task_group
-    from airflow.models.connection import Connection
     from airflow.models.dag import DAG
     from airflow.utils import timezone
     from airflow.utils.context import OutletEventAccessors
     from airflow.utils.task_group import TaskGroup
 else:
-    from airflow.sdk import DAG, AssetAlias, Connection, TaskGroup, task, task_group
+    from airflow.sdk import DAG, AssetAlias, TaskGroup, task, task_group
     from airflow.sdk.execution_time.context import OutletEventAccessors
 
     timezone = _named("timezone", "airflow.sdk", "airflow.utils")
+
+# The one that can be made of JSON.
+Connection = _named("Connection", "airflow.models.connection" if AIRFLOW_VERSION < (3, 1) else "airflow.sdk")
 
 #: Turns a DAG into what Airflow stores of it, and back.
 DagSerialization = _named(

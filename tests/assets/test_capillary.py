@@ -16,7 +16,7 @@ from airflow_provider_capillary.api.errors import CapillarySettingsError
 from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.assets.capillary import capillary_redeem_uploads, finished_redeem_uploads
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
-from tests.airflow_compat import Asset, needs_asset_watchers
+from tests.airflow_compat import AIRFLOW_VERSION, Asset, needs_asset_watchers
 
 pytestmark = needs_asset_watchers
 
@@ -118,6 +118,7 @@ def test_jobs_with_equal_ids_of_two_connections_are_two() -> None:
     assert [job.job_id for job in found] == [3, 3]
 
 
+@pytest.mark.skipif(AIRFLOW_VERSION < (3, 1), reason="an asset of Airflow 3.0 cannot be a key of a dictionary")
 def test_an_event_that_names_no_connection_is_of_that_of_its_asset() -> None:
     emea, apac = (capillary_redeem_uploads(1, capillary_conn_id=each) for each in ("emea/1", "apac"))
 

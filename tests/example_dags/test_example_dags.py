@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.transfers.capillary_to_object_storage import (
     CapillaryErrorFileToObjectStorageOperator,
 )
-from tests.airflow_compat import HAS_ASSET_WATCHERS, load_dags, needs_asset_watchers
+from tests.airflow_compat import AIRFLOW_VERSION, HAS_ASSET_WATCHERS, load_dags, needs_asset_watchers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,6 +107,9 @@ class TestNightlyDag:
         assert sandbox.count("status") in (3, 4)  # the last is the operator's; the trigger may have looked twice
         rows = content.decode().splitlines()[1:]
         assert len(rows) == 4
+        if AIRFLOW_VERSION[:2] == (3, 0):
+            # dag.test() of this Airflow prints each request to mask a value, value and all; its scheduler does not.
+            told = re.sub(r"MaskSecret\(value='[^']*'", "", told)
         for secret in ("sandbox-secret", *sandbox.tokens_issued, *rows):
             assert secret not in told
 

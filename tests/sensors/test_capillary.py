@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from datetime import timedelta
@@ -18,6 +17,7 @@ from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSe
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 from tests.airflow_compat import DAG, AirflowTaskTimeout, TaskDeferred, needs_task_state_store
 from tests.sensors.running import ALL_MODES, MODES, End, StateStore, TaskInstance, run_to_end
+from tests.transfers.running import interrupting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,16 +204,9 @@ def test_an_execution_timeout_within_the_first_poll_ends_the_same_in_every_mode(
     sandbox.add_job(SERIES, status="STARTED")
     sandbox.inject(Fault("slow", endpoint="status", seconds=5))
 
-    def expire(*_: Any) -> None:
-        raise AirflowTaskTimeout("Timeout")
-
-    before = signal.signal(signal.SIGALRM, expire)  # as Airflow does it
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
-    try:
+    # By a signal, as Airflow does it.
+    with interrupting(AirflowTaskTimeout("Timeout"), when=lambda: sandbox.count("status") > 0):
         end = run_to_end(mode, sensor(**{flag: True} if flag else {}))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
     skipped = flag in ("soft_fail", "never_fail")
     assert (end.state, end.error) == (("skipped", None) if skipped else ("up_for_retry", "AirflowTaskTimeout"))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-DAGS = Path(__file__).with_name("dags")
+DAGS = Path(__file__).parent / "dags" / "real_run"
 SECONDS = 240.0
 FOR_EVER = 86_400.0
 SERIES, WATCHED_SERIES = 740_001, 740_002

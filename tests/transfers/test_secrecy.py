@@ -102,10 +102,12 @@ def test_what_it_logs_names_job_size_hash_and_place(
 
     run = Run(job, store.folder)()
 
-    (line,) = [line for line in said().splitlines() if "sha256" in line]
+    # In two streams before Airflow 3.1.
+    lines = [line for line in said().splitlines() if "sha256" in line]
+    assert 1 <= len(lines) <= 2
     facts = run.xcoms["error_file"]
     for fact in (str(job.job_id), f"{facts['size_bytes']} bytes", facts["sha256"], facts["uri"]):
-        assert fact in line
+        assert all(fact in line for line in lines)
 
 
 @pytest.mark.parametrize("which", ["error", "success", "uploaded"])
@@ -125,7 +127,7 @@ def test_no_row_is_in_the_log_xcoms_or_events_of_several_files_that_take_long(
     logged = said()
     told = [logged, repr(result), repr(run.xcoms), repr(events[errors].extra)]
     assert all(str(job.job_id) in each for each in told for job in jobs)
-    assert logged.count(" bytes after ") == 2
+    assert logged.count(" bytes after ") in (2, 4)  # in two streams before Airflow 3.1
     for secret in (ROW, "Coupon is expired", SECRET, *sandbox.tokens_issued):
         assert secret not in "".join(told)
 

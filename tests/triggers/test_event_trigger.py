@@ -21,6 +21,7 @@ from tests.airflow_compat import (
     Asset,
     needs_asset_state_store,
     needs_asset_watchers,
+    needs_shared_streams,
 )
 
 if HAS_SHARED_STREAMS:
@@ -260,6 +261,7 @@ async def test_a_restart_neither_loses_nor_repeats_a_job(sandbox: Sandbox) -> No
     assert second.told == [running.job_id, between.job_id, after.job_id]
 
 
+@needs_shared_streams
 async def test_the_cursor_stays_until_airflow_has_stored_the_event(sandbox: Sandbox) -> None:
     state = AssetState()
     async with triggerer(state, stores=False) as first:
@@ -414,6 +416,7 @@ async def test_a_cursor_of_another_form_is_told_and_the_watch_begins_anew(
     assert "the stored cursor is not one of this version" in capsys.readouterr().out
 
 
+@needs_shared_streams
 async def test_a_shared_stream_that_breaks_off_is_gone_on_with_alone_from_what_was_stored(sandbox: Sandbox) -> None:
     state = AssetState()
     async with triggerer(state, stores=False, ack_timeout=2.0) as running:
