@@ -141,7 +141,9 @@ def test_a_dag_can_be_cut_down_after_its_tasks_were_used(sandbox: Sandbox, conn_
 
 async def test_a_trigger_that_was_used_can_be_copied(duplicate: Duplicate, sandbox: Sandbox, conn_id: str) -> None:
     sandbox.add_job(SERIES)
-    trigger = CapillaryRedeemUploadTrigger(coupon_series_id=SERIES, timeout=20.0, capillary_conn_id=conn_id)
+    trigger = CapillaryRedeemUploadTrigger(
+        coupon_series_id=SERIES, poke_interval=0.1, timeout=20.0, capillary_conn_id=conn_id
+    )
     await trigger.cleanup()
 
     copied = duplicate(trigger)

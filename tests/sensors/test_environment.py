@@ -35,7 +35,9 @@ async def test_an_environment_that_cannot_be_used_ends_poke_mode_and_trigger_by_
 ) -> None:
     monkeypatch.setenv(variable, value)
 
-    trigger = CapillaryRedeemUploadTrigger(coupon_series_id=SERIES, timeout=20.0, deadline=time.time() + 20)
+    trigger = CapillaryRedeemUploadTrigger(
+        coupon_series_id=SERIES, poke_interval=0.1, timeout=20.0, deadline=time.time() + 20
+    )
     (event,) = [event.payload async for event in trigger.run()]
 
     assert event["kind"] == "error"
