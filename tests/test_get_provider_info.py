@@ -15,7 +15,7 @@ import pytest
 
 import airflow_provider_capillary
 from airflow_provider_capillary.get_provider_info import get_provider_info
-from tests.airflow_compat import FORM_IS_IN_PROVIDER_INFO
+from tests.airflow_compat import FORM_IS_IN_PROVIDER_INFO, IS_AIRFLOW_2
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,6 +71,7 @@ def test_satisfies_the_schema_that_airflow_checks_at_discovery(info: dict[str, A
     jsonschema.validate(info, airflow_schema("provider_info.schema.json"))
 
 
+@pytest.mark.skipif(IS_AIRFLOW_2, reason="the schema of Airflow 2 knows no assets, which it ignores elsewhere")
 def test_satisfies_the_stricter_schema_of_provider_yaml(info: dict[str, Any]) -> None:
     # provider_info.schema.json lets any conn-fields pass, this one does not.
     jsonschema.validate(info | RELEASE_ONLY, airflow_schema("provider.yaml.schema.json"))
