@@ -296,6 +296,7 @@ async def test_watchers_of_one_series_share_one_poll_and_each_tells_its_own_asse
     assert sandbox.count("token") == 1
 
 
+@needs_shared_streams  # elsewhere the watch logs as a trigger does, and not by the standard library
 async def test_faults_are_waited_out_less_and_less_often_and_told(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
