@@ -45,8 +45,6 @@ AIRFLOW_VERSION: Final = tuple(int(part) for part in re.findall(r"\d+", _airflow
 HAS_ASSET_WATCHERS: Final = AIRFLOW_VERSION >= (3, 0)
 #: The triggerer renders the templates of a task that starts there.
 TRIGGERER_RENDERS_TEMPLATES: Final = AIRFLOW_VERSION >= (3, 3)
-#: Tasks have a store that outlives a reschedule and a try.
-HAS_TASK_STATE_STORE: Final = AIRFLOW_VERSION >= (3, 3)
 
 _EXCEPTIONS: Final = ((3, 2), "airflow.sdk.exceptions", "airflow.exceptions")
 _TRIGGERS: Final = ((2, 11), "airflow.triggers.base", "")

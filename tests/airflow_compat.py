@@ -12,7 +12,6 @@ from asgiref.sync import async_to_sync
 from airflow_provider_capillary._airflow_compat import (
     AIRFLOW_VERSION,
     HAS_ASSET_WATCHERS,
-    HAS_TASK_STATE_STORE,
     TRIGGERER_RENDERS_TEMPLATES,
     AirflowException,
     AirflowFailException,
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IS_AIRFLOW_2 = AIRFLOW_VERSION < (3, 0)
+#: Tasks have a store that outlives a reschedule and a try.
+HAS_TASK_STATE_STORE = AIRFLOW_VERSION >= (3, 3)
 #: A state store of assets that can be awaited.
 HAS_ASSET_STATE_STORE = AIRFLOW_VERSION >= (3, 3, 2)
 #: Watchers of one series share a stream, whose events are acknowledged.
