@@ -99,7 +99,7 @@ screenshot: $(DOCS_STAMP) ## Take docs/images/connection-form.png; needs Chromiu
 
 .PHONY: bench-import
 bench-import: $(DEV_STAMP) ## Measure what importing the package adds to a DAG file
-	@$(BIN)/python benchmarks/import_time.py --budget 50
+	@$(BIN)/python benchmarks/import_time.py --budget 25
 
 .PHONY: bench-wait
 bench-wait: $(DEV_STAMP) ## Measure many deferred waits in one event loop, beside the HTTP provider's; takes minutes

@@ -9,7 +9,6 @@ v2 ``{..., errors: [{status, code, message}]}``; v1.1 ``{response: {status: {suc
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from airflow_provider_capillary.api.errors import (
 )
 from airflow_provider_capillary.api.retry import RETRY_CODES, RETRY_STATUSES
 from airflow_provider_capillary.api.secrecy import shown, shown_id
-from airflow_provider_capillary.api.values import BEYOND_ANY_NUMBER
+from airflow_provider_capillary.api.values import as_int
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 BAD_CREDENTIALS_CODE = 320001
 _REFUSED_TOKEN_CODES = frozenset({401, 498})
 _NO_ACCESS_CODES = frozenset({403, 4000})
-_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,40}\Z", re.ASCII)
 
 
 class TokenRefusedError(CapillaryAuthError):
@@ -153,20 +151,6 @@ def facts_of(answer: Answer, secrets: Iterable[str]) -> dict[str, Any]:
     # Both spellings of the header occur (docs/capillary-api.md, 6).
     request_id = answer.headers.get("x-cap-request-id") or answer.headers.get("x-cap-requestid")
     return {"http_status": answer.status, "request_id": shown_id(request_id, secrets=secrets)}
-
-
-def as_int(value: Any) -> int | None:
-    """Read a number of an answer, which may come as text; None where it is missing or is no whole number."""
-    if isinstance(value, bool):
-        return None
-    number: int | None = None
-    if isinstance(value, int):
-        number = value
-    elif isinstance(value, float) and value.is_integer():
-        number = int(value)
-    elif isinstance(value, str) and _WHOLE_NUMBER.match(value.strip()):
-        number = int(value.strip())
-    return number if number is not None and abs(number) < BEYOND_ANY_NUMBER else None
 
 
 def decode_object(body: bytes) -> dict[str, Any] | None:

@@ -13,9 +13,8 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from airflow_provider_capillary.api.addresses import is_local, is_public, literal_address
 from airflow_provider_capillary.api.errors import CapillaryErrorFileError
-from airflow_provider_capillary.api.messages import without_query
 from airflow_provider_capillary.api.object_uris import parse_object_uri
-from airflow_provider_capillary.api.secrecy import blank, shown
+from airflow_provider_capillary.api.secrecy import blank, shown, without_query
 from airflow_provider_capillary.api.settings import (
     CONN_FIELD,
     HANDLE_FIELD,

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_provider_capillary.api.decoding import make_decoder
 from airflow_provider_capillary.api.envelopes import (
     TokenRefusedError,
-    as_int,
     decode_object,
     facts_of,
     raise_for_failure,
@@ -36,10 +35,11 @@ from airflow_provider_capillary.api.errors import (
 )
 from airflow_provider_capillary.api.file_content import FileContent, check_content
 from airflow_provider_capillary.api.jobs import find_jobs, read_history, read_id, read_jobs
-from airflow_provider_capillary.api.messages import Answer, ApiRequest, Fault, proxy_wants_credentials, without_query
+from airflow_provider_capillary.api.messages import Answer, ApiRequest, Fault, proxy_wants_credentials
 from airflow_provider_capillary.api.retry import RetryPolicy, parse_http_date, parse_retry_after
-from airflow_provider_capillary.api.secrecy import query_secrets, shown, tail
+from airflow_provider_capillary.api.secrecy import query_secrets, shown, tail, without_query
 from airflow_provider_capillary.api.tokens import Token, TokenKeeper, TokenRefresh, claimed_lifetime, make_token
+from airflow_provider_capillary.api.values import as_int
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import pendulum
 from pendulum import DateTime
 
-from airflow_provider_capillary.api.envelopes import as_int
 from airflow_provider_capillary.api.errors import (
     CapillaryJobNotFoundError,
     CapillaryResponseError,
     CapillarySettingsError,
 )
-from airflow_provider_capillary.api.messages import without_query
-from airflow_provider_capillary.api.values import CHECK_TEMPLATE, as_whole_number, short_repr
+from airflow_provider_capillary.api.secrecy import without_query
+from airflow_provider_capillary.api.values import CHECK_TEMPLATE, as_int, as_whole_number, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

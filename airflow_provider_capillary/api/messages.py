@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+
+from airflow_provider_capillary.api.secrecy import without_query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,16 +86,3 @@ def proxy_wants_credentials(source: str = "") -> Fault:
         f"{where}, as in http://user:password@host:port",
         is_transient=False,
     )
-
-
-def without_query(url: str) -> str:
-    """Return a URL fit for a log: no credentials, query or fragment (a signed URL's signature is in its query)."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(malformed URL)"
-    if not parts.scheme:
-        return parts.path
-    # Without a host, what looks like a path may be anything, credentials too.
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}" if host else "(malformed URL)"

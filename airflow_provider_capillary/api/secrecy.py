@@ -132,3 +132,16 @@ def _spellings(value: str) -> Iterator[str]:
 def _unescaped(escape: str) -> str:
     character = chr(int(escape[1:], 16))
     return character if character in _UNRESERVED else escape.upper()
+
+
+def without_query(url: str) -> str:
+    """Return a URL fit for a log: no credentials, query or fragment (a signed URL's signature is in its query)."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(malformed URL)"
+    if not parts.scheme:
+        return parts.path
+    # Without a host, what looks like a path may be anything, credentials too.
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}" if host else "(malformed URL)"

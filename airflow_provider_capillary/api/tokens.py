@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_provider_capillary.api.envelopes import as_int
+from airflow_provider_capillary.api.values import as_int
 
 if TYPE_CHECKING:
     from collections.abc import Callable

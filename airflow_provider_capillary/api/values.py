@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # With the zeros that a float or a Decimal gets when a template renders it to text.
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,40}(\.0{1,40})?\Z", re.ASCII)
+_NUMBER_OF_AN_ANSWER = re.compile(r"-?[0-9]{1,40}\Z", re.ASCII)
 #: Beyond that it is no id, count or time, but trouble for whoever calculates with it.
 BEYOND_ANY_NUMBER = 10**19
 #: Python's word, and JSON's.
@@ -47,6 +48,20 @@ def as_whole_number(value: Any) -> int | None:
             number = operator.index(value)
         except TypeError:
             number = _without_fraction(value)
+    return number if number is not None and abs(number) < BEYOND_ANY_NUMBER else None
+
+
+def as_int(value: Any) -> int | None:
+    """Read a number of an answer, which may come as text; None where it is missing or is no whole number."""
+    if isinstance(value, bool):
+        return None
+    number: int | None = None
+    if isinstance(value, int):
+        number = value
+    elif isinstance(value, float) and value.is_integer():
+        number = int(value)
+    elif isinstance(value, str) and _NUMBER_OF_AN_ANSWER.match(value.strip()):
+        number = int(value.strip())
     return number if number is not None and abs(number) < BEYOND_ANY_NUMBER else None
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_capillary.api.envelopes import as_int
 from airflow_provider_capillary.api.errors import CapillaryResponseError
+from airflow_provider_capillary.api.values import as_int
 
 if TYPE_CHECKING:
     from airflow_provider_capillary.api.jobs import JobHistory, UploadJob

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
-from airflow_provider_capillary.api.envelopes import as_int
 from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.values import as_int
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

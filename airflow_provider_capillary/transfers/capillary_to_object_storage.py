@@ -17,8 +17,6 @@ from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.hooks.copying import OperatorBeginsAnew
 from airflow_provider_capillary.transfers.part_writer import Measure
 from airflow_provider_capillary.transfers.transfer_log import TransferLog
-from airflow_provider_capillary.transfers.unfinished import remove_unfinished
-from airflow_provider_capillary.transfers.whole_object import locate, open_whole, recorded_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -168,6 +166,9 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
         :raises CapillaryJobNotFoundError: The series has no such job.
         :raises CapillaryErrorFileError: A job is not done, its file cannot be had, or the destination not written.
         """
+        # The stores are imported where a task runs: a DAG file is parsed over and over, and writes nothing.
+        from airflow_provider_capillary.transfers.unfinished import remove_unfinished
+
         # Before anything can end this try: what an earlier one left behind are parts of a file of personal data.
         remove_unfinished(context.get("task_state_store"), conn_id=self.object_storage_conn_id)
         read_word("if_no_errors", self.if_no_errors, get_args(IfNoErrors))
@@ -207,6 +208,8 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
         return lineage_of(self._pulled, api_host=self.hook.settings.host)
 
     def _locate(self, series_id: int, job_id: int) -> ObjectLocation:
+        from airflow_provider_capillary.transfers.whole_object import locate
+
         location = locate(
             self.destination,
             conn_id=self.object_storage_conn_id,
@@ -261,6 +264,8 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
 
     def _pull(self, context: Context, series_id: int, job: UploadJob, location: ObjectLocation) -> PulledFile:
         """Stream a file to its place, unless it is there already and that is reason enough not to."""
+        from airflow_provider_capillary.transfers.whole_object import open_whole, recorded_at
+
         what = f"{self.which.capitalize()} file of upload job {job.job_id}"
         there = recorded_at(location) if self.overwrite == _IF_CHANGED else None
         sink: Sink = Measure()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 
-from airflow_provider_capillary.api.envelopes import TokenRefusedError, as_int, decode_object, read_payload
+from airflow_provider_capillary.api.envelopes import TokenRefusedError, decode_object, read_payload
 from airflow_provider_capillary.api.errors import (
     CapillaryAccessError,
     CapillaryApiError,
@@ -336,41 +336,6 @@ def test_what_is_no_secret_is_still_told_next_to_one() -> None:
 
 
 # --- numbers -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "number"),
-    [
-        (5, 5),
-        (-5, -5),
-        ("5", 5),
-        (" 5 ", 5),
-        ("-5", -5),
-        ("007", 7),
-        (5.0, 5),
-        ("1603132200000", 1_603_132_200_000),
-        (True, None),
-        (False, None),
-        (None, None),
-        ("", None),
-        ("-", None),
-        ("--5", None),
-        ("5-", None),
-        ("5.0", None),
-        ("1e3", None),
-        ("\u0665", None),
-        ("²", None),
-        ("9" * 21, None),
-        (5.5, None),
-        (float("nan"), None),
-        (float("inf"), None),
-        ([5], None),
-        ({}, None),
-    ],
-)
-def test_numbers_come_as_numbers_or_text(value: Any, number: int | None) -> None:
-    assert as_int(value) == number
-    assert type(as_int(value)) is type(number)
 
 
 def test_only_an_object_counts_as_one() -> None:

@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import pytest
-from hypothesis import given
-
 from airflow_provider_capillary.api.exchange import Mask, Send
-from airflow_provider_capillary.api.messages import Answer, ApiRequest, without_query
+from airflow_provider_capillary.api.messages import Answer, ApiRequest
 from airflow_provider_capillary.api.tokens import Token
-from tests.api.driving import any_text, examples
 
 
 def test_more_headers_leave_the_first_request_as_it_was() -> None:
@@ -43,25 +39,3 @@ def test_no_repr_shows_headers_or_bodies() -> None:
 
 def test_no_repr_shows_a_token() -> None:
     assert "secret" not in repr(Token("tok-secret", 5.0)) + repr(Mask("tok-secret")) + str(Mask("tok-secret"))
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("https://h/p/q?sig=1#f", "https://h/p/q"),
-        ("https://user:pw@h:8443/p?sig=1", "https://h:8443/p"),
-        ("https://a@b@h/p", "https://h/p"),
-        ("https://[::1]:9/p?x", "https://[::1]:9/p"),
-        ("/p?sig=1", "/p"),
-        ("https://[::1/p?sig=1", "(malformed URL)"),
-    ],
-)
-def test_a_url_is_shown_without_query_fragment_and_credentials(url: str, shown: str) -> None:
-    assert without_query(url) == shown
-
-
-@examples(100)
-@given(any_text)
-def test_any_text_can_be_shown_as_a_url(text: str) -> None:
-    assert isinstance(without_query(text), str)
-    assert "sig-secret" not in without_query(f"https://host/{text}?sig-secret")

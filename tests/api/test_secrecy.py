@@ -14,7 +14,15 @@ from airflow_provider_capillary.api.error_files import UrlSource
 from airflow_provider_capillary.api.exchange import Mask, Send
 from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.api.messages import Answer, ApiRequest
-from airflow_provider_capillary.api.secrecy import TAIL_LENGTH, blank, query_secrets, shown, shown_id, tail
+from airflow_provider_capillary.api.secrecy import (
+    TAIL_LENGTH,
+    blank,
+    query_secrets,
+    shown,
+    shown_id,
+    tail,
+    without_query,
+)
 from tests.api.driving import any_text, examples, settings
 
 LONG = "k" * 40 + "the-end-of-a-long-security-token"
@@ -173,3 +181,25 @@ def test_the_repr_of_a_job_has_all_its_fields() -> None:
 
 def test_another_header_is_no_request_id() -> None:
     assert facts_of(Answer(200, {"x-request-id": "other"}), ())["request_id"] is None
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://h/p/q?sig=1#f", "https://h/p/q"),
+        ("https://user:pw@h:8443/p?sig=1", "https://h:8443/p"),
+        ("https://a@b@h/p", "https://h/p"),
+        ("https://[::1]:9/p?x", "https://[::1]:9/p"),
+        ("/p?sig=1", "/p"),
+        ("https://[::1/p?sig=1", "(malformed URL)"),
+    ],
+)
+def test_a_url_is_shown_without_query_fragment_and_credentials(url: str, expected: str) -> None:
+    assert without_query(url) == expected
+
+
+@examples(100)
+@given(any_text)
+def test_any_text_can_be_shown_as_a_url(text: str) -> None:
+    assert isinstance(without_query(text), str)
+    assert "sig-secret" not in without_query(f"https://host/{text}?sig-secret")

@@ -13,6 +13,7 @@ import pytest
 from airflow_provider_capillary.api.errors import CapillarySettingsError
 from airflow_provider_capillary.api.values import (
     as_flag,
+    as_int,
     as_number,
     as_whole_number,
     read_flag,
@@ -269,3 +270,38 @@ Integral.register(Timedelta64)
 def test_a_duration_of_another_library_is_no_number() -> None:
     assert as_whole_number(Timedelta64()) is None
     assert as_number(Timedelta64()) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (5, 5),
+        (-5, -5),
+        ("5", 5),
+        (" 5 ", 5),
+        ("-5", -5),
+        ("007", 7),
+        (5.0, 5),
+        ("1603132200000", 1_603_132_200_000),
+        (True, None),
+        (False, None),
+        (None, None),
+        ("", None),
+        ("-", None),
+        ("--5", None),
+        ("5-", None),
+        ("5.0", None),
+        ("1e3", None),
+        ("\u0665", None),
+        ("²", None),
+        ("9" * 21, None),
+        (5.5, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        ([5], None),
+        ({}, None),
+    ],
+)
+def test_numbers_come_as_numbers_or_text(value: Any, number: int | None) -> None:
+    assert as_int(value) == number
+    assert type(as_int(value)) is type(number)
