@@ -145,11 +145,12 @@ class Runner:
     def _install(self) -> bool:
         shutil.rmtree(self._folder, ignore_errors=True)
         package = f"{ROOT}[{','.join(self._environment.extras)}]"
-        return self._call(uv(), "venv", "--quiet", "--python", self._interpreter, str(self._folder)) and self._call(
-            *(uv(), "pip", "install", "--quiet", "--python", str(self._python)),
-            *("--constraint", str(self._environment.constraints)),
-            *("--editable", package, "--group", f"{ROOT / 'pyproject.toml'}:test"),
-            seconds=INSTALL_SECONDS,
+        wanted = ("--constraint", str(self._environment.constraints), "--editable", package)
+        wanted = ("install", "--quiet", *wanted, "--group", f"{ROOT / 'pyproject.toml'}:test")
+        # As `make venv` does: uv is quick, but does not read the configuration of pip, which may know the only index.
+        return self._call(uv(), "venv", "--quiet", "--python", self._interpreter, str(self._folder)) and (
+            self._call(uv(), "pip", *wanted, "--python", str(self._python))
+            or self._call(sys.executable, "-m", "pip", "--python", str(self._python), *wanted)
         )
 
     def _is_discovered(self) -> bool:
@@ -252,17 +253,6 @@ def uv() -> str:
     return str(Path(sys.executable).with_name("uv"))
 
 
-def use_index_of_pip() -> None:
-    """Let uv use the package index that pip is set up for: it does not read pip's configuration."""
-    if any(name in os.environ for name in ("UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_CONFIG_FILE")):
-        return
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True, check=False
-    )
-    if done.returncode == 0 and done.stdout.strip():
-        os.environ["UV_DEFAULT_INDEX"] = done.stdout.strip()
-
-
 def resolve(environment: Environment, folder: Path) -> None:
     """Write the constraint file of an environment anew.
 
@@ -340,7 +330,6 @@ def main() -> int:
     if arguments.list:
         print(*(environment.name for environment in chosen), sep="\n")
         return 0
-    use_index_of_pip()
     if arguments.resolve is not None:
         for environment in chosen:
             resolve(environment, arguments.resolve)
