@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _KEY = "capillary_failures"
 
@@ -40,10 +41,8 @@ class StoredFailures:
         """Return the failed polls in a row of this try; 0 where the store has something else."""
         stored = None
         if self._store is not None:
-            try:
+            with self._giving_up():
                 stored = self._store.get(_KEY)
-            except Exception as error:  # noqa: BLE001 - the store may be anybody's
-                self._give_up(error)
         match stored:
             case [self._try_number, int(count)] if count >= 0 and not isinstance(count, bool):
                 return count
@@ -55,15 +54,18 @@ class StoredFailures:
         :param count: Failed polls in a row.
         """
         if self._store is not None:
-            try:
+            with self._giving_up():
                 self._store.set(_KEY, [self._try_number, count])
-            except Exception as error:  # noqa: BLE001 - the store may be anybody's
-                self._give_up(error)
 
-    def _give_up(self, error: Exception) -> None:
-        self._store = None
-        self._log.warning(
-            "The count of failed polls cannot be kept in the state store of the task (%s); it begins anew with the "
-            "next process",
-            type(error).__name__,
-        )
+    @contextmanager
+    def _giving_up(self) -> Iterator[None]:
+        """Use the store no more once it failed, and warn of that."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the store may be anybody's
+            self._store = None
+            self._log.warning(
+                "The count of failed polls cannot be kept in the state store of the task (%s); it begins anew with the "
+                "next process",
+                type(error).__name__,
+            )
