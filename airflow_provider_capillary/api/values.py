@@ -53,6 +53,7 @@ def as_whole_number(value: Any) -> int | None:
 
 def as_int(value: Any) -> int | None:
     """Read a number of an answer, which may come as text; None where it is missing or is no whole number."""
+    # Not by as_whole_number, which takes five times as long for None: a history of 20,000 jobs has 140,000 of these.
     if isinstance(value, bool):
         return None
     number: int | None = None
@@ -177,9 +178,10 @@ def short_repr(value: Any) -> str:
 def _without_fraction(value: Any) -> int | None:
     if not isinstance(value, Real | Decimal):
         return None
+    real: Any = value  # for a type checker, numbers.Real has no arithmetic
     try:
         # Compared first, because a Decimal may have a million digits.
-        number = int(value) if abs(value) < BEYOND_ANY_NUMBER else None  # type: ignore[arg-type, operator]
+        number = int(real) if abs(real) < BEYOND_ANY_NUMBER else None
     except (ValueError, TypeError, ArithmeticError):  # nan, or a duration, which numpy takes for an integer
         return None
     return number if number == value else None

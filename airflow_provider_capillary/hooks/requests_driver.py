@@ -24,7 +24,7 @@ from airflow_provider_capillary.hooks.answer_deadline import bind_answers, whole
 from airflow_provider_capillary.hooks.environment import Environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from socket import socket
 
     from airflow_provider_capillary.api.exchange import Exchange
@@ -209,7 +209,7 @@ class CapillarySession(requests.Session):
         In place of what requests does: that knows no Capillary headers, and looks for the new host in ~/.netrc.
         """
         asked, url = response.request.url or "", prepared_request.url or ""
-        if self.should_strip_auth(asked, url):  # type: ignore[no-untyped-call] # its stubs tell no types
+        if self.should_strip_auth(asked, url):  # type: ignore[no-untyped-call] # the stubs of requests leave it untyped
             prepared_request.headers.pop("Authorization", None)
         if not self._settings.is_api_host(prepared_request.url or ""):
             for name in (self._settings.auth_header_name, *self._settings.headers):
@@ -251,14 +251,21 @@ class _EnvironmentAdapter(HTTPAdapter):
         self._environment = environment
         super().__init__()
 
-    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # type: ignore[override]
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: bool | str = True,
+        cert: Any = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> requests.Response:
         """Send a request. Proxies that the user of the session chose count more than those of the environment."""
-        proxies = kwargs.pop("proxies", None)
         url = request.url or ""
         if select_proxy(url, proxies) is None:
             proxy = self._environment.proxy_for(url)
             proxies = {} if proxy is None else {"all": proxy.url}
-        return super().send(request, proxies=proxies, **kwargs)
+        return super().send(request, stream, timeout, verify, cert, proxies)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)

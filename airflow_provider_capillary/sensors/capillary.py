@@ -361,7 +361,7 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
 
     def _given_arguments(self) -> list[str]:
         """Return the templated arguments that were given, those that a mapping expands to None included."""
-        mapped = self.dag.task_dict.get(self.task_id) if self.has_dag() else None  # type: ignore[no-untyped-call]
+        mapped = self.dag.task_dict.get(self.task_id) if self.has_dag() else None  # type: ignore[no-untyped-call] # untyped in Airflow
         expanded = getattr(getattr(mapped, "expand_input", None), "value", None)
         names = expanded if isinstance(expanded, Mapping) else ()
         return [name for name in self.template_fields if getattr(self, name) is not None or name in names]
