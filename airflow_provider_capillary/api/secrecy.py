@@ -142,6 +142,6 @@ def without_query(url: str) -> str:
         return "(malformed URL)"
     if not parts.scheme:
         return parts.path
-    # Without a host, what looks like a path may be anything, credentials too.
+    # Without a host, what stands in place of a path may be anything, credentials too.
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}" if host else "(malformed URL)"

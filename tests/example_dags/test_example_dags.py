@@ -101,17 +101,17 @@ class TestNightlyDag:
         }
         assert run["loaded"] == {"uri": f"file://{file}", "lines": 5}
         # The sensor was deferred: it looked once on the worker, and again from the trigger.
-        told = "".join(capfd.readouterr())
+        output = "".join(capfd.readouterr())
         # What dag.test() of Airflow 3, and of 2, says of it.
-        assert "Pausing task as DEFERRED" in told or "running trigger in line" in told
+        assert "Pausing task as DEFERRED" in output or "running trigger in line" in output
         assert sandbox.count("status") in (3, 4)  # the last is the operator's; the trigger may have looked twice
         rows = content.decode().splitlines()[1:]
         assert len(rows) == 4
         if AIRFLOW_VERSION[:2] == (3, 0):
             # dag.test() of this Airflow prints each request to mask a value, value and all; its scheduler does not.
-            told = re.sub(r"MaskSecret\(value='[^']*'", "", told)
+            output = re.sub(r"MaskSecret\(value='[^']*'", "", output)
         for secret in ("sandbox-secret", *sandbox.tokens_issued, *rows):
-            assert secret not in told
+            assert secret not in output
 
     def test_a_night_without_errors_skips_the_file_and_what_follows(self, sandbox: Sandbox, tmp_path: Path) -> None:
         sandbox.add_job(SERIES, rows=20, errors=0, uploaded_file_name=f"late_1795400755483_{SERIES}.csv")
