@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Processes that `make test` runs tests in; 0 runs all in one, as a debugger wants it.
+TEST_PROCESSES ?= 3
 MATRIX_ARGS ?=
 
 # The release of Airflow that constraints.txt is resolved for.
@@ -68,7 +70,7 @@ $(AZURITE_STAMP): $(DEV_STAMP)
 
 .PHONY: test
 test: $(DEV_STAMP) $(AZURITE_STAMP) ## Run all tests but the system tests; PYTEST_ARGS are handed on
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: test-system
 test-system: $(DEV_STAMP) ## Run the tests of a whole Airflow, whose triggerer is killed; PYTEST_ARGS are handed on

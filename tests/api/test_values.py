@@ -29,6 +29,9 @@ class Int64:
     def __init__(self, value: int) -> None:
         self.value = value
 
+    def __repr__(self) -> str:
+        return f"Int64({self.value})"
+
     def __index__(self) -> int:
         return self.value
 
@@ -38,6 +41,9 @@ class Float32:
 
     def __init__(self, value: float) -> None:
         self.value = value
+
+    def __repr__(self) -> str:
+        return f"Float32({self.value})"
 
     def __int__(self) -> int:
         return int(self.value)
@@ -59,6 +65,9 @@ class Float32:
 
 class Bool:
     """A truth value of another library, as numpy's: no index, no number."""
+
+    def __repr__(self) -> str:
+        return "Bool()"
 
     def __bool__(self) -> bool:
         return True

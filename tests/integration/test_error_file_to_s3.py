@@ -17,8 +17,9 @@ from airflow_provider_capillary.exceptions import CapillaryError, CapillaryError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from tests.integration.server_process import free_ports
 from tests.transfers import contract
+from tests.transfers.child import run_child
 from tests.transfers.contract import NAME, OLD
-from tests.transfers.running import LARGE, MIB, SERIES, SMALL, Run, connect, pull, run_child
+from tests.transfers.running import LARGE, MIB, SERIES, SMALL, Run, connect, pull
 from tests.transfers.stores import Content, S3Folder
 
 if TYPE_CHECKING:

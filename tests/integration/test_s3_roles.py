@@ -21,8 +21,9 @@ from airflow_provider_capillary.transfers.stores.base import ObjectLocation, sto
 from airflow_provider_capillary.transfers.unfinished import remove_unfinished
 from tests.airflow_compat import redact
 from tests.integration.gateway import Gateway, s3_error
+from tests.transfers.child import Child
 from tests.transfers.contract import NAME, OLD
-from tests.transfers.running import LARGE, SERIES, SMALL, Run, StateStore, connect, pull, start_child, wait_until
+from tests.transfers.running import LARGE, SERIES, SMALL, Run, StateStore, connect, pull, wait_until
 from tests.transfers.stores import Content, S3Folder
 
 if TYPE_CHECKING:
@@ -429,7 +430,7 @@ def test_each_of_several_files_of_a_killed_run_is_cleared_up_by_the_retry(
     jobs = [sandbox.add_job(SERIES, errors=1, error_file=LARGE) for _ in range(2)]
     sandbox.inject(Fault("drip", endpoint="download", seconds=15.0, skip=1))
     arguments = {"job_id": None, "job_ids": [job.job_id for job in jobs], "object_storage_conn_id": store.conn_id}
-    with start_child(jobs[0], store.folder, state_file=state_file, **arguments) as child:
+    with Child(jobs[0], store.folder, state_file=state_file, **arguments) as child:
         second = f"redeem_errors_{SERIES}_{jobs[1].job_id}.csv"
         wait_until(lambda: any(key.endswith(second) for key in store.under_way()), seconds=60)
         wait_until(lambda: "left" in open(state_file).read())  # noqa: PTH123, SIM115

@@ -22,6 +22,7 @@ from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.transfers import part_writer, whole_object
 from airflow_provider_capillary.transfers.stores import azure, local, s3, staged
 from tests.airflow_compat import AirflowTaskTimeout
+from tests.transfers.child import Child, run_child
 from tests.transfers.running import (
     LARGE,
     MIB,
@@ -33,14 +34,11 @@ from tests.transfers.running import (
     interrupting,
     interrupting_at_line,
     pull,
-    run_child,
-    start_child,
     wait_until,
 )
 from tests.transfers.stores import Content
 
 if TYPE_CHECKING:
-    import subprocess
     from pathlib import Path
 
     from airflow_provider_capillary.sandbox import Sandbox
@@ -549,7 +547,7 @@ class Wholeness(Contract):
         store.put(NAME, OLD)
         job = sandbox.add_job(SERIES, errors=1, error_file=LARGE)
         sandbox.inject(Fault("drip", endpoint="download", seconds=4.0))
-        with start_child(job, **to) as child:
+        with Child(job, **to) as child:
             wait_until(lambda: store.under_way() != [])
             child.kill()
 
@@ -577,16 +575,15 @@ class Killing(Contract):
         state_file = str(tmp_path / "state.json")
         chance = random.Random()
 
-        def started() -> subprocess.Popen[str]:
+        def started() -> Child:
             asked = sandbox.count("files")
-            child = start_child(job, **to, state_file=state_file)
-            wait_until(lambda: sandbox.count("files") > asked or child.poll() is not None, seconds=120)
+            child = Child(job, **to, state_file=state_file)
+            wait_until(lambda: sandbox.count("files") > asked or child.ended, seconds=120)
             return child
 
         with started() as child:
             asked = time.monotonic()
-            output, _ = child.communicate(timeout=300)
-        assert child.returncode == 0, output
+            child.result(seconds=300)
         seconds = time.monotonic() - asked
 
         store.put(NAME, OLD)

@@ -7,7 +7,6 @@ import inspect
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -178,23 +177,3 @@ def interrupting_at_line(number: int, *files: str) -> Iterator[None]:
         yield
     finally:
         sys.settrace(previous)
-
-
-def start_child(job: SandboxJob, destination: str, **arguments: Any) -> subprocess.Popen[str]:
-    """Run the operator in a process of its own; see child.py for what it prints."""
-    given = {"coupon_series_id": job.coupon_series_id, "job_id": job.job_id, "destination": destination} | arguments
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.transfers.child", json.dumps(given)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run_child(job: SandboxJob, destination: str, **arguments: Any) -> dict[str, Any]:
-    """Run the operator in a process of its own to its end; return what child.py tells."""
-    with start_child(job, destination, **arguments) as process:
-        output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    told: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return told

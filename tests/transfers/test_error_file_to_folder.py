@@ -13,8 +13,9 @@ import pytest
 from airflow_provider_capillary.exceptions import CapillaryErrorFileError, CapillarySettingsError
 from tests.airflow_compat import ObjectStoragePath
 from tests.transfers import contract
+from tests.transfers.child import run_child
 from tests.transfers.contract import NAME, OLD
-from tests.transfers.running import LARGE, MIB, SERIES, SMALL, pull, run_child
+from tests.transfers.running import LARGE, MIB, SERIES, SMALL, pull
 from tests.transfers.stores import Content
 
 if TYPE_CHECKING:

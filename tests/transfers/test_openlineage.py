@@ -174,8 +174,9 @@ def test_the_account_in_the_name_is_that_of_the_destination(
 def test_nothing_needs_the_provider_of_openlineage(job: SandboxJob, store: LocalFolder) -> None:
     given = {"coupon_series_id": SERIES, "job_id": job.job_id, "destination": store.folder}
     without = (
-        "import sys; sys.modules.update(dict.fromkeys(['openlineage', 'airflow.providers.openlineage.extractors'])); "
-        "from tests.transfers.child import main; main()"
+        "import json, sys; "
+        "sys.modules.update(dict.fromkeys(['openlineage', 'airflow.providers.openlineage.extractors'])); "
+        "from tests.transfers.child import run_operator; run_operator(json.loads(sys.argv[1]))"
     )
 
     done = subprocess.run(

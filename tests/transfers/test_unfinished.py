@@ -11,8 +11,9 @@ from airflow_provider_capillary.exceptions import CapillaryErrorFileError, Capil
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.transfers.stores.base import ObjectLocation
 from airflow_provider_capillary.transfers.unfinished import note_for, remove_unfinished
+from tests.transfers.child import Child
 from tests.transfers.contract import NAME, OLD
-from tests.transfers.running import LARGE, SERIES, SMALL, Run, StateStore, start_child, wait_until
+from tests.transfers.running import LARGE, SERIES, SMALL, Run, StateStore, wait_until
 from tests.transfers.stores import Content, LocalFolder
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def test_a_killed_run_is_cleared_up_although_the_retry_writes_elsewhere(
 ) -> None:
     job = sandbox.add_job(SERIES, errors=1, error_file=LARGE)
     sandbox.inject(Fault("drip", endpoint="download", seconds=4.0))
-    with start_child(job, store.folder + NAME, state_file=state_file) as child:
+    with Child(job, store.folder + NAME, state_file=state_file) as child:
         wait_until(lambda: store.under_way() != [])
         wait_until(lambda: StateStore(state_file).get(KEY) is not None)
         child.kill()
