@@ -7,6 +7,9 @@ import re
 import tomllib
 from configparser import ConfigParser
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,3 +49,30 @@ class TestOldestPython:
         classifiers = "\n".join(PYPROJECT["project"]["classifiers"])
         versions = re.findall(r"^Programming Language :: Python :: (3\.\d+)$", classifiers, re.MULTILINE)
         assert versions[0] == self.oldest
+
+
+class TestPreCommit:
+    (repository,) = yaml.safe_load(text_of(".pre-commit-config.yaml"))["repos"]
+    hooks: tuple[dict[str, Any], ...] = tuple(repository["hooks"])
+
+    def test_runs_the_commands_of_make_lint_in_their_order(self) -> None:
+        assert [hook["entry"] for hook in self.hooks] == commands_of("lint")
+
+    def test_runs_each_on_the_whole_tree_as_make_lint_does(self) -> None:
+        assert {(hook["pass_filenames"], hook["always_run"]) for hook in self.hooks} == {(False, True)}
+
+    def test_takes_the_tools_that_are_installed_and_downloads_none(self) -> None:
+        assert self.repository["repo"] == "local"
+        assert {hook["language"] for hook in self.hooks} == {"system"}
+
+
+def commands_of(target: str) -> list[str]:
+    """The recipe of a target of the Makefile, its variables put in."""
+    makefile = text_of("Makefile")
+    variables = dict(re.findall(r"^(\w+) :?\??= (.*)$", makefile, re.MULTILINE))
+    (recipe,) = re.findall(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+
+    def expand(text: str) -> str:
+        return re.sub(r"\$\((\w+)\)", lambda match: expand(variables[match[1]]), text)
+
+    return [expand(line.strip().removeprefix("@")) for line in recipe.splitlines()]
