@@ -9,6 +9,7 @@ from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +65,46 @@ class TestPreCommit:
     def test_takes_the_tools_that_are_installed_and_downloads_none(self) -> None:
         assert self.repository["repo"] == "local"
         assert {hook["language"] for hook in self.hooks} == {"system"}
+
+
+#: Title -> text of each version of the changelog, the newest first.
+VERSIONS = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", text_of("CHANGELOG.md"), re.MULTILINE))
+
+
+class TestChangelog:
+    #: In the order in which they stand.
+    heads = ("Breaking", "Added", "Changed", "Fixed")
+
+    def test_has_the_unreleased_first_and_then_versions_with_their_dates(self) -> None:
+        unreleased, *released = re.findall(r"^## (.+)$", text_of("CHANGELOG.md"), re.MULTILINE)
+        assert unreleased == "Unreleased"
+        assert [title for title in released if not re.fullmatch(r"\d+\.\d+\.\d+ - \d{4}-\d\d-\d\d", title)] == []
+
+    def test_has_the_newest_version_first(self) -> None:
+        _, *released = re.findall(r"^## (.+)$", text_of("CHANGELOG.md"), re.MULTILINE)
+        numbers = [[int(part) for part in title.partition(" ")[0].split(".")] for title in released]
+        assert numbers == sorted(numbers, reverse=True)
+        assert len(numbers) == len({tuple(number) for number in numbers})
+
+    @pytest.mark.parametrize("title", VERSIONS)
+    def test_has_each_of_the_four_heads_once_at_most_in_their_order_and_no_other(self, title: str) -> None:
+        found = re.findall(r"^#+ (.+)$", VERSIONS[title], re.MULTILINE)
+        assert found == [head for head in self.heads if head in found]
+
+    @pytest.mark.parametrize("title", VERSIONS)
+    def test_has_every_entry_under_a_head_and_no_head_without_one(self, title: str) -> None:
+        above, *parts = re.split(r"^### .+$", VERSIONS[title], flags=re.MULTILINE)
+        assert entries_of(above) == []
+        assert all(entries_of(part) for part in parts)
+
+    @pytest.mark.parametrize("title", VERSIONS)
+    def test_says_nothing_twice(self, title: str) -> None:
+        entries = entries_of(VERSIONS[title])
+        assert sorted({entry for entry in entries if entries.count(entry) > 1}) == []
+
+
+def entries_of(text: str) -> list[str]:
+    return re.findall(r"^- (.+\n(?:  .+\n)*)", text, re.MULTILINE)
 
 
 def commands_of(target: str) -> list[str]:
