@@ -103,6 +103,20 @@ class TestChangelog:
         assert sorted({entry for entry in entries if entries.count(entry) > 1}) == []
 
 
+class TestTypingFile:
+    text = text_of("tests/typing/public_api.py")
+
+    def test_is_read_by_mypy_which_reports_an_ignore_that_nothing_needs(self) -> None:
+        assert "tests/typing" in PYPROJECT["tool"]["mypy"]["files"]
+        assert PYPROJECT["tool"]["mypy"]["strict"] is True
+        assert "warn_unused_ignores" not in PYPROJECT["tool"]["mypy"]
+
+    def test_has_wrong_uses_each_with_the_reason_why_it_is_wrong(self) -> None:
+        ignores = re.findall(r"# type: ignore(.*)", self.text)
+        assert len(ignores) >= 10
+        assert [ignore for ignore in ignores if not re.fullmatch(r"\[[a-z-]+\] # \w.+", ignore)] == []
+
+
 def entries_of(text: str) -> list[str]:
     return re.findall(r"^- (.+\n(?:  .+\n)*)", text, re.MULTILINE)
 
