@@ -4,22 +4,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from configparser import ConfigParser
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
-
-
-def text_of(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
-
-
-PYPROJECT = tomllib.loads(text_of("pyproject.toml"))
+from tests.project import PYPROJECT, text_of
 
 
 def editorconfig(section: str) -> dict[str, str]:

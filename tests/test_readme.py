@@ -31,7 +31,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/airflow-versions.md", "docs/object-stores.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/airflow-versions.md",
+    "docs/object-stores.md",
+    "docs/stability.md",
+)
 #: What a link of the README begins with that leads to a page, or a picture, of this repository.
 REPOSITORY = "https://github.com/airflow-provider-capillary/airflow-provider-capillary/blob/main/"
 PICTURES = "https://raw.githubusercontent.com/airflow-provider-capillary/airflow-provider-capillary/main/"
