@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.project import PYPROJECT, text_of
+from tests.project import PYPROJECT, ROOT, text_of
 
 
 def editorconfig(section: str) -> dict[str, str]:
@@ -106,6 +106,19 @@ class TestTypingFile:
         ignores = re.findall(r"# type: ignore(.*)", self.text)
         assert len(ignores) >= 10
         assert [ignore for ignore in ignores if not re.fullmatch(r"\[[a-z-]+\] # \w.+", ignore)] == []
+
+
+class TestSecurityPage:
+    promises = re.findall(r"^\| (.+) \| (`tests/.+) \|$", text_of("SECURITY.md"), re.MULTILINE)
+
+    def test_names_tests_that_there_are_for_each_promise(self) -> None:
+        table = text_of("SECURITY.md").partition("| Promise | Tests |\n|---|---|\n")[2].partition("\n\n")[0]
+        assert len(self.promises) == len(table.splitlines()) > 0
+        named = {path for _, tests in self.promises for path in re.findall(r"`(.+?)`", tests)}
+        assert sorted(path for path in named if not (ROOT / path).is_file()) == []
+
+    def test_has_a_private_way_to_report(self) -> None:
+        assert f"({PYPROJECT['project']['urls']['Source']}/security/advisories/new)" in text_of("SECURITY.md")
 
 
 def entries_of(text: str) -> list[str]:

@@ -35,6 +35,7 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "SECURITY.md",
     "docs/airflow-versions.md",
     "docs/object-stores.md",
     "docs/stability.md",
