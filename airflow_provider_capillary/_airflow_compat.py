@@ -90,16 +90,15 @@ def _resolve(name: str) -> Any:
     return value
 
 
-async def aget_connection(hook: BaseHook, conn_id: str) -> Any:
+async def aget_connection(conn_id: str) -> Any:
     """Return an Airflow connection without blocking the event loop.
 
-    :param hook: Whose methods look it up.
     :param conn_id: Id of the connection.
     :raises AirflowNotFoundException: There is no such connection.
     """
     if AIRFLOW_VERSION >= (3, 1):
-        return await hook.aget_connection(conn_id)
-    return await _in_thread_of_the_loop(hook.get_connection, conn_id)
+        return await _resolve("BaseHook").aget_connection(conn_id)
+    return await _in_thread_of_the_loop(_resolve("BaseHook").get_connection, conn_id)
 
 
 async def amask_secret(secret: str) -> None:

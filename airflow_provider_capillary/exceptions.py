@@ -8,12 +8,12 @@ from airflow_provider_capillary.api.errors import (
     CapillaryAccessError,
     CapillaryApiError,
     CapillaryAuthError,
+    CapillaryConfigurationError,
     CapillaryError,
     CapillaryErrorFileError,
     CapillaryJobNotFoundError,
     CapillaryRateLimitError,
     CapillaryResponseError,
-    CapillarySettingsError,
     CapillaryTransportError,
 )
 
@@ -30,12 +30,12 @@ __all__ = [
     "CapillaryAccessError",
     "CapillaryApiError",
     "CapillaryAuthError",
+    "CapillaryConfigurationError",
     "CapillaryError",
     "CapillaryErrorFileError",
     "CapillaryJobFailedError",
     "CapillaryJobNotFoundError",
     "CapillaryRateLimitError",
     "CapillaryResponseError",
-    "CapillarySettingsError",
     "CapillaryTransportError",
 ]

@@ -55,7 +55,7 @@ def trigger_of(candidate: str, number: int, interval: float, seconds: float) -> 
         uploaded_file_name="ends_*" if number // len(SERIES) % 2 else "runs_*",
         poke_interval=interval,
         timeout=2 * seconds,
-        deadline=time.time() + 2 * seconds,
+        end_time=time.time() + 2 * seconds,
     )
 
 

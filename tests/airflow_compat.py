@@ -98,31 +98,28 @@ redact = _named("redact", "airflow.sdk.log", *_MASKERS)
 should_hide_value_for_key = _named("should_hide_value_for_key", *_MASKERS)
 
 
-def before_awaited_lookups(
-    monkeypatch: pytest.MonkeyPatch, hook: type[BaseHook], act: Callable[[str], Awaitable[None]]
-) -> None:
-    """Do something before each look-up of a connection that a hook awaits.
+def before_awaited_lookups(monkeypatch: pytest.MonkeyPatch, act: Callable[[str], Awaitable[None]]) -> None:
+    """Do something before each look-up of a connection that is awaited.
 
     :param monkeypatch: Ends it with the test.
-    :param hook: Class of the hook.
     :param act: What to do with the id of the connection; what it raises is raised by the look-up.
     """
     if AIRFLOW_VERSION >= (3, 1):
-        ask = hook.aget_connection
+        ask = BaseHook.aget_connection
 
         async def aget(conn_id: str) -> Any:
             await act(conn_id)
             return await ask(conn_id)
 
-        monkeypatch.setattr(hook, "aget_connection", staticmethod(aget))
+        monkeypatch.setattr(BaseHook, "aget_connection", staticmethod(aget))
         return
-    ask_blocking = hook.get_connection
+    ask_blocking = BaseHook.get_connection
 
     def get(conn_id: str) -> Any:
         async_to_sync(act)(conn_id)
         return ask_blocking(conn_id)
 
-    monkeypatch.setattr(hook, "get_connection", staticmethod(get))
+    monkeypatch.setattr(BaseHook, "get_connection", staticmethod(get))
 
 
 def api_server_error(message: str) -> Exception:

@@ -81,6 +81,6 @@ def capillary_connection(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> s
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two attempts, a few milliseconds apart: the waits themselves are tested where they are decided."""
-    from airflow_provider_capillary.api.retry import RetryPolicy
+    from airflow_provider_capillary.api.retry import HttpRetry
 
-    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (2, 0.01, 0.02, 0.05))
+    monkeypatch.setattr(HttpRetry.__init__, "__defaults__", (2, 0.01, 0.02, 0.05))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_capillary import _airflow_compat
-from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.assets.capillary import capillary_redeem_uploads
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
@@ -99,13 +99,13 @@ def _imported(node: ast.AST) -> list[str]:
 
 @pytest.mark.skipif(HAS_ASSET_WATCHERS, reason="this Airflow has asset watchers")
 def test_without_asset_watchers_the_asset_is_refused_when_the_dag_is_parsed() -> None:
-    with pytest.raises(CapillarySettingsError, match=r"capillary_redeem_uploads needs Airflow 3\.0 or newer"):
+    with pytest.raises(CapillaryConfigurationError, match=r"capillary_redeem_uploads needs Airflow 3\.0 or newer"):
         capillary_redeem_uploads(SERIES)
 
 
 @pytest.mark.skipif(TRIGGERER_RENDERS_TEMPLATES, reason="this Airflow can start a task in the triggerer")
 def test_start_from_trigger_is_refused_when_the_dag_is_parsed() -> None:
-    with pytest.raises(CapillarySettingsError, match=r"start_from_trigger needs Airflow 3\.3 or newer"):
+    with pytest.raises(CapillaryConfigurationError, match=r"start_from_trigger needs Airflow 3\.3 or newer"):
         CapillaryRedeemUploadSensor(task_id="wait", coupon_series_id=SERIES, start_from_trigger=True)
 
 

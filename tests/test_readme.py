@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_capillary import __version__, exceptions
 from airflow_provider_capillary.api.jobs import UploadJob
-from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.api.settings import ConnectionSettings
 from airflow_provider_capillary.assets.capillary import capillary_redeem_uploads
 from airflow_provider_capillary.get_provider_info import get_provider_info
@@ -115,7 +115,7 @@ def test_every_parameter_of_the_asset_is_in_its_table_and_its_trigger_has_the_sa
 
 def test_every_parameter_of_the_retry_policy_is_in_its_table() -> None:
     documented = {code(name): default(value) for name, value, _ in table_under("Hooks", "Parameter")}
-    assert documented == parameters_of(RetryPolicy)
+    assert documented == parameters_of(HttpRetry)
 
 
 def test_every_field_of_the_connection_form_is_in_the_table() -> None:

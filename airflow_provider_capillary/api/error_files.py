@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
-from airflow_provider_capillary.api.addresses import is_local, is_public, literal_address
 from airflow_provider_capillary.api.errors import CapillaryErrorFileError
 from airflow_provider_capillary.api.object_uris import parse_object_uri
 from airflow_provider_capillary.api.secrecy import blank, shown, without_query
@@ -22,6 +21,7 @@ from airflow_provider_capillary.api.settings import (
     is_loopback_host,
     split_url,
 )
+from airflow_provider_capillary.api.ssrf import is_local, is_public, literal_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

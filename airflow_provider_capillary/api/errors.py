@@ -53,13 +53,6 @@ class CapillaryError(Exception):
         # Keyword-only arguments are lost by the default pickling of exceptions.
         return _rebuild, (type(self), self._facts())
 
-    def about(self, what: str) -> CapillaryError:
-        """Return the same error with what it is about in front of its message.
-
-        :param what: Such as ``upload job 4455``.
-        """
-        return _rebuild(type(self), {**self._facts(), "message": f"{what}: {self.message}"})
-
     def _facts(self) -> dict[str, Any]:
         return {
             "message": self.message,
@@ -86,7 +79,7 @@ class CapillaryError(Exception):
         return _rebuild(cls, value)
 
 
-class CapillarySettingsError(CapillaryError, ValueError):
+class CapillaryConfigurationError(CapillaryError, ValueError):
     """A connection field or an argument has a value that cannot be used; the message names it and the remedy."""
 
 
@@ -126,7 +119,7 @@ _BY_NAME: dict[str, type[CapillaryError]] = {
     cls.__name__: cls
     for cls in (
         CapillaryError,
-        CapillarySettingsError,
+        CapillaryConfigurationError,
         CapillaryTransportError,
         CapillaryResponseError,
         CapillaryApiError,

@@ -114,7 +114,7 @@ def check_content(body: bytes, *, name: str, expects_rows: bool, **facts: Any) -
 
 
 _OBJECT = "a JSON object"
-_KINDS: dict[type, str] = {
+_STATUSES: dict[type, str] = {
     dict: _OBJECT,
     list: "a JSON array",
     str: "a JSON string",
@@ -139,4 +139,4 @@ def _describe(body: bytes) -> str | None:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return _KINDS.get(type(value))
+    return _STATUSES.get(type(value))

@@ -7,7 +7,6 @@ Fields, status words and the unreliable timestamps: docs/capillary-api.md, 3.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from fnmatch import translate
 from functools import cached_property, lru_cache
@@ -19,9 +18,9 @@ import pendulum
 from pendulum import DateTime
 
 from airflow_provider_capillary.api.errors import (
+    CapillaryConfigurationError,
     CapillaryJobNotFoundError,
     CapillaryResponseError,
-    CapillarySettingsError,
 )
 from airflow_provider_capillary.api.secrecy import without_query
 from airflow_provider_capillary.api.values import CHECK_TEMPLATE, as_int, as_whole_number, short_repr
@@ -125,12 +124,12 @@ class UploadJob:
             return 1.0
         return self.error_count / self.total_uploaded_count
 
-    def file_url(self, which: JobFile) -> str | None:
+    def file_url(self, file_type: JobFile) -> str | None:
         """Return where a file of the job is; None where Capillary tells of none.
 
-        :param which: ``error``, ``success`` or ``uploaded``.
+        :param file_type: ``error``, ``success`` or ``uploaded``.
         """
-        url: str | None = getattr(self, f"{which}_file_url")
+        url: str | None = getattr(self, f"{file_type}_file_url")
         return url
 
     @property
@@ -314,72 +313,48 @@ def _parse_iso(name: str, value: Any) -> DateTime:
     return parsed
 
 
-def read_id(name: str, value: Any, *, least: int = 1) -> int:
+def parse_id(name: str, value: Any, *, least: int = 1) -> int:
     """Read an id that a user gave as a number or as text, often from a template.
 
     :param name: What to call it in the message.
     :param value: What was given.
     :param least: The smallest that it may be.
-    :raises CapillarySettingsError: It is no whole number, or smaller than that.
+    :raises CapillaryConfigurationError: It is no whole number, or smaller than that.
     """
     number = as_whole_number(value)
     if number is None or number < least:
         kind = "a positive whole number" if least == 1 else f"a whole number from {least} on"
-        raise CapillarySettingsError(f"{name} must be {kind}, but is {short_repr(value)}; {CHECK_TEMPLATE}")
+        raise CapillaryConfigurationError(f"{name} must be {kind}, but is {short_repr(value)}; {CHECK_TEMPLATE}")
     return number
 
 
-def read_ids(name: str, value: Any) -> list[int]:
-    """Read ids that a user gave as a list, or as text that a template made of one: ``[1, 2]``, ``1,2``.
-
-    :param name: What to call them in the message.
-    :param value: What was given.
-    :return: Each id once, in their order; empty for an empty list, ``[]``.
-    :raises CapillarySettingsError: It is no list, or one of them no positive whole number.
-    """
-    if isinstance(value, str):
-        text = value.strip()
-        bracketed = text[:1] + text[-1:] in ("[]", "()")
-        inner = text[1:-1].strip().removesuffix(",") if bracketed else text
-        value = [each.strip().strip("'\"") for each in inner.split(",")] if inner or not bracketed else []
-    elif as_whole_number(value) is not None:
-        value = [value]  # what a list of one, joined by commas, renders to natively
-    elif not isinstance(value, Sequence) or isinstance(value, bytes | bytearray):
-        raise CapillarySettingsError(f"{name} must be a list of ids, but is a {type(value).__name__}; {CHECK_TEMPLATE}")
-    return list(dict.fromkeys(read_id(name, each) for each in value))
-
-
-def read_word(name: str, value: Any, words: tuple[str, ...]) -> None:
+def validate_choice(name: str, value: Any, words: tuple[str, ...]) -> None:
     """Check a word that a user chose, often by a template.
 
     :param name: What to call it in the message.
     :param value: What was given.
     :param words: What it may be.
-    :raises CapillarySettingsError: It is none of them.
+    :raises CapillaryConfigurationError: It is none of them.
     """
     if value not in words:
-        raise CapillarySettingsError(f"{name} must be one of {', '.join(words)}, but is {short_repr(value)}")
+        raise CapillaryConfigurationError(f"{name} must be one of {', '.join(words)}, but is {short_repr(value)}")
 
 
-def find_jobs(
-    jobs: JobHistory | Iterable[UploadJob], job_ids: Iterable[int], *, coupon_series_id: int | str
-) -> list[UploadJob]:
-    """Return the jobs with these ids, in the order of the ids.
+def find_job(jobs: JobHistory, job_id: int, *, coupon_series_id: int | str) -> UploadJob:
+    """Return the job with an id.
 
     :param jobs: All jobs of the series.
-    :param job_ids: Which of them.
+    :param job_id: The id.
     :param coupon_series_id: The series, for the message.
-    :raises CapillaryJobNotFoundError: The series has not all of them.
+    :raises CapillaryJobNotFoundError: The series has no such job.
     """
-    history = JobHistory.of(jobs)
-    wanted = list(job_ids)
-    found = [job for job_id in wanted if (job := history.get(job_id)) is not None]
-    if missing := [str(job_id) for job_id in wanted if history.get(job_id) is None]:
+    job = jobs.get(job_id)
+    if job is None:
         raise CapillaryJobNotFoundError(
-            f"coupon series {coupon_series_id} has no redeem upload job {', '.join(missing)}; "
+            f"coupon series {coupon_series_id} has no redeem upload job {job_id}; "
             "check both ids, and that the connection is that of the series' organisation"
         )
-    return found
+    return job
 
 
 class JobHistory:
@@ -471,7 +446,7 @@ class JobHistory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobChoice:
+class JobSelector:
     """Which job of a series is meant.
 
     With none of the three, the newest. Newest is always the largest job id: the timestamps of finished jobs are cut
@@ -487,7 +462,7 @@ class JobChoice:
     uploaded_file_name: str | None = None
     after_job_id: int | None = None
 
-    def pick(self, jobs: JobHistory | Iterable[UploadJob], *, newer_than: int | None = None) -> UploadJob | None:
+    def select(self, jobs: JobHistory | Iterable[UploadJob], *, newer_than: int | None = None) -> UploadJob | None:
         """Return the job that is meant, or None where it is not there (yet).
 
         :param jobs: All jobs of the series.

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.api.values import as_whole_number, read_seconds, short_repr
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ RETRY_CODES = frozenset({408, 425, 429, 461, 500, 502, 503, 504, 4001})
 
 
 @dataclass(frozen=True)
-class RetryPolicy:
+class HttpRetry:
     """How often and how patiently a safe request is tried again.
 
     :param max_attempts: How often a request is sent at the most, the first time included.
     :param base_seconds: Upper bound of the first wait; it doubles with every attempt.
     :param cap_seconds: Upper bound of any wait of our own choosing.
     :param retry_after_cap_seconds: Upper bound of a wait that the server asks for by ``Retry-After``.
-    :raises CapillarySettingsError: One of them is no number, or too small.
+    :raises CapillaryConfigurationError: One of them is no number, or too small.
     """
 
     max_attempts: int = 5
@@ -42,7 +42,7 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         attempts = as_whole_number(self.max_attempts)
         if attempts is None or attempts < 1:
-            raise CapillarySettingsError(
+            raise CapillaryConfigurationError(
                 f"max_attempts must be a whole number, 1 or more, but is {short_repr(self.max_attempts)}"
             )
         object.__setattr__(self, "max_attempts", attempts)

@@ -15,10 +15,10 @@ from urllib.parse import SplitResult, urlsplit
 
 import pendulum
 
-from airflow_provider_capillary.api.addresses import literal_address
-from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.api.object_uris import parse_object_uri
 from airflow_provider_capillary.api.secrecy import query_secrets, tail
+from airflow_provider_capillary.api.ssrf import literal_address
 from airflow_provider_capillary.api.values import as_flag, as_number, as_whole_number, is_nothing
 
 DEFAULT_TOKEN_PATH = "/v3/oauth/token/generate"
@@ -113,8 +113,8 @@ class ConnectionSettings:
 
         :param conn_id: Airflow's id of the connection.
         :param connection: The connection.
-        :raises CapillarySettingsError: A field has a value that cannot be used. The message names the connection, the
-            field as the form labels it, and the remedy; it never shows a key, secret or header value.
+        :raises CapillaryConfigurationError: A field has a value that cannot be used. The message names the connection,
+            the field as the form labels it, and the remedy; it never shows a key, secret or header value.
         """
         return _Reader(conn_id, connection).read()
 
@@ -255,8 +255,8 @@ class _Reader:
             unknown_extras=self._unknown(),
         )
 
-    def _refuse(self, label: str, problem: str) -> CapillarySettingsError:
-        return CapillarySettingsError(f"Connection {self.conn_id!r}, field {label!r}: {problem}")
+    def _refuse(self, label: str, problem: str) -> CapillaryConfigurationError:
+        return CapillaryConfigurationError(f"Connection {self.conn_id!r}, field {label!r}: {problem}")
 
     def _extra(self) -> dict[str, Any]:
         value = self.connection.extra

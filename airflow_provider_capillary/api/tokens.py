@@ -88,7 +88,7 @@ class TokenRefresh:
         self.future = future
 
 
-class TokenKeeper:
+class TokenCache:
     """Keeps the token of one connection and lets one caller at a time fetch the next one.
 
     Safe to use from several threads and event loops: nothing in it waits.
@@ -102,11 +102,11 @@ class TokenKeeper:
         self._token: Token | None = None
         self._refresh: TokenRefresh | None = None
 
-    def claim(self) -> tuple[Token | TokenRefresh, bool]:
+    def acquire(self) -> tuple[Token | TokenRefresh, bool]:
         """Return a usable token, or the fetch of one.
 
         :return: The token and False; or a fetch, and whether the caller is the one who has to carry it out and to
-            call :meth:`settle`.
+            call :meth:`complete`.
         """
         with self._lock:
             if self._token is not None and self.monotonic() < self._token.use_until:
@@ -119,8 +119,8 @@ class TokenKeeper:
             self._refresh = TokenRefresh(future)
             return self._refresh, True
 
-    def settle(self, refresh: TokenRefresh, result: Token | CapillaryError | None) -> None:
-        """End a fetch that :meth:`claim` gave to the caller.
+    def complete(self, refresh: TokenRefresh, result: Token | CapillaryError | None) -> None:
+        """End a fetch that :meth:`acquire` gave to the caller.
 
         :param refresh: The fetch.
         :param result: The token; or the error, which all who wait get; or None where the caller was cancelled.
@@ -136,7 +136,7 @@ class TokenKeeper:
         with self._lock:
             return self._token
 
-    def drop(self, token: Token) -> None:
+    def invalidate(self, token: Token) -> None:
         """Forget a token that Capillary refused, unless a newer one is already here."""
         with self._lock:
             if self._token is token:

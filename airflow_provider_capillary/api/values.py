@@ -15,7 +15,7 @@ from decimal import Decimal
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,12 +111,12 @@ def read_seconds(name: str, value: Any, *, may_be_zero: bool = False) -> float:
     :param name: What to call it in the message.
     :param value: Seconds, or a timedelta.
     :param may_be_zero: Whether 0 is one.
-    :raises CapillarySettingsError: It is no finite number above 0.
+    :raises CapillaryConfigurationError: It is no finite number above 0.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else as_number(value)
     if seconds is None or seconds < 0 or (seconds == 0 and not may_be_zero):
         least = "from 0 on" if may_be_zero else "above 0"
-        raise CapillarySettingsError(f"{name} must be a number of seconds {least}, but is {short_repr(value)}")
+        raise CapillaryConfigurationError(f"{name} must be a number of seconds {least}, but is {short_repr(value)}")
     return float(seconds)
 
 
@@ -125,11 +125,11 @@ def read_flag(name: str, value: Any) -> bool:
 
     :param name: What to call it in the message.
     :param value: What was given.
-    :raises CapillarySettingsError: It is neither.
+    :raises CapillaryConfigurationError: It is neither.
     """
     flag = as_flag(value)
     if flag is None:
-        raise CapillarySettingsError(f"{name} must be True or False, but is {short_repr(value)}")
+        raise CapillaryConfigurationError(f"{name} must be True or False, but is {short_repr(value)}")
     return flag
 
 
@@ -139,18 +139,18 @@ def read_text(name: str, value: Any) -> str:
     :param name: What to call it in the message.
     :param value: What was given.
     :return: The text as it is.
-    :raises CapillarySettingsError: It is no text, blank, or what a template renders nothing to.
+    :raises CapillaryConfigurationError: It is no text, blank, or what a template renders nothing to.
     """
     if not isinstance(value, str):
         # A number is not turned into text again: 2026_11_21 renders natively to 20261121.
-        raise CapillarySettingsError(
+        raise CapillaryConfigurationError(
             f"{name} must be text, but is {short_repr(value)}; if it comes from a template that renders natively, "
             "check what it renders to"
         )
     if not value.strip():
-        raise CapillarySettingsError(f"{name} is empty; {CHECK_TEMPLATE}")
+        raise CapillaryConfigurationError(f"{name} is empty; {CHECK_TEMPLATE}")
     if is_nothing(value):
-        raise CapillarySettingsError(f"{name} is {value!r}, the text for nothing; {CHECK_TEMPLATE}")
+        raise CapillaryConfigurationError(f"{name} is {value!r}, the text for nothing; {CHECK_TEMPLATE}")
     return value
 
 
@@ -160,11 +160,11 @@ def refuse_nothing(arguments: Mapping[str, Any]) -> None:
     Taken for "not given", they would choose another job or switch a limit off.
 
     :param arguments: Those that were given, by name.
-    :raises CapillarySettingsError: One of them is None now.
+    :raises CapillaryConfigurationError: One of them is None now.
     """
     for name, value in arguments.items():
         if value is None:
-            raise CapillarySettingsError(
+            raise CapillaryConfigurationError(
                 f"{name} was given, but its template rendered to None; check what it is taken from"
             )
 

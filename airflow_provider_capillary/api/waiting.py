@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError
+from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError
 from airflow_provider_capillary.api.job_messages import failure_hint, shown_file_name, shown_status
-from airflow_provider_capillary.api.jobs import JobChoice, JobHistory, UploadJob, read_id
+from airflow_provider_capillary.api.jobs import JobHistory, JobSelector, UploadJob, parse_id
 from airflow_provider_capillary.api.values import CHECK_TEMPLATE, as_number, as_whole_number, read_text, short_repr
 
 if TYPE_CHECKING:
     from pendulum import DateTime
 
-OutcomeKind = Literal["completed", "job_failed", "too_many_errors", "timeout", "error"]
-_KINDS: tuple[OutcomeKind, ...] = ("completed", "job_failed", "too_many_errors", "timeout", "error")
+WaitStatus = Literal["success", "failed", "error_limit_exceeded", "timeout", "error"]
+_STATUSES: tuple[WaitStatus, ...] = ("success", "failed", "error_limit_exceeded", "timeout", "error")
 
 
 class Log(Protocol):
@@ -40,9 +40,9 @@ class WaitOptions:
     """What to wait for, and when to give up. Sensor and trigger take these under the same names.
 
     :param coupon_series_id: The series, a number or text.
-    :param job_id: See :class:`JobChoice`.
-    :param uploaded_file_name: See :class:`JobChoice`.
-    :param after_job_id: See :class:`JobChoice`.
+    :param job_id: See :class:`JobSelector`.
+    :param uploaded_file_name: See :class:`JobSelector`.
+    :param after_job_id: See :class:`JobSelector`.
     :param max_error_count: Most refused rows that a completed job may have, number or text; None for any.
     :param max_error_rate: The same as a fraction of the uploaded rows, 0.0 to 1.0; None for any.
     :param max_consecutive_failures: How many polls in a row may end in a transient error before the wait does.
@@ -65,7 +65,7 @@ class WaitOptions:
     def resolved(self) -> WaitOptions:
         """Return the same options with ids and limits as plain numbers, which every log and JSON can take.
 
-        :raises CapillarySettingsError: One of them cannot be meant.
+        :raises CapillaryConfigurationError: One of them cannot be meant.
         """
         choice, (count, rate) = self.choice(), self.limits()
         return replace(
@@ -83,38 +83,38 @@ class WaitOptions:
     def series_id(self) -> int:
         """The coupon series as a number.
 
-        :raises CapillarySettingsError: It is none.
+        :raises CapillaryConfigurationError: It is none.
         """
-        return read_id("coupon_series_id", self.coupon_series_id)
+        return parse_id("coupon_series_id", self.coupon_series_id)
 
-    def choice(self) -> JobChoice:
+    def choice(self) -> JobSelector:
         """Return the choice of the job.
 
-        :raises CapillarySettingsError: An id is no number, a name is none, or ``job_id`` comes with another choice.
+        :raises CapillaryConfigurationError: An id is not a number, a name is empty, or ``job_id`` is not given alone.
         """
-        check_choice(self.job_id, self.uploaded_file_name, self.after_job_id)
+        validate_selector(self.job_id, self.uploaded_file_name, self.after_job_id)
         name = self.uploaded_file_name
-        return JobChoice(
-            job_id=None if self.job_id is None else read_id("job_id", self.job_id),
+        return JobSelector(
+            job_id=None if self.job_id is None else parse_id("job_id", self.job_id),
             uploaded_file_name=None if name is None else read_text("uploaded_file_name", name),
             # 0 comes before all jobs: what to begin with where the last id is kept from run to run.
-            after_job_id=None if self.after_job_id is None else read_id("after_job_id", self.after_job_id, least=0),
+            after_job_id=None if self.after_job_id is None else parse_id("after_job_id", self.after_job_id, least=0),
         )
 
     def limits(self) -> tuple[int | None, float | None]:
         """Return the most refused rows, and the same as a fraction, as numbers.
 
-        :raises CapillarySettingsError: One of them, or ``max_consecutive_failures``, cannot be meant.
+        :raises CapillaryConfigurationError: One of them, or ``max_consecutive_failures``, cannot be meant.
         """
         count = as_whole_number(self.max_error_count)
         if self.max_error_count is not None and (count is None or count < 0):
-            raise CapillarySettingsError(
+            raise CapillaryConfigurationError(
                 "max_error_count must be a whole number, 0 or more, but is "
                 f"{short_repr(self.max_error_count)}; leave it out for no limit, and {CHECK_TEMPLATE}"
             )
         rate = as_number(self.max_error_rate)
         if self.max_error_rate is not None and (rate is None or not 0 <= rate <= 1):
-            raise CapillarySettingsError(
+            raise CapillaryConfigurationError(
                 "max_error_rate must be a number, a fraction of the uploaded rows from 0.0 to 1.0, but is "
                 f"{short_repr(self.max_error_rate)}; leave it out for no limit, and {CHECK_TEMPLATE}"
             )
@@ -124,20 +124,20 @@ class WaitOptions:
     def _budget(self) -> int:
         budget = as_whole_number(self.max_consecutive_failures)
         if budget is None or budget < 1:
-            raise CapillarySettingsError(
+            raise CapillaryConfigurationError(
                 "max_consecutive_failures must be a whole number, 1 or more, but is "
                 f"{short_repr(self.max_consecutive_failures)}; for a wait that sits out any outage, give a large one"
             )
         return budget
 
 
-def check_choice(job_id: Any, uploaded_file_name: Any, after_job_id: Any) -> None:
+def validate_selector(job_id: Any, uploaded_file_name: Any, after_job_id: Any) -> None:
     """Refuse a choice of job that contradicts itself.
 
-    :raises CapillarySettingsError: ``job_id`` comes with ``uploaded_file_name`` or ``after_job_id``.
+    :raises CapillaryConfigurationError: ``job_id`` comes with ``uploaded_file_name`` or ``after_job_id``.
     """
     if job_id is not None and (uploaded_file_name is not None or after_job_id is not None):
-        raise CapillarySettingsError(
+        raise CapillaryConfigurationError(
             "job_id already picks one job; leave out uploaded_file_name and after_job_id, or leave out job_id"
         )
 
@@ -146,13 +146,13 @@ def check_choice(job_id: Any, uploaded_file_name: Any, after_job_id: Any) -> Non
 class WaitOutcome:
     """How a wait ended.
 
-    :param kind: What happened.
+    :param status: What happened.
     :param message: The same in plain words.
     :param job: The job, where it was seen.
     :param error: The last error, for kind ``error``.
     """
 
-    kind: OutcomeKind
+    status: WaitStatus
     message: str
     job: UploadJob | None = None
     error: CapillaryError | None = None
@@ -160,7 +160,7 @@ class WaitOutcome:
     def to_event(self) -> dict[str, Any]:
         """Return the outcome as the JSON-ready payload of a trigger event."""
         return {
-            "kind": self.kind,
+            "status": self.status,
             "message": self.message,
             "job": None if self.job is None else self.job.to_dict(),
             "error": None if self.error is None else self.error.to_dict(),
@@ -174,23 +174,23 @@ class WaitOutcome:
         :raises CapillaryError: It is something else, such as the event of another version. Loud, because a silent
             default would be taken for an end of the job.
         """
-        if not isinstance(event, Mapping) or event.get("kind") not in _KINDS:
+        if not isinstance(event, Mapping) or event.get("status") not in _STATUSES:
             raise CapillaryError("the trigger ended with an event that this version does not know")
-        kind, job, error = event["kind"], event.get("job"), event.get("error")
-        needed = {"timeout": None, "error": error}.get(kind, job)
+        status, job, error = event["status"], event.get("job"), event.get("error")
+        needed = {"timeout": None, "error": error}.get(status, job)
         if any(part is not None and not isinstance(part, dict) for part in (job, error)) or (
-            needed is None and kind != "timeout"
+            needed is None and status != "timeout"
         ):
-            raise CapillaryError(f"the trigger ended with a {kind!r} event that lacks what this version needs of it")
+            raise CapillaryError(f"the trigger ended with a {status!r} event that lacks what this version needs of it")
         return cls(
-            kind=kind,
+            status=status,
             message=str(event.get("message", "")),
             job=None if job is None else UploadJob.from_dict(job),
             error=None if error is None else CapillaryError.from_dict(error),
         )
 
 
-class RedeemUploadWait:
+class JobWaiter:
     """Takes what each look at the series brought, and says when the wait is over.
 
     :param options: What to wait for.
@@ -212,7 +212,7 @@ class RedeemUploadWait:
         self._told_word: str | None = None
         self._told_unknown: set[str] = set()
 
-    def see_jobs(self, jobs: JobHistory | Iterable[UploadJob]) -> WaitOutcome | None:
+    def on_jobs(self, jobs: JobHistory | Iterable[UploadJob]) -> WaitOutcome | None:
         """Take an answer of the status endpoint.
 
         :param jobs: All jobs of the series.
@@ -220,13 +220,13 @@ class RedeemUploadWait:
         """
         self.failures = 0
         history = JobHistory.of(jobs)
-        job = self._choice.pick(history, newer_than=self._none_up_to)
+        job = self._choice.select(history, newer_than=self._none_up_to)
         if job is None:
             # What is settled and not meant will never be: the history of years is gone through once.
             if history.settled_up_to is not None:
                 self._none_up_to = history.settled_up_to
             self.last_seen = (
-                "the series has no such job yet" if self._choice != JobChoice() else "no job in the series yet"
+                "the series has no such job yet" if self._choice != JobSelector() else "no job in the series yet"
             )
             return None
         self._tell(job)
@@ -234,16 +234,16 @@ class RedeemUploadWait:
         if job.is_failed:
             hint = failure_hint(job, self.options.coupon_series_id)
             return WaitOutcome(
-                kind="job_failed", message=f"upload job {job.job_id} ended as {shown_status(job)}; {hint}", job=job
+                status="failed", message=f"upload job {job.job_id} ended as {shown_status(job)}; {hint}", job=job
             )
         if job.is_completed:
             excess = self._excess(job)
             if excess is not None:
-                return WaitOutcome(kind="too_many_errors", message=excess, job=job)
-            return WaitOutcome(kind="completed", message=f"upload job {job.job_id} is complete", job=job)
+                return WaitOutcome(status="error_limit_exceeded", message=excess, job=job)
+            return WaitOutcome(status="success", message=f"upload job {job.job_id} is complete", job=job)
         return None
 
-    def see_error(self, error: CapillaryError) -> WaitOutcome | None:
+    def on_error(self, error: CapillaryError) -> WaitOutcome | None:
         """Take the error that a look ended in, its own attempts used up.
 
         :param error: The error.
@@ -255,10 +255,10 @@ class RedeemUploadWait:
             self._log.error("Look at the upload job failed, going on as silent_fail says: %s", error)
             return None
         if not error.is_transient:
-            return WaitOutcome(kind="error", message=str(error), error=error)
+            return WaitOutcome(status="error", message=str(error), error=error)
         if self.failures >= budget:
             self._log.error("Look at the upload job failed %d times in a row; giving up", self.failures)
-            return WaitOutcome(kind="error", message=str(error), error=error)
+            return WaitOutcome(status="error", message=str(error), error=error)
         self._log.warning(
             "Look at the upload job failed (%d in a row, giving up at %d): %s", self.failures, budget, error
         )
@@ -270,7 +270,7 @@ class RedeemUploadWait:
         :param timeout_seconds: The sensor's timeout.
         """
         return WaitOutcome(
-            kind="timeout",
+            status="timeout",
             message=f"the upload job did not end within {timeout_seconds:.10g} seconds; last seen: {self.last_seen}",
         )
 

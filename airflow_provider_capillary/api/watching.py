@@ -80,17 +80,17 @@ class WatchCursor:
         raise CapillaryResponseError("the stored cursor is not one of this version")
 
 
-def begin_watch(jobs: JobHistory, *, backfill: bool, now: float | None = None) -> WatchCursor:
+def begin_watch(jobs: JobHistory, *, include_existing: bool, now: float | None = None) -> WatchCursor:
     """Return the cursor of a watch that begins.
 
     :param jobs: What is there.
-    :param backfill: Whether to tell what was done before, too. Jobs that still run are told in any case, once they
-        are done.
+    :param include_existing: Whether to report jobs that finished before, too. Jobs that still run are reported in any
+        case, once they finish.
     :param now: Epoch seconds. With it, a series that is empty only in this answer does not count as new.
     """
     newest = jobs.newest()
-    if backfill or newest is None:
-        return WatchCursor(empty_since=None if backfill or now is None else int(now * 1000))
+    if include_existing or newest is None:
+        return WatchCursor(empty_since=None if include_existing or now is None else int(now * 1000))
     return WatchCursor(newest.job_id, tuple(jobs.running_ids))
 
 

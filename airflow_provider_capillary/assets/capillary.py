@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
-from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.api.values import as_int
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def capillary_redeem_uploads(
     *,
     capillary_conn_id: str = "capillary_default",
     poll_interval: float | timedelta = 60.0,
-    backfill: bool = False,
+    include_existing: bool = False,
     name: str | None = None,
     **kwargs: Any,
 ) -> Asset:
@@ -37,15 +37,15 @@ def capillary_redeem_uploads(
     :param coupon_series_id: The coupon series, number or text.
     :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``.
     :param poll_interval: Time between two polls, seconds or a timedelta; default 60.
-    :param backfill: Whether the first look tells all jobs that were done before; default False.
+    :param include_existing: Whether the first look tells all jobs that were done before; default False.
     :param name: Name of the asset; default: its URI, ``capillary://{connection id}/redeem-uploads/{coupon series}``.
     :param kwargs: What else assets take, such as ``group`` and ``extra``.
-    :raises CapillarySettingsError: An argument cannot be used, or this Airflow has no asset watchers.
+    :raises CapillaryConfigurationError: An argument cannot be used, or this Airflow has no asset watchers.
     """
     from airflow_provider_capillary._airflow_compat import HAS_ASSET_WATCHERS
 
     if not HAS_ASSET_WATCHERS:
-        raise CapillarySettingsError(
+        raise CapillaryConfigurationError(
             "capillary_redeem_uploads needs Airflow 3.0 or newer, which can watch assets; use a schedule and "
             "CapillaryRedeemUploadSensor instead"
         )
@@ -56,7 +56,7 @@ def capillary_redeem_uploads(
         coupon_series_id=coupon_series_id,
         capillary_conn_id=capillary_conn_id,
         poll_interval=poll_interval,
-        backfill=backfill,
+        include_existing=include_existing,
     )
     uri = f"{_SCHEME}://{quote(capillary_conn_id, safe='')}/{_REDEEM_UPLOADS}/{trigger.coupon_series_id}"
     watcher = AssetWatcher(name=f"redeem uploads of coupon series {trigger.coupon_series_id}", trigger=trigger)

@@ -16,18 +16,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from airflow_provider_capillary._airflow_compat import (
     AirflowNotFoundException,
     BaseHook,
-    aget_connection,
-    amask_secret,
     mask_secret,
 )
+from airflow_provider_capillary._copying import BeginsAnew
+from airflow_provider_capillary._transport.connections import aread_settings, read_settings, warn_about
 from airflow_provider_capillary.api.errors import (
     CapillaryError,
     CapillaryErrorFileError,
-    CapillarySettingsError,
-    CapillaryTransportError,
 )
 from airflow_provider_capillary.api.values import read_text
-from airflow_provider_capillary.hooks.copying import BeginsAnew
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,12 +34,12 @@ if TYPE_CHECKING:
 
     import requests
 
-    from airflow_provider_capillary.api.exchange import CapillaryApi
+    from airflow_provider_capillary._transport.async_connection import AsyncConnection
+    from airflow_provider_capillary._transport.requests_transport import RequestsTransport
+    from airflow_provider_capillary.api.client import CapillaryClient
     from airflow_provider_capillary.api.jobs import JobFile, JobHistory, UploadJob
-    from airflow_provider_capillary.api.retry import RetryPolicy
+    from airflow_provider_capillary.api.retry import HttpRetry
     from airflow_provider_capillary.api.settings import ConnectionSettings
-    from airflow_provider_capillary.hooks.httpx_driver import HttpxDriver
-    from airflow_provider_capillary.hooks.requests_driver import RequestsDriver
 
 _TEST_DEADLINE_SECONDS = 14.0
 
@@ -51,7 +48,7 @@ class _CapillaryConnection(BeginsAnew, BaseHook):
     """What both hooks are: named after one connection, and doing nothing until asked.
 
     :param capillary_conn_id: Airflow connection of type ``capillary``.
-    :raises CapillarySettingsError: ``capillary_conn_id`` is no text, empty, or what a template renders nothing to.
+    :raises CapillaryConfigurationError: ``capillary_conn_id`` is no text, empty, or what a template renders nothing to.
     """
 
     conn_name_attr = "capillary_conn_id"
@@ -60,34 +57,11 @@ class _CapillaryConnection(BeginsAnew, BaseHook):
     hook_name = "Capillary"
 
     def __init__(
-        self, capillary_conn_id: str = default_conn_name, *, retry_policy: RetryPolicy | None = None, **kwargs: Any
+        self, capillary_conn_id: str = default_conn_name, *, http_retry: HttpRetry | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.capillary_conn_id = read_text("capillary_conn_id", capillary_conn_id)
-        self.retry_policy = retry_policy
-
-    def _api(self, settings: ConnectionSettings) -> CapillaryApi:
-        from airflow_provider_capillary.api.exchange import CapillaryApi
-        from airflow_provider_capillary.hooks.connection_state import connection_state
-
-        state = connection_state(settings)
-        return CapillaryApi(settings, tokens=state.tokens, limiter=state.limiter, retry=self.retry_policy)
-
-    def _warn_about(self, settings: ConnectionSettings) -> None:
-        if settings.is_plain_http:
-            self.log.warning(
-                "Connection %r sends the client secret and tokens over plain http to %s",
-                settings.conn_id,
-                settings.host,
-            )
-        if settings.verify is False:
-            self.log.warning("Connection %r does not check TLS certificates", settings.conn_id)
-        if settings.unknown_extras:
-            self.log.warning(
-                "Connection %r has fields that mean nothing here: %s",
-                settings.conn_id,
-                ", ".join(settings.unknown_extras),
-            )
+        self.http_retry = http_retry
 
 
 class CapillaryHook(_CapillaryConnection):
@@ -97,24 +71,24 @@ class CapillaryHook(_CapillaryConnection):
     all hooks of the connection in the process.
 
     :param capillary_conn_id: Airflow connection of type ``capillary``.
-    :param retry_policy: How often and how patiently safe requests are tried again; by default five times with waits
+    :param http_retry: How often and how patiently safe requests are tried again; by default five times with waits
         of up to 1, 2, 4 and 8 seconds.
     """
 
-    _in_process: tuple[int, RequestsDriver, CapillaryApi] | None = None
+    _in_process: tuple[int, RequestsTransport, CapillaryClient] | None = None
     _made_by_use = ("settings", "_in_process")
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the extra fields of the connection form. Called by Airflow before 3.2 only."""
-        from airflow_provider_capillary.hooks.connection_form import form_widgets
+        from airflow_provider_capillary._connection_form import form_widgets
 
         return form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return how the standard fields of the connection form behave. Called by Airflow before 3.2 only."""
-        from airflow_provider_capillary.hooks.connection_form import field_behaviour
+        from airflow_provider_capillary._connection_form import field_behaviour
 
         return field_behaviour()
 
@@ -122,22 +96,15 @@ class CapillaryHook(_CapillaryConnection):
     def settings(self) -> ConnectionSettings:
         """The connection, read and checked once.
 
-        :raises CapillarySettingsError: A field of it cannot be used.
+        :raises CapillaryConfigurationError: A field of it cannot be used.
         :raises CapillaryTransportError: Airflow cannot give it for the moment.
         """
         settings = self._read_settings()
-        self._warn_about(settings)
+        warn_about(settings, self.log)
         return settings
 
     def _read_settings(self) -> ConnectionSettings:
-        from airflow_provider_capillary.api.settings import ConnectionSettings
-
-        with _reading_connection(self.capillary_conn_id):
-            connection = self.get_connection(self.capillary_conn_id)
-            settings = ConnectionSettings.from_connection(self.capillary_conn_id, connection)
-            for secret in settings.masks:
-                mask_secret(secret)
-        return settings
+        return read_settings(self.capillary_conn_id, self.get_connection)
 
     def _refresh(self) -> bool:
         """Read the connection again, if it was read before; where that fails, what was read before stays.
@@ -155,7 +122,7 @@ class CapillaryHook(_CapillaryConnection):
         if settings == before:
             return False
         self.log.info("Airflow connection %r changed; polls use what it says now", self.capillary_conn_id)
-        self._warn_about(settings)
+        warn_about(settings, self.log)
         opened, self._in_process = self._in_process, None
         if opened is not None and opened[0] == os.getpid():
             opened[1].close()
@@ -163,21 +130,22 @@ class CapillaryHook(_CapillaryConnection):
         return True
 
     @property
-    def _driver(self) -> RequestsDriver:
+    def _transport(self) -> RequestsTransport:
         return self._opened[1]
 
     @property
-    def _capillary(self) -> CapillaryApi:
+    def _capillary(self) -> CapillaryClient:
         return self._opened[2]
 
     @property
-    def _opened(self) -> tuple[int, RequestsDriver, CapillaryApi]:
+    def _opened(self) -> tuple[int, RequestsTransport, CapillaryClient]:
         # After a fork, sockets and a fetch of a token that is under way are the parent's.
         if self._in_process is None or self._in_process[0] != os.getpid():
-            from airflow_provider_capillary.hooks.requests_driver import RequestsDriver
+            from airflow_provider_capillary._transport.connection_state import make_client
+            from airflow_provider_capillary._transport.requests_transport import RequestsTransport
 
-            driver = RequestsDriver(self.settings, mask=mask_secret)
-            self._in_process = os.getpid(), driver, self._api(self.settings)
+            transport = RequestsTransport(self.settings, mask=mask_secret)
+            self._in_process = os.getpid(), transport, make_client(self.settings, self.http_retry)
         return self._in_process
 
     def get_conn(self) -> requests.Session:
@@ -189,13 +157,13 @@ class CapillaryHook(_CapillaryConnection):
 
         :return: The session. Close it, or use it as a context manager.
         """
-        from airflow_provider_capillary.hooks.requests_driver import make_session
+        from airflow_provider_capillary._transport.requests_transport import make_session
 
         session = make_session(self.settings)
 
         def authenticate(request: requests.PreparedRequest) -> requests.PreparedRequest:
             if self.settings.is_api_host(request.url or ""):
-                token = self._driver.run(self._capillary.get_token())
+                token = self._transport.run(self._capillary.get_token())
                 for name, value in self.settings.headers.items():
                     # The Content-Type of the user's own body counts more.
                     if name.lower() != "content-type" or name not in request.headers:
@@ -216,7 +184,7 @@ class CapillaryHook(_CapillaryConnection):
             series without any.
         :raises CapillaryError: Capillary could not be asked, see the subclasses in ``exceptions``.
         """
-        return self._driver.run(self._capillary.get_redeem_upload_jobs(coupon_series_id))
+        return self._transport.run(self._capillary.get_redeem_upload_jobs(coupon_series_id))
 
     def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
         """Return one redeem upload job.
@@ -226,7 +194,7 @@ class CapillaryHook(_CapillaryConnection):
         :raises CapillaryJobNotFoundError: The series has no such job.
         :raises CapillaryError: Capillary could not be asked.
         """
-        return self._driver.run(self._capillary.get_redeem_upload_job(coupon_series_id, job_id))
+        return self._transport.run(self._capillary.get_redeem_upload_job(coupon_series_id, job_id))
 
     def open_error_file(self, job: UploadJob) -> AbstractContextManager[BinaryIO]:
         """Open the error file of a job for reading: short for ``open_job_file(job, "error")``.
@@ -236,7 +204,7 @@ class CapillaryHook(_CapillaryConnection):
         return self.open_job_file(job)
 
     @contextmanager
-    def open_job_file(self, job: UploadJob, which: JobFile = "error") -> Iterator[BinaryIO]:
+    def open_job_file(self, job: UploadJob, file_type: JobFile = "error") -> Iterator[BinaryIO]:
         """Open a file of a job for reading, whatever its size, in constant memory.
 
         Capillary documents no download for any of them. A URL is fetched, an object-storage URI read through Airflow,
@@ -244,32 +212,32 @@ class CapillaryHook(_CapillaryConnection):
         which was seen in use but is not official (docs/capillary-api.md, 5). What breaks off is read on from there.
 
         :param job: A job with an ``error_file_url``, ``success_file_url`` or ``uploaded_file_url``.
-        :param which: Which of these: ``error`` (default), ``success`` or ``uploaded``.
+        :param file_type: Which of these: ``error`` (default), ``success`` or ``uploaded``.
         :return: A context manager of a binary stream, read from front to end. The bytes are those of the file,
             unchanged: their format is not documented either, and they hold personal data.
-        :raises CapillarySettingsError: ``which`` is none of the three.
+        :raises CapillaryConfigurationError: ``file_type`` is none of the three.
         :raises CapillaryErrorFileError: The job has no such file, or its place breaks a rule of safety; the message
             says which.
         :raises CapillaryResponseError: Something else came in place of the file: a JSON object, or, where the job
             counts rows for the file, any JSON value, an HTML page, ``OK`` or nothing.
         :raises CapillaryError: The file could not be fetched.
         """
+        from airflow_provider_capillary._transport.error_file_stream import open_object, open_pieces
         from airflow_provider_capillary.api.error_files import ObjectSource, locate_error_file
         from airflow_provider_capillary.api.file_content import expects_rows
-        from airflow_provider_capillary.api.jobs import JOB_FILES, read_word
-        from airflow_provider_capillary.hooks.error_file_stream import open_object, open_pieces
+        from airflow_provider_capillary.api.jobs import JOB_FILES, validate_choice
 
-        read_word("which", which, JOB_FILES)
-        url = job.file_url(which)
+        validate_choice("file_type", file_type, JOB_FILES)
+        url = job.file_url(file_type)
         if not url:
-            raise CapillaryErrorFileError(f"upload job {job.job_id} has no {which} file")
-        source = locate_error_file(url, self.settings, name=f"{which} file")
-        has_rows = expects_rows(job, which)
+            raise CapillaryErrorFileError(f"upload job {job.job_id} has no {file_type} file")
+        source = locate_error_file(url, self.settings, name=f"{file_type} file")
+        has_rows = expects_rows(job, file_type)
         if isinstance(source, ObjectSource):
             with open_object(source, expects_rows=has_rows) as stream:
                 yield stream
             return
-        pieces = self._driver.iterate(self._capillary.read_file(source, expects_rows=has_rows))
+        pieces = self._transport.iterate(self._capillary.read_file(source, expects_rows=has_rows))
         with open_pieces(pieces) as stream:
             yield stream
 
@@ -279,7 +247,7 @@ class CapillaryHook(_CapillaryConnection):
         :return: Whether it works, and in plain words what does not. Comes back within 15 seconds, whatever the
             network does.
         """
-        from airflow_provider_capillary.hooks.connection_check import try_out
+        from airflow_provider_capillary._transport.connection_check import check_connection
 
         try:
             settings = self.settings
@@ -287,7 +255,7 @@ class CapillaryHook(_CapillaryConnection):
             return False, str(error)
         result: list[tuple[bool, str]] = []
         # A thread, because neither resolving a name nor a dripping answer can be given a time limit from outside.
-        worker = threading.Thread(target=lambda: result.append(try_out(settings)), daemon=True)
+        worker = threading.Thread(target=lambda: result.append(check_connection(settings)), daemon=True)
         worker.start()
         worker.join(_TEST_DEADLINE_SECONDS)
         if not result:
@@ -299,55 +267,32 @@ class CapillaryAsyncHook(_CapillaryConnection):
     """Talk to Capillary from the triggerer, by ``httpx``. Use it as ``async with CapillaryAsyncHook(...) as hook``.
 
     :param capillary_conn_id: Airflow connection of type ``capillary``.
-    :param retry_policy: How often and how patiently safe requests are tried again, as for :class:`CapillaryHook`.
+    :param http_retry: How often and how patiently safe requests are tried again, as for :class:`CapillaryHook`.
     """
 
-    _driver: HttpxDriver | None = None
-    _capillary: CapillaryApi | None = None
-    _made_by_use = ("_driver", "_capillary")
+    _connection: AsyncConnection | None = None
+    _made_by_use = ("_connection",)
 
     async def __aenter__(self) -> Self:
-        """Read the connection.
+        """Read the connection; the first request connects.
 
-        :raises CapillarySettingsError: A field of it cannot be used.
-        """
-        await self._open(await self._read_settings())
-        return self
-
-    async def _read_settings(self) -> ConnectionSettings:
-        """Read and check the connection as it is now, and keep its secrets out of the logs.
-
-        :raises CapillarySettingsError: A field of it cannot be used.
+        :raises AirflowNotFoundException: There is no such connection.
+        :raises CapillaryConfigurationError: A field of it cannot be used.
         :raises CapillaryTransportError: Airflow cannot give it for the moment.
         """
-        from airflow_provider_capillary.api.settings import ConnectionSettings
+        from airflow_provider_capillary._transport.async_connection import AsyncConnection
 
-        with _reading_connection(self.capillary_conn_id):
-            connection = await aget_connection(self, self.capillary_conn_id)
-            settings = ConnectionSettings.from_connection(self.capillary_conn_id, connection)
-            for secret in settings.masks:
-                await amask_secret(secret)
-        return settings
-
-    async def _open(self, settings: ConnectionSettings) -> None:
-        """Make the client; it connects with the first request.
-
-        :param settings: What :meth:`_read_settings` returned.
-        :raises CapillarySettingsError: A field of it cannot be used.
-        """
-        from airflow_provider_capillary.hooks.httpx_driver import HttpxDriver
-
-        self._warn_about(settings)
-        self._driver = await HttpxDriver.open(settings, mask=_amask_tail)
-        self._capillary = self._api(settings)
+        settings = await aread_settings(self.capillary_conn_id)
+        self._connection = await AsyncConnection.open(settings, http_retry=self.http_retry, log=self.log)
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close all connections."""
-        driver, self._driver = self._driver, None
-        if driver is not None:
-            await driver.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
     async def get_redeem_upload_jobs(self, coupon_series_id: int | str) -> list[UploadJob]:
         """Return every redeem upload job that a coupon series ever had; see :class:`CapillaryHook`.
@@ -355,8 +300,8 @@ class CapillaryAsyncHook(_CapillaryConnection):
         :param coupon_series_id: The coupon series.
         :raises CapillaryError: Capillary could not be asked.
         """
-        driver, capillary = self._opened()
-        return await driver.run(capillary.get_redeem_upload_jobs(coupon_series_id))
+        connection = self._opened()
+        return await connection.run(connection.client.get_redeem_upload_jobs(coupon_series_id))
 
     async def get_redeem_upload_history(
         self, coupon_series_id: int | str, before: JobHistory | None = None
@@ -368,8 +313,7 @@ class CapillaryAsyncHook(_CapillaryConnection):
         :return: All jobs, in order; ``before`` itself where nothing changed.
         :raises CapillaryError: Capillary could not be asked.
         """
-        driver, capillary = self._opened()
-        return await driver.run(capillary.get_redeem_upload_history(coupon_series_id, before))
+        return await self._opened().get_redeem_upload_history(coupon_series_id, before)
 
     async def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
         """Return one redeem upload job; see :class:`CapillaryHook`.
@@ -379,48 +323,10 @@ class CapillaryAsyncHook(_CapillaryConnection):
         :raises CapillaryJobNotFoundError: The series has no such job.
         :raises CapillaryError: Capillary could not be asked.
         """
-        driver, capillary = self._opened()
-        return await driver.run(capillary.get_redeem_upload_job(coupon_series_id, job_id))
+        connection = self._opened()
+        return await connection.run(connection.client.get_redeem_upload_job(coupon_series_id, job_id))
 
-    def _opened(self) -> tuple[HttpxDriver, CapillaryApi]:
-        if self._driver is None or self._capillary is None:
+    def _opened(self) -> AsyncConnection:
+        if self._connection is None:
             raise RuntimeError("use the hook as: async with CapillaryAsyncHook(...) as hook")
-        return self._driver, self._capillary
-
-
-def undefined_connection(conn_id: str) -> CapillarySettingsError:
-    """Return the error of a wait whose Airflow connection does not exist.
-
-    :param conn_id: Id of the connection.
-    """
-    return CapillarySettingsError(
-        f"Airflow connection {conn_id!r} is not defined; create it, or correct capillary_conn_id"
-    )
-
-
-@contextmanager
-def _reading_connection(conn_id: str) -> Iterator[None]:
-    """Make a typed, transient error of what a secrets backend or the API server raises while it is away.
-
-    Its text is left out, because it may hold anything.
-    """
-    try:
-        yield
-    except (CapillaryError, AirflowNotFoundException):
-        raise
-    except Exception as error:  # noqa: BLE001 - a secrets backend raises what it likes
-        raise CapillaryTransportError(
-            f"Airflow connection {conn_id!r} cannot be read for the moment ({type(error).__name__})", is_transient=True
-        ) from None
-
-
-async def _amask_tail(token: str) -> None:
-    """Mask the end of a token, which signs it: the rest opens nothing.
-
-    Airflow keeps what is masked for as long as the process lives, which in a triggerer is weeks, and compiles all of it
-    anew for every new one, on the loop. With tokens of 740 characters that takes 0.85 s after 1,000 of them, with 32
-    characters of each 0.024 s.
-    """
-    from airflow_provider_capillary.api.secrecy import tail
-
-    await amask_secret(tail(token))
+        return self._connection

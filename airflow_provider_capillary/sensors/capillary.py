@@ -22,20 +22,21 @@ from airflow_provider_capillary._airflow_compat import (
     XComArg,
     conf,
 )
-from airflow_provider_capillary.api.errors import CapillaryError, CapillarySettingsError
+from airflow_provider_capillary._copying import OperatorBeginsAnew
+from airflow_provider_capillary._polling.stored_failures import StoredFailures
+from airflow_provider_capillary._polling.templates import pulls_without_map_indexes
+from airflow_provider_capillary._transport.connections import undefined_connection
+from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError
 from airflow_provider_capillary.api.timing import BACKSTOP_SECONDS, LookupTimes
 from airflow_provider_capillary.api.values import as_number, read_flag, read_seconds, refuse_nothing
 from airflow_provider_capillary.api.waiting import (
-    RedeemUploadWait,
+    JobWaiter,
     WaitOptions,
     WaitOutcome,
-    check_choice,
+    validate_selector,
 )
 from airflow_provider_capillary.exceptions import CapillaryJobFailedError
-from airflow_provider_capillary.hooks.capillary import CapillaryHook, undefined_connection
-from airflow_provider_capillary.hooks.copying import OperatorBeginsAnew
-from airflow_provider_capillary.sensors.stored_failures import StoredFailures
-from airflow_provider_capillary.sensors.templates import pulls_without_map_indexes
+from airflow_provider_capillary.hooks.capillary import CapillaryHook
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,7 +120,7 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
                 # Airflow takes ints, floats and timedeltas, and an OverflowError of its own for infinity.
                 kwargs[name] = read_seconds(name, kwargs[name], may_be_zero=True)
         super().__init__(**kwargs)
-        check_choice(job_id, uploaded_file_name, after_job_id)
+        validate_selector(job_id, uploaded_file_name, after_job_id)
         self.coupon_series_id = coupon_series_id
         self.job_id = job_id
         self.uploaded_file_name = uploaded_file_name
@@ -137,7 +138,7 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
         self.start_from_trigger = read_flag("start_from_trigger", start_from_trigger)
         if self.start_from_trigger:
             if deferrable is not None and not self.deferrable:
-                raise CapillarySettingsError(
+                raise CapillaryConfigurationError(
                     "start_from_trigger waits in the triggerer, which deferrable=False forbids; leave out one of them"
                 )
             self.deferrable = True
@@ -165,7 +166,7 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
         :raises CapillaryError: Capillary cannot be asked, and trying again is of no use or no longer allowed.
         """
         began = time.monotonic()
-        outcome = self._ended or self._look(context)
+        outcome = self._ended or self._poll(context)
         if outcome is not None:
             return PokeReturnValue(is_done=True, xcom_value=self._conclude(outcome))
         seconds_left = self.timeout - (time.monotonic() - began)
@@ -197,8 +198,8 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
         try:
             self._ended = WaitOutcome.from_event(event)
         except CapillaryError as error:
-            self._ended = WaitOutcome(kind="error", message=str(error), error=error)
-        if self._ended.kind == "timeout":
+            self._ended = WaitOutcome(status="error", message=str(error), error=error)
+        if self._ended.status == "timeout":
             # As Airflow's own timeout of a sensor, which never_fail does not skip.
             raise (AirflowSkipException if self.soft_fail else AirflowSensorTimeout)(self._ended.message)
         # The trigger obeyed it already: what ended the wait all the same cannot be waited out here.
@@ -223,13 +224,13 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
         return inspect.unwrap(BaseSensorOperator.execute)(self, context)
 
     @cached_property
-    def _wait(self) -> RedeemUploadWait:
-        return RedeemUploadWait(self._options(), log=self.log, now=pendulum.now)
+    def _wait(self) -> JobWaiter:
+        return JobWaiter(self._options(), log=self.log, now=pendulum.now)
 
-    def _look(self, context: Context) -> WaitOutcome | None:
+    def _poll(self, context: Context) -> WaitOutcome | None:
         try:
             wait, _ = self._wait, self.hook
-        except CapillarySettingsError:
+        except CapillaryConfigurationError:
             # An argument that can never work: with silent_fail, Airflow would poll with it until the timeout.
             self.silent_fail = False
             raise
@@ -242,11 +243,11 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
         try:
             jobs = self._jobs(wait.options.series_id)
         except CapillaryError as error:
-            outcome = wait.see_error(error)
+            outcome = wait.on_error(error)
         except AirflowNotFoundException:
-            outcome = wait.see_error(undefined_connection(self.capillary_conn_id))
+            outcome = wait.on_error(undefined_connection(self.capillary_conn_id))
         else:
-            outcome = wait.see_jobs(jobs)
+            outcome = wait.on_jobs(jobs)
         if self._stored_failures is not None and wait.failures != before:
             self._stored_failures.write(wait.failures)
         if self._stored_failures is not None and not self._stored_failures.is_usable:
@@ -278,16 +279,16 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
 
     def _conclude(self, outcome: WaitOutcome) -> dict[str, Any]:
         """Turn the end of a wait into the end of the task, the same way in every mode."""
-        if outcome.kind == "completed" and outcome.job is not None:
+        if outcome.status == "success" and outcome.job is not None:
             self.log.info(
                 "%s: %s rows, %s errors", outcome.message, outcome.job.total_uploaded_count, outcome.job.error_count
             )
             return outcome.job.to_dict()
-        if outcome.kind == "error":
+        if outcome.status == "error":
             raise outcome.error or CapillaryError(outcome.message)
         raise CapillaryJobFailedError(outcome.message)
 
-    def _defer(self, deadline: float) -> None:
+    def _defer(self, end_time: float) -> None:
         from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 
         self.defer(
@@ -295,7 +296,7 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
                 **self._wait.options.to_dict(),
                 capillary_conn_id=self.capillary_conn_id,
                 **self._trigger_times(),
-                deadline=deadline,
+                end_time=end_time,
                 failures=self._wait.failures,
             ),
             method_name="execute_complete",
@@ -311,7 +312,7 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
         from airflow_provider_capillary._airflow_compat import StartTriggerArgs
 
         if not TRIGGERER_RENDERS_TEMPLATES:
-            raise CapillarySettingsError(
+            raise CapillaryConfigurationError(
                 "start_from_trigger needs Airflow 3.3 or newer, whose triggerer renders templates; leave it out, and "
                 "the task defers from a worker"
             )
@@ -321,7 +322,7 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
                 given[name] = number  # the scheduler stores it as JSON
             elif isinstance(value, XComArg):
                 if not hasattr(value, "operator"):
-                    raise CapillarySettingsError(
+                    raise CapillaryConfigurationError(
                         f"{name} is put together from XComs ({type(value).__name__}), which the triggerer cannot do; "
                         "leave out start_from_trigger, or give the output of one task"
                     )
@@ -331,13 +332,13 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
                 )
             elif pulls_without_map_indexes(value):
                 # Otherwise Airflow 3.3.2 asks its triggerer for a list of XComs, gets no answer, and waits for ever.
-                raise CapillarySettingsError(
+                raise CapillaryConfigurationError(
                     f"{name} pulls an XCom in a way that the triggerer never answers; write "
                     "ti.xcom_pull('the task', map_indexes=-1) wherever it is called, or leave out start_from_trigger"
                 )
-        ends_after = self.timeout + BACKSTOP_SECONDS
+        execution_deadline = self.timeout + BACKSTOP_SECONDS
         if self.execution_timeout is not None:
-            ends_after = min(ends_after, self.execution_timeout.total_seconds())
+            execution_deadline = min(execution_deadline, self.execution_timeout.total_seconds())
         return StartTriggerArgs(
             trigger_cls="airflow_provider_capillary.triggers.capillary.CapillaryRedeemUploadTrigger",
             trigger_kwargs={
@@ -345,7 +346,7 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
                 "max_consecutive_failures": self.max_consecutive_failures,
                 "silent_fail": self.silent_fail,
                 **self._trigger_times(),
-                "ends_after": ends_after,
+                "execution_deadline": execution_deadline,
             },
             next_method="execute_complete",
             timeout=timedelta(seconds=self.timeout + BACKSTOP_SECONDS),

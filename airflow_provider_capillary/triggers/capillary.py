@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 import pendulum
 
 from airflow_provider_capillary._airflow_compat import BaseEventTrigger, BaseTrigger, TriggerEvent
+from airflow_provider_capillary._copying import BeginsAnew
 from airflow_provider_capillary.api.errors import CapillaryError
-from airflow_provider_capillary.api.jobs import read_id
+from airflow_provider_capillary.api.jobs import parse_id
 from airflow_provider_capillary.api.timing import Deadline, PollSchedule, PollTimer, end_of_wait
 from airflow_provider_capillary.api.values import read_flag, read_seconds, read_text
-from airflow_provider_capillary.api.waiting import RedeemUploadWait, WaitOptions, WaitOutcome
+from airflow_provider_capillary.api.waiting import JobWaiter, WaitOptions, WaitOutcome
 from airflow_provider_capillary.api.watching import WatchCursor, begin_watch, watch
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
-from airflow_provider_capillary.hooks.copying import BeginsAnew
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Hashable
     from datetime import datetime, timedelta
 
     from airflow_provider_capillary._airflow_compat import SharedStreamProducer
+    from airflow_provider_capillary._polling.watch_stream import PollBatch
     from airflow_provider_capillary.api.jobs import JobHistory
-    from airflow_provider_capillary.triggers.watch_stream import Delivery
 
 
 #: Where the cursor lies in the state store of the asset.
@@ -64,11 +64,11 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
     :param exponential_backoff: Whether the interval doubles from poll to poll, by Airflow's own rule for sensors.
     :param max_wait: Upper bound of such an interval in seconds; None or 0 for none.
     :param timeout: Seconds that the sensor waits in all, for the message of the event.
-    :param deadline: Epoch seconds at which the wait ends. Absolute, so that it does not begin again with the
+    :param end_time: Epoch seconds at which the wait ends. Absolute, so that it does not begin again with the
         triggerer.
-    :param ends_after: Instead of ``deadline``, where no worker was there to set one: the seconds from the start of
-        the task to the moment at which Airflow itself ends the wait. That moment is kept across restarts, and with
-        this it tells when the start was.
+    :param execution_deadline: Where the task started in the triggerer and no worker set ``end_time``: seconds from the
+        start of the task to Airflow's own timeout of the deferral. That timeout survives restarts, so the start can
+        be calculated from it.
     :param failures: Failed looks in a row before the wait came here.
     """
 
@@ -90,8 +90,8 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
         exponential_backoff: bool = False,
         max_wait: float | None = None,
         timeout: float,
-        deadline: float | None = None,
-        ends_after: float | None = None,
+        end_time: float | None = None,
+        execution_deadline: float | None = None,
         failures: int = 0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow tells no types
@@ -108,8 +108,8 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
         self.exponential_backoff = exponential_backoff
         self.max_wait = max_wait
         self.timeout = timeout
-        self.deadline = deadline
-        self.ends_after = ends_after
+        self.end_time = end_time
+        self.execution_deadline = execution_deadline
         self.failures = failures
 
     @cached_property
@@ -127,8 +127,8 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
                 "exponential_backoff": self.exponential_backoff,
                 "max_wait": self.max_wait,
                 "timeout": self.timeout,
-                "deadline": self.deadline,
-                "ends_after": self.ends_after,
+                "end_time": self.end_time,
+                "execution_deadline": self.execution_deadline,
                 "failures": self.failures,
             },
         )
@@ -138,7 +138,7 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
         try:
             outcome = await self._wait()
         except CapillaryError as error:
-            outcome = WaitOutcome(kind="error", message=str(error), error=error)
+            outcome = WaitOutcome(status="error", message=str(error), error=error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the sensor has to be told how its wait ended
             outcome = self._unexpected(error)
         yield TriggerEvent(outcome.to_event())
@@ -148,10 +148,10 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
         await self._joined.aclose()
 
     async def _wait(self) -> WaitOutcome:
-        from airflow_provider_capillary.triggers.shared_poll import join_poll
-        from airflow_provider_capillary.triggers.shared_wait import wait_for_job
+        from airflow_provider_capillary._polling.shared_poll import subscribe
+        from airflow_provider_capillary._polling.shared_wait import wait_for_job
 
-        wait = RedeemUploadWait(self._options(), log=self.log, now=pendulum.now, failures=self.failures)
+        wait = JobWaiter(self._options(), log=self.log, now=pendulum.now, failures=self.failures)
         options = wait.options
         # An argument that can never work ends the wait, with silent_fail too; a connection may be mended meanwhile.
         read_text("capillary_conn_id", self.capillary_conn_id)
@@ -161,14 +161,14 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
         elapsed = max(0.0, time.time() - (deadline.at - self.timeout))
         timer = PollTimer(schedule, now=time.monotonic(), elapsed=elapsed)
         async with self._joined as joined:
-            membership = await joined.enter_async_context(join_poll(self.capillary_conn_id, options.series_id, timer))
-            return await wait_for_job(wait, membership, deadline, timeout=self.timeout, judge=self._judge)
+            subscription = await joined.enter_async_context(subscribe(self.capillary_conn_id, options.series_id, timer))
+            return await wait_for_job(wait, subscription, deadline, timeout=self.timeout, judge=self._judge)
 
     def _end_of_wait(self) -> float:
-        if self.deadline is not None:
-            return self.deadline
+        if self.end_time is not None:
+            return self.end_time
         return end_of_wait(
-            time.time(), timeout=self.timeout, backstop=self._backstop, execution_seconds=self.ends_after
+            time.time(), timeout=self.timeout, backstop=self._backstop, execution_seconds=self.execution_deadline
         )
 
     @property
@@ -179,9 +179,9 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
             return None
         return (at.replace(tzinfo=UTC) if at.tzinfo is None else at).timestamp()
 
-    def _judge(self, wait: RedeemUploadWait, error: Exception | None) -> WaitOutcome | None:
+    def _judge(self, wait: JobWaiter, error: Exception | None) -> WaitOutcome | None:
         if isinstance(error, CapillaryError):
-            return wait.see_error(error)
+            return wait.on_error(error)
         outcome = self._unexpected(error)
         return None if self.silent_fail else outcome
 
@@ -191,7 +191,7 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
         told = CapillaryError(
             f"the wait ended with an unexpected {type(error).__name__}; the log of the trigger says where"
         )
-        return WaitOutcome(kind="error", message=str(told), error=told)
+        return WaitOutcome(status="error", message=str(told), error=told)
 
     def _options(self) -> WaitOptions:
         return WaitOptions(
@@ -217,13 +217,13 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
             "capillary_conn_id": "capillary_default",
             "coupon_series_id": 535512,
             "jobs": [...],  # UploadJob.to_dict() of each, the oldest first
-            "may_repeat": False,
+            "possible_duplicates": False,
         }
 
     Each job is told once, by its edge, never by its state. How far that got is kept in the state store of the asset,
     so that neither a restart of the triggerer nor a pause of the DAG loses a job or tells one twice. The cursor moves
     only when Airflow has stored the event; a crash between these two makes jobs come again, in the first event after
-    the start, the only one in which ``may_repeat`` is true. A job's id tells a repeat for certain.
+    the start, the only one in which ``possible_duplicates`` is true. A job's id tells a repeat for certain.
 
     All watchers and all waits of a series in one triggerer share one poll. Faults are waited out, less and less often,
     and told in the log of the triggerer; none ends the watch.
@@ -231,9 +231,9 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
     :param coupon_series_id: The coupon series, number or text.
     :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``.
     :param poll_interval: Time between two polls, seconds or a timedelta; default 60.
-    :param backfill: Whether the first look of all tells the jobs that were done before, 1,000 at a time; default
-        False. Those that still ran then are told in any case.
-    :raises CapillarySettingsError: An argument cannot be used.
+    :param include_existing: Whether the first poll reports the jobs that finished before, 1,000 at a time; default
+        False. Jobs that still run then are reported in any case.
+    :raises CapillaryConfigurationError: An argument cannot be used.
     """
 
     _cursor: WatchCursor | None = None
@@ -241,8 +241,8 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
     _store: Any = None
     _has_told = False
     _has_warned = False
-    _looks: AsyncGenerator[JobHistory, None] | None = None
-    _made_by_use = ("_cursor", "_stored", "_store", "_has_told", "_has_warned", "_looks")
+    _polls: AsyncGenerator[JobHistory, None] | None = None
+    _made_by_use = ("_cursor", "_stored", "_store", "_has_told", "_has_warned", "_polls")
 
     def __init__(
         self,
@@ -250,13 +250,13 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
         coupon_series_id: int | str,
         capillary_conn_id: str = CapillaryAsyncHook.default_conn_name,
         poll_interval: float | timedelta = 60.0,
-        backfill: bool = False,
+        include_existing: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow tells no types
-        self.coupon_series_id = read_id("coupon_series_id", coupon_series_id)
+        self.coupon_series_id = parse_id("coupon_series_id", coupon_series_id)
         self.capillary_conn_id = read_text("capillary_conn_id", capillary_conn_id)
         self.poll_interval = read_seconds("poll_interval", poll_interval)
-        self.backfill = read_flag("backfill", backfill)
+        self.include_existing = read_flag("include_existing", include_existing)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the path of the class and its arguments, in one form for one meaning: Airflow compares them."""
@@ -266,7 +266,7 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
                 "coupon_series_id": self.coupon_series_id,
                 "capillary_conn_id": self.capillary_conn_id,
                 "poll_interval": self.poll_interval,
-                "backfill": self.backfill,
+                "include_existing": self.include_existing,
             },
         )
 
@@ -280,11 +280,11 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
 
         :param kwargs: Arguments of one of them.
         """
-        from airflow_provider_capillary.triggers.watch_stream import RedeemUploadStream
+        from airflow_provider_capillary._polling.watch_stream import RedeemUploadStream
 
         return RedeemUploadStream(kwargs["capillary_conn_id"], kwargs["coupon_series_id"], kwargs["poll_interval"])
 
-    async def filter_shared_stream(self, shared_stream: AsyncIterator[Delivery]) -> AsyncIterator[TriggerEvent]:
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[PollBatch]) -> AsyncIterator[TriggerEvent]:
         """Yield the events that the looks of a shared stream mean to this watcher.
 
         :param shared_stream: The looks.
@@ -303,15 +303,15 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch without anybody to share with, and yield the events."""
-        from airflow_provider_capillary.triggers.shared_poll import follow_series
+        from airflow_provider_capillary._polling.shared_poll import poll_series
 
         while True:
             await self._read_cursor()
-            self._looks = follow_series(
+            self._polls = poll_series(
                 self.capillary_conn_id, self.coupon_series_id, interval=self.poll_interval, log=self.log
             )
             try:
-                async for jobs in self._looks:
+                async for jobs in self._polls:
                     if (event := self._see(jobs)) is not None:
                         yield event
                         await asyncio.sleep(_PASSED_ON_AFTER)
@@ -327,13 +327,13 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
 
     async def cleanup(self) -> None:
         """Leave the poll, should the watch have been given up without leaving it."""
-        looks, self._looks = self._looks, None
-        if looks is not None:
-            await looks.aclose()
+        results, self._polls = self._polls, None
+        if results is not None:
+            await results.aclose()
 
     def _see(self, jobs: JobHistory) -> TriggerEvent | None:
         if self._cursor is None:
-            self._cursor = begin_watch(jobs, backfill=self.backfill, now=time.time())
+            self._cursor = begin_watch(jobs, include_existing=self.include_existing, now=time.time())
             self.log.info(
                 "Watching coupon series %s after upload job %d, %d of the jobs up to there still running",
                 self.coupon_series_id,
@@ -343,13 +343,13 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
         done, self._cursor = watch(jobs, self._cursor)
         if not done:
             return None
-        may_repeat, self._has_told = not self._has_told, True
+        possible_duplicates, self._has_told = not self._has_told, True
         return TriggerEvent(
             {
                 "capillary_conn_id": self.capillary_conn_id,
                 "coupon_series_id": self.coupon_series_id,
                 "jobs": [job.to_dict() for job in done],
-                "may_repeat": may_repeat,
+                "possible_duplicates": possible_duplicates,
             }
         )
 

@@ -19,7 +19,7 @@ from airflow_provider_capillary.api.error_files import (
 )
 from airflow_provider_capillary.api.errors import CapillaryErrorFileError
 from airflow_provider_capillary.api.settings import CONN_FIELD
-from tests.api.driving import API, HOST, any_text, attempt, examples, settings
+from tests.api.flows import API, HOST, any_text, attempt, examples, settings
 
 if TYPE_CHECKING:
     from airflow_provider_capillary.api.settings import ConnectionSettings

@@ -12,9 +12,9 @@ from airflow_provider_capillary.api.errors import (
     CapillaryAccessError,
     CapillaryApiError,
     CapillaryAuthError,
+    CapillaryConfigurationError,
     CapillaryError,
     CapillaryRateLimitError,
-    CapillarySettingsError,
 )
 
 PUBLIC = sorted(
@@ -29,12 +29,12 @@ def test_there_are_ten_classes_of_errors() -> None:
         "CapillaryAccessError",
         "CapillaryApiError",
         "CapillaryAuthError",
+        "CapillaryConfigurationError",
         "CapillaryError",
         "CapillaryErrorFileError",
         "CapillaryJobNotFoundError",
         "CapillaryRateLimitError",
         "CapillaryResponseError",
-        "CapillarySettingsError",
         "CapillaryTransportError",
     ]
 
@@ -112,9 +112,4 @@ def test_errors_that_capillary_answered_with_can_be_caught_together() -> None:
 
 
 def test_a_wrong_setting_is_a_value_error_too() -> None:
-    assert issubclass(CapillarySettingsError, ValueError)
-
-
-def test_an_error_can_be_told_what_it_is_about_and_stays_what_it_is() -> None:
-    error = errors.CapillaryErrorFileError("gone", http_status=404, api_code="1", request_id="r", is_transient=True)
-    assert error.about("upload job 7").to_dict() == error.to_dict() | {"message": "upload job 7: gone"}
+    assert issubclass(CapillaryConfigurationError, ValueError)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from airflow_provider_capillary.api.errors import CapillaryResponseError
 from airflow_provider_capillary.api.file_content import MOST_HELD_BYTES, FileContent, check_content, expects_rows
 from airflow_provider_capillary.api.jobs import JobFile, UploadJob
-from tests.api.driving import examples, json_values
+from tests.api.flows import examples, json_values
 
 SIGNED = {"data": {"url": "https://s3.example.com/x?X-Amz-Signature=sig-secret"}}
 
@@ -161,7 +161,7 @@ def test_blanks_are_nothing_however_many_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("which", "counts", "expected"),
+    ("file_type", "counts", "expected"),
     [
         ("error", {"error_count": 7}, True),
         ("error", {"error_count": 0}, False),
@@ -176,6 +176,6 @@ def test_blanks_are_nothing_however_many_they_are() -> None:
         ("uploaded", {}, False),
     ],
 )
-def test_rows_are_expected_as_the_job_counts_them(which: JobFile, counts: dict[str, int], expected: bool) -> None:
+def test_rows_are_expected_as_the_job_counts_them(file_type: JobFile, counts: dict[str, int], expected: bool) -> None:
     job = UploadJob(job_id=1, status="COMPLETED", **counts)  # type: ignore[arg-type]
-    assert expects_rows(job, which) is expected
+    assert expects_rows(job, file_type) is expected

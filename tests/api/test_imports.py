@@ -23,7 +23,7 @@ def loaded_by(*modules: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("modules", [[f"{api.__name__}.exchange"], MODULES], ids=["exchange", "all"])
+@pytest.mark.parametrize("modules", [[f"{api.__name__}.client"], MODULES], ids=["client", "all"])
 def test_importing_the_protocol_imports_neither_airflow_nor_an_http_library(modules: list[str]) -> None:
     assert not loaded_by(*modules) & {"airflow", "requests", "httpx", "urllib3", "aiohttp", "fsspec", "upath"}
 

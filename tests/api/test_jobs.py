@@ -13,25 +13,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_capillary.api.envelopes import read_payload
 from airflow_provider_capillary.api.errors import (
+    CapillaryConfigurationError,
     CapillaryJobNotFoundError,
     CapillaryResponseError,
-    CapillarySettingsError,
 )
 from airflow_provider_capillary.api.jobs import (
     JOB_FILES,
-    JobChoice,
     JobHistory,
+    JobSelector,
     UploadJob,
-    find_jobs,
+    find_job,
+    parse_id,
     read_history,
-    read_id,
-    read_ids,
     read_jobs,
-    read_word,
+    validate_choice,
 )
-from tests.api.driving import any_text, attempt, examples, json_values, raw_jobs, reply, sample
+from airflow_provider_capillary.api.responses import read_payload
+from tests.api.flows import any_text, attempt, examples, json_values, raw_jobs, reply, sample
 
 MIDNIGHT_IN_INDIA = pendulum.datetime(2020, 10, 20, tz="Asia/Kolkata")
 
@@ -455,72 +454,40 @@ def test_a_job_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize("value", [5, "5", " 5\n", 5.0, "5.0", Decimal(5), Decimal("5.00")])
 def test_an_id_is_a_number_or_its_text(value: Any) -> None:
-    assert read_id("job_id", value) == 5
+    assert parse_id("job_id", value) == 5
 
 
 @pytest.mark.parametrize("value", [None, "", "None", "{{ x }}", 0, -5, "-5", 5.5, True, [], "\u0665"])
 def test_what_is_no_id_is_named_with_a_hint_at_templates(value: Any) -> None:
-    with pytest.raises(CapillarySettingsError) as caught:
-        read_id("coupon_series_id", value)
+    with pytest.raises(CapillaryConfigurationError) as caught:
+        parse_id("coupon_series_id", value)
     assert str(caught.value) == (
         f"coupon_series_id must be a positive whole number, but is {value!r}; "
         "if it comes from a template, check what the template renders to"
     )
 
 
-@pytest.mark.parametrize(
-    ("value", "ids"),
-    [
-        ([5, "6"], [5, 6]),
-        ((5,), [5]),
-        (5, [5]),
-        (5.0, [5]),
-        (Decimal(5), [5]),
-        ([Decimal(5), 6.0], [5, 6]),
-        ("5", [5]),
-        ("5,6", [5, 6]),
-        ("[5, 6]\n", [5, 6]),
-        ("['5', \"6\"]", [5, 6]),
-        ("(5,)", [5]),
-        ([6, 5, "6"], [6, 5]),
-        ([], []),
-        ("[]", []),
-        ("( )", []),
-    ],
-)
-def test_ids_are_a_list_or_what_templates_make_of_one(value: Any, ids: list[int]) -> None:
-    assert read_ids("job_ids", value) == ids
-
-
-@pytest.mark.parametrize(
-    "value", [None, True, 5.5, {}, {5}, b"5", "", ",", "[5", "5]", "[5 6]", "[5,,6]", [None], [[5]]]
-)
-def test_what_is_no_list_of_ids_is_named_with_a_hint_at_templates(value: Any) -> None:
-    with pytest.raises(CapillarySettingsError, match=r"^job_ids must be a .*; if it comes from a template, check what"):
-        read_ids("job_ids", value)
-
-
 @pytest.mark.parametrize("value", ["", "Error", None, 1, ["error"]])
 def test_a_word_that_is_not_among_those_allowed_is_named_with_them(value: Any) -> None:
     with pytest.raises(
-        CapillarySettingsError, match=r"^which must be one of error, success, uploaded, but is "
+        CapillaryConfigurationError, match=r"^file_type must be one of error, success, uploaded, but is "
     ) as caught:
-        read_word("which", value, JOB_FILES)
+        validate_choice("file_type", value, JOB_FILES)
     assert repr(value) in str(caught.value)
 
 
-@pytest.mark.parametrize("which", JOB_FILES)
-def test_each_file_of_a_job_has_an_address_of_its_own(which: Any) -> None:
+@pytest.mark.parametrize("file_type", JOB_FILES)
+def test_each_file_of_a_job_has_an_address_of_its_own(file_type: Any) -> None:
     urls: Any = {f"{name}_file_url": name for name in JOB_FILES}
-    assert UploadJob(job_id=7, status="COMPLETED", **urls).file_url(which) == which
-    assert UploadJob(job_id=7, status="COMPLETED").file_url(which) is None
+    assert UploadJob(job_id=7, status="COMPLETED", **urls).file_url(file_type) == file_type
+    assert UploadJob(job_id=7, status="COMPLETED").file_url(file_type) is None
 
 
-def test_jobs_are_found_in_the_order_of_their_ids_and_all_that_are_not_there_are_named() -> None:
-    jobs = [job(1), job(2), job(3)]
-    assert find_jobs(jobs, [3, 1], coupon_series_id=9) == [jobs[2], jobs[0]]
-    with pytest.raises(CapillaryJobNotFoundError, match=r"^coupon series 9 has no redeem upload job 7, 8;"):
-        find_jobs(jobs, [7, 1, 8], coupon_series_id=9)
+def test_a_job_is_found_by_its_id_and_one_that_is_not_there_is_named() -> None:
+    jobs = JobHistory.of([job(1), job(2), job(3)])
+    assert find_job(jobs, 3, coupon_series_id=9).job_id == 3
+    with pytest.raises(CapillaryJobNotFoundError, match=r"^coupon series 9 has no redeem upload job 7;"):
+        find_job(jobs, 7, coupon_series_id=9)
 
 
 # --- which job ---------------------------------------------------------------------------------------------------
@@ -532,13 +499,13 @@ def test_the_newest_job_is_the_one_with_the_largest_id_whatever_its_date_and_pla
         job(9, created_on=pendulum.datetime(2019, 1, 1)),
         job(7, created_on=pendulum.datetime(2021, 1, 1)),
     ]
-    assert JobChoice().pick(jobs) is jobs[1]
+    assert JobSelector().select(jobs) is jobs[1]
 
 
 def test_a_job_id_picks_exactly_that_job() -> None:
     jobs = [job(5), job(9), job(7)]
-    assert JobChoice(job_id=5).pick(jobs) is jobs[0]
-    assert JobChoice(job_id=6).pick(jobs) is None
+    assert JobSelector(job_id=5).select(jobs) is jobs[0]
+    assert JobSelector(job_id=6).select(jobs) is None
 
 
 @pytest.mark.parametrize(
@@ -562,21 +529,21 @@ def test_a_file_name_picks_the_newest_match_exact_or_by_glob(wanted: str, picked
         job(1, uploaded_file_name="a_1.csv"),
         job(3, uploaded_file_name="b_3.csv", uploaded_file_url="stored-3"),
     ]
-    found = JobChoice(uploaded_file_name=wanted).pick(jobs)
+    found = JobSelector(uploaded_file_name=wanted).select(jobs)
     assert (None if found is None else found.job_id) == picked
 
 
 @pytest.mark.parametrize(("after", "picked"), [(0, 7), (6, 7), (7, None), (8, None)])
 def test_after_a_job_the_newest_of_those_behind_it_is_picked(after: int, picked: int | None) -> None:
-    found = JobChoice(after_job_id=after).pick([job(5), job(7), job(6)])
+    found = JobSelector(after_job_id=after).select([job(5), job(7), job(6)])
     assert (None if found is None else found.job_id) == picked
 
 
 def test_a_job_that_is_told_twice_is_what_was_told_first_for_everybody() -> None:
     first, second = job(5, "COMPLETED", uploaded_file_name="a.csv"), job(5, "STARTED", uploaded_file_name="b.csv")
-    for choice in (JobChoice(), JobChoice(job_id=5), JobChoice(uploaded_file_name="*")):
-        assert choice.pick([first, second]) is first
-    assert find_jobs([first, second], [5], coupon_series_id=1) == [first]
+    for choice in (JobSelector(), JobSelector(job_id=5), JobSelector(uploaded_file_name="*")):
+        assert choice.select([first, second]) is first
+    assert find_job(JobHistory.of([first, second]), 5, coupon_series_id=1) is first
 
 
 def test_a_history_tells_the_same_jobs_as_the_list_the_newest_first() -> None:
@@ -616,7 +583,7 @@ def test_what_still_runs_is_known_of_a_history() -> None:
 
 
 def test_a_series_without_jobs_has_none_to_pick() -> None:
-    assert JobChoice().pick([]) is None
+    assert JobSelector().select([]) is None
 
 
 names = st.none() | st.sampled_from(["a.csv", "b.csv", "a_1.csv", "[a].csv", "*", ""])
@@ -635,13 +602,13 @@ names = st.none() | st.sampled_from(["a.csv", "b.csv", "a_1.csv", "[a].csv", "*"
         unique_by=lambda job: job.job_id,
     ),
     st.builds(
-        JobChoice,
+        JobSelector,
         job_id=st.none() | st.none() | st.integers(1, 12),
         uploaded_file_name=st.none() | st.sampled_from(["a.csv", "*.csv", "a*", "[a]*", "[a].csv", "[", "*", "[!a]*"]),
         after_job_id=st.none() | st.integers(0, 12),
     ),
 )
-def test_the_choice_is_that_of_trying_every_job(jobs: list[UploadJob], choice: JobChoice) -> None:
+def test_the_choice_is_that_of_trying_every_job(jobs: list[UploadJob], choice: JobSelector) -> None:
     best = None
     for each in jobs:
         if choice.job_id is not None:
@@ -656,18 +623,18 @@ def test_the_choice_is_that_of_trying_every_job(jobs: list[UploadJob], choice: J
                 )
         if fits and (best is None or each.job_id > best.job_id):
             best = each
-    assert choice.pick(jobs) is best
+    assert choice.select(jobs) is best
 
 
 @pytest.mark.parametrize(
     ("choice", "shown"),
     [
-        (JobChoice(), "newest job"),
-        (JobChoice(job_id=5), "job 5"),
-        (JobChoice(uploaded_file_name="a*.csv"), "newest job with file name 'a*.csv'"),
-        (JobChoice(after_job_id=4), "newest job with id above 4"),
-        (JobChoice(uploaded_file_name="a", after_job_id=4), "newest job with file name 'a' with id above 4"),
+        (JobSelector(), "newest job"),
+        (JobSelector(job_id=5), "job 5"),
+        (JobSelector(uploaded_file_name="a*.csv"), "newest job with file name 'a*.csv'"),
+        (JobSelector(after_job_id=4), "newest job with id above 4"),
+        (JobSelector(uploaded_file_name="a", after_job_id=4), "newest job with file name 'a' with id above 4"),
     ],
 )
-def test_a_choice_is_told_in_words(choice: JobChoice, shown: str) -> None:
+def test_a_choice_is_told_in_words(choice: JobSelector, shown: str) -> None:
     assert str(choice) == shown

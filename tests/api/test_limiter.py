@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_capillary.api.limiter import RequestLimiter
-from tests.api.driving import Clock, examples
+from tests.api.flows import Clock, examples
 
 #: Sums of intervals are not exact.
 EPSILON = 1e-6

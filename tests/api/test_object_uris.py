@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_capillary.api.object_uris import ObjectUri, parse_object_uri
-from tests.api.driving import any_text, examples
+from tests.api.flows import any_text, examples
 
 ACCOUNT = "acct.dfs.core.windows.net"
 ACCESS_POINTS = [

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_capillary.api.errors import CapillarySettingsError
-from airflow_provider_capillary.api.retry import RETRY_CODES, RETRY_STATUSES, RetryPolicy, parse_retry_after
-from tests.api.driving import any_text, examples
+from airflow_provider_capillary.api.errors import CapillaryConfigurationError
+from airflow_provider_capillary.api.retry import RETRY_CODES, RETRY_STATUSES, HttpRetry, parse_retry_after
+from tests.api.flows import any_text, examples
 
 NOW = datetime(2026, 10, 21, 7, 28, 0, tzinfo=UTC)
 
@@ -27,34 +27,32 @@ def test_a_521_in_a_body_is_a_business_code_and_4001_the_authorization_service_d
 
 
 def test_the_defaults() -> None:
-    assert RetryPolicy() == RetryPolicy(
-        max_attempts=5, base_seconds=1.0, cap_seconds=30.0, retry_after_cap_seconds=120.0
-    )
+    assert HttpRetry() == HttpRetry(max_attempts=5, base_seconds=1.0, cap_seconds=30.0, retry_after_cap_seconds=120.0)
 
 
 @pytest.mark.parametrize(
     ("given", "read"),
     [
-        ({"max_attempts": "3", "base_seconds": "0.5"}, RetryPolicy(max_attempts=3, base_seconds=0.5)),
-        ({"cap_seconds": timedelta(minutes=1)}, RetryPolicy(cap_seconds=60.0)),
-        ({"max_attempts": Decimal(3), "cap_seconds": 0}, RetryPolicy(max_attempts=3, cap_seconds=0.0)),
+        ({"max_attempts": "3", "base_seconds": "0.5"}, HttpRetry(max_attempts=3, base_seconds=0.5)),
+        ({"cap_seconds": timedelta(minutes=1)}, HttpRetry(cap_seconds=60.0)),
+        ({"max_attempts": Decimal(3), "cap_seconds": 0}, HttpRetry(max_attempts=3, cap_seconds=0.0)),
     ],
 )
-def test_its_numbers_are_read_for_what_they_mean(given: dict[str, Any], read: RetryPolicy) -> None:
-    assert RetryPolicy(**given) == read
+def test_its_numbers_are_read_for_what_they_mean(given: dict[str, Any], read: HttpRetry) -> None:
+    assert HttpRetry(**given) == read
 
 
 @pytest.mark.parametrize("name", ["max_attempts", "base_seconds", "cap_seconds", "retry_after_cap_seconds"])
 @pytest.mark.parametrize("value", [None, True, "many", -1, float("nan"), float("inf")])
 def test_a_number_that_cannot_be_meant_is_refused_by_name(name: str, value: Any) -> None:
     # time.sleep(nan) would raise in the middle of a wait, and 0 attempts send nothing.
-    with pytest.raises(CapillarySettingsError, match=f"^{name} must be a"):
-        RetryPolicy(**{name: value})
+    with pytest.raises(CapillaryConfigurationError, match=f"^{name} must be a"):
+        HttpRetry(**{name: value})
 
 
 @pytest.mark.parametrize(("attempt", "bound"), [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (7, 30), (10**6, 30)])
 def test_the_wait_is_drawn_from_a_doubling_capped_range(attempt: int, bound: float) -> None:
-    policy = RetryPolicy()
+    policy = HttpRetry()
     assert policy.delay(attempt, retry_after=None, random=lambda: 0.0) == 0.0
     assert policy.delay(attempt, retry_after=None, random=lambda: 0.25) == bound / 4
     assert policy.delay(attempt, retry_after=None, random=lambda: 0.999) == pytest.approx(bound * 0.999)
@@ -68,7 +66,7 @@ def test_the_wait_is_drawn_from_a_doubling_capped_range(attempt: int, bound: flo
     st.floats(0, 1, exclude_max=True),
 )
 def test_no_wait_of_our_own_is_negative_or_above_the_cap(attempt: int, base: float, cap: float, drawn: float) -> None:
-    policy = RetryPolicy(base_seconds=base, cap_seconds=cap)
+    policy = HttpRetry(base_seconds=base, cap_seconds=cap)
     delay = policy.delay(attempt, retry_after=None, random=lambda: drawn)
     assert 0 <= delay <= min(cap, base * 2.0 ** min(attempt - 1, 900))
 
@@ -78,7 +76,7 @@ def test_what_the_server_asks_for_is_obeyed_up_to_the_cap_and_without_jitter(ask
     def no_dice() -> float:
         raise AssertionError("jitter on top of Retry-After")
 
-    assert RetryPolicy().delay(1, retry_after=asked, random=no_dice) == waited
+    assert HttpRetry().delay(1, retry_after=asked, random=no_dice) == waited
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_capillary.api.envelopes import facts_of
+from airflow_provider_capillary.api.client import MaskSecret, SendRequest
 from airflow_provider_capillary.api.error_files import UrlSource
-from airflow_provider_capillary.api.exchange import Mask, Send
+from airflow_provider_capillary.api.http_messages import ApiRequest, Response
 from airflow_provider_capillary.api.jobs import UploadJob
-from airflow_provider_capillary.api.messages import Answer, ApiRequest
+from airflow_provider_capillary.api.responses import facts_of
 from airflow_provider_capillary.api.secrecy import (
     TAIL_LENGTH,
     blank,
@@ -23,7 +23,7 @@ from airflow_provider_capillary.api.secrecy import (
     tail,
     without_query,
 )
-from tests.api.driving import any_text, examples, settings
+from tests.api.flows import any_text, examples, settings
 
 LONG = "k" * 40 + "the-end-of-a-long-security-token"
 
@@ -143,7 +143,7 @@ def test_whatever_the_text_is_the_line_is_printable_and_short(text: str, most: i
 @pytest.mark.parametrize("name", ["x-cap-request-id", "x-cap-requestid"])
 def test_the_request_id_of_an_error_is_short_printable_and_without_secrets(name: str) -> None:
     def request_id(value: str) -> str | None:
-        facts = facts_of(Answer(200, {name: value}), ["a-secret"])
+        facts = facts_of(Response(200, {name: value}), ["a-secret"])
         assert facts["http_status"] == 200
         result: str | None = facts["request_id"]
         return result
@@ -162,8 +162,8 @@ def test_the_request_id_of_an_error_is_short_printable_and_without_secrets(name:
         UploadJob(job_id=1, status="X", error_file_url=f"https://h/x?sig={LONG}", success_file_url="handle"),
         UrlSource(f"https://h/x?sig={LONG}"),
         ApiRequest("GET", f"https://h/x?sig={LONG}", headers={"X": LONG}, body=LONG.encode()),
-        Send(ApiRequest("GET", f"https://h/x?sig={LONG}")),
-        Mask(LONG),
+        SendRequest(ApiRequest("GET", f"https://h/x?sig={LONG}")),
+        MaskSecret(LONG),
         settings(extra={"auth_url": f"https://h/x?sig={LONG}", "error_file_url": f"https://h/{{handle}}?sig={LONG}"}),
     ],
     ids=lambda value: type(value).__name__,
@@ -180,7 +180,7 @@ def test_the_repr_of_a_job_has_all_its_fields() -> None:
 
 
 def test_another_header_is_no_request_id() -> None:
-    assert facts_of(Answer(200, {"x-request-id": "other"}), ())["request_id"] is None
+    assert facts_of(Response(200, {"x-request-id": "other"}), ())["request_id"] is None
 
 
 @pytest.mark.parametrize(

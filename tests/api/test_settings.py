@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.api.settings import ConnectionSettings, is_loopback_host
-from tests.api.driving import (
+from tests.api.flows import (
     HEADER_VALUE,
     HOST,
     KEY,
@@ -45,7 +45,7 @@ def short(value: Any) -> str:
 
 
 def refusal(**fields: Any) -> str:
-    with pytest.raises(CapillarySettingsError) as caught:
+    with pytest.raises(CapillaryConfigurationError) as caught:
         settings("capillary_eu", **fields)
     return str(caught.value)
 
@@ -454,7 +454,7 @@ def test_an_error_file_url_may_be_http_or_any_object_storage(template: str) -> N
 
 def test_a_connection_id_in_the_error_file_url_must_not_contradict_the_error_file_connection() -> None:
     template = "s3://other@bucket/{handle}"
-    with pytest.raises(CapillarySettingsError) as caught:
+    with pytest.raises(CapillaryConfigurationError) as caught:
         settings(extra={"error_file_url": template, "error_file_conn_id": "aws_lake"})
     assert str(caught.value).endswith(
         "field 'Error file URL': it names the connection 'other' before the @, but Error file connection is "
@@ -806,7 +806,7 @@ def test_any_connection_is_read_or_refused_and_no_secret_is_told(
     connection = Connection(host, port, login, password, extra, schema)
     try:
         read = ConnectionSettings.from_connection("any", connection)
-    except CapillarySettingsError as error:
+    except CapillaryConfigurationError as error:
         shown = str(error) + repr(error)
     else:
         shown = repr(read) + str(read) + read.identity + read.base_url

@@ -20,7 +20,7 @@ from airflow_provider_capillary.api.timing import (
     PollTimer,
     end_of_wait,
 )
-from tests.api.driving import examples
+from tests.api.flows import examples
 
 # --- the schedule of one wait --------------------------------------------------------------------------------------
 

@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_capillary.api.errors import CapillaryAuthError
-from airflow_provider_capillary.api.tokens import Token, TokenKeeper, TokenRefresh, make_token
-from tests.api.driving import Clock, examples
+from airflow_provider_capillary.api.tokens import Token, TokenCache, TokenRefresh, make_token
+from tests.api.flows import Clock, examples
 
 
-def settled(keeper: TokenKeeper, token: Token) -> Token:
-    refresh, is_ours = keeper.claim()
+def settled(cache: TokenCache, token: Token) -> Token:
+    refresh, is_ours = cache.acquire()
     assert is_ours
     assert isinstance(refresh, TokenRefresh)
-    keeper.settle(refresh, token)
+    cache.complete(refresh, token)
     return token
 
 
@@ -42,34 +42,34 @@ def test_a_token_is_used_for_a_while_and_never_to_its_end(ttl: float, asked_at: 
 
 def test_a_token_is_used_until_its_time_and_not_at_it() -> None:
     clock = Clock(0.0)
-    keeper = TokenKeeper(monotonic=clock)
-    token = settled(keeper, make_token("t", 300, asked_at=0.0))
+    cache = TokenCache(monotonic=clock)
+    token = settled(cache, make_token("t", 300, asked_at=0.0))
     clock.now = 239.9
-    assert keeper.claim() == (token, False)
+    assert cache.acquire() == (token, False)
     clock.now = 240.0
-    claimed, is_ours = keeper.claim()
+    claimed, is_ours = cache.acquire()
     assert isinstance(claimed, TokenRefresh)
     assert is_ours
 
 
 def test_one_fetch_at_a_time_is_given_out() -> None:
-    keeper = TokenKeeper(monotonic=Clock())
-    first, first_is_ours = keeper.claim()
-    second, second_is_ours = keeper.claim()
+    cache = TokenCache(monotonic=Clock())
+    first, first_is_ours = cache.acquire()
+    second, second_is_ours = cache.acquire()
     assert (first_is_ours, second_is_ours) == (True, False)
     assert second is first
 
 
 def test_one_of_many_threads_gets_the_fetch() -> None:
-    keeper = TokenKeeper(monotonic=Clock())
+    cache = TokenCache(monotonic=Clock())
     barrier = threading.Barrier(16)
     claims: list[tuple[Token | TokenRefresh, bool]] = []
 
-    def claim() -> None:
+    def acquire() -> None:
         barrier.wait()
-        claims.append(keeper.claim())
+        claims.append(cache.acquire())
 
-    threads = [threading.Thread(target=claim) for _ in range(16)]
+    threads = [threading.Thread(target=acquire) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -80,37 +80,37 @@ def test_one_of_many_threads_gets_the_fetch() -> None:
 
 @pytest.mark.parametrize("result", [None, CapillaryAuthError("no")])
 def test_a_fetch_that_brought_no_token_leaves_the_next_one_free(result: CapillaryAuthError | None) -> None:
-    keeper = TokenKeeper(monotonic=Clock())
-    refresh, _ = keeper.claim()
+    cache = TokenCache(monotonic=Clock())
+    refresh, _ = cache.acquire()
     assert isinstance(refresh, TokenRefresh)
-    keeper.settle(refresh, result)
+    cache.complete(refresh, result)
     assert refresh.future.result(0) is result
-    claimed, is_ours = keeper.claim()
+    claimed, is_ours = cache.acquire()
     assert claimed is not refresh
     assert is_ours
 
 
 def test_a_waiter_cannot_cancel_the_fetch_for_the_others() -> None:
-    keeper = TokenKeeper(monotonic=Clock())
-    refresh, _ = keeper.claim()
+    cache = TokenCache(monotonic=Clock())
+    refresh, _ = cache.acquire()
     assert isinstance(refresh, TokenRefresh)
     assert refresh.future.cancel() is False
     token = make_token("t", 300, asked_at=1_000.0)
-    keeper.settle(refresh, token)
+    cache.complete(refresh, token)
     assert refresh.future.result(0) is token
 
 
 def test_a_refused_token_is_forgotten() -> None:
-    keeper = TokenKeeper(monotonic=Clock())
-    token = settled(keeper, make_token("t", 300, asked_at=1_000.0))
-    keeper.drop(token)
-    assert keeper.claim()[1] is True
+    cache = TokenCache(monotonic=Clock())
+    token = settled(cache, make_token("t", 300, asked_at=1_000.0))
+    cache.invalidate(token)
+    assert cache.acquire()[1] is True
 
 
 def test_a_late_refusal_of_the_old_token_does_not_cost_the_new_one() -> None:
-    keeper = TokenKeeper(monotonic=Clock())
-    old = settled(keeper, make_token("old", 300, asked_at=1_000.0))
-    keeper.drop(old)
-    new = settled(keeper, make_token("new", 300, asked_at=1_000.0))
-    keeper.drop(old)
-    assert keeper.claim() == (new, False)
+    cache = TokenCache(monotonic=Clock())
+    old = settled(cache, make_token("old", 300, asked_at=1_000.0))
+    cache.invalidate(old)
+    new = settled(cache, make_token("new", 300, asked_at=1_000.0))
+    cache.invalidate(old)
+    assert cache.acquire() == (new, False)

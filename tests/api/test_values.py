@@ -10,7 +10,7 @@ from typing import Any
 import pendulum
 import pytest
 
-from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.api.values import (
     as_flag,
     as_int,
@@ -188,14 +188,14 @@ def test_what_is_no_finite_number_is_none(value: Any) -> None:
 @pytest.mark.parametrize(("value", "flag"), [(True, True), (False, False), (" True ", True), ("FALSE", False)])
 def test_a_flag_may_be_text(value: Any, flag: bool) -> None:
     assert as_flag(value) is flag
-    assert read_flag("backfill", value) is flag
+    assert read_flag("include_existing", value) is flag
 
 
 @pytest.mark.parametrize("value", [0, 1, "yes", "", None, [], Bool()])
 def test_nothing_else_is_a_flag(value: Any) -> None:
     assert as_flag(value) is None
-    with pytest.raises(CapillarySettingsError, match="backfill must be True or False, but is"):
-        read_flag("backfill", value)
+    with pytest.raises(CapillaryConfigurationError, match="include_existing must be True or False, but is"):
+        read_flag("include_existing", value)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_seconds_are_a_number_or_a_duration(value: Any, seconds: float) -> None:
     "value", [0, -1, True, None, "soon", float("nan"), float("inf"), timedelta(0), timedelta(seconds=-1)], ids=repr
 )
 def test_other_seconds_are_refused_by_name(value: Any) -> None:
-    with pytest.raises(CapillarySettingsError, match="poll_interval must be a number of seconds above 0, but is"):
+    with pytest.raises(CapillaryConfigurationError, match="poll_interval must be a number of seconds above 0, but is"):
         read_seconds("poll_interval", value)
 
 
@@ -242,7 +242,7 @@ def test_other_seconds_are_refused_by_name(value: Any) -> None:
     ids=repr,
 )
 def test_what_names_nothing_is_refused_by_name(value: Any, problem: str) -> None:
-    with pytest.raises(CapillarySettingsError, match=f"^uploaded_file_name {problem}"):
+    with pytest.raises(CapillaryConfigurationError, match=f"^uploaded_file_name {problem}"):
         read_text("uploaded_file_name", value)
 
 
@@ -252,14 +252,16 @@ def test_text_stays_as_it_is(value: str) -> None:
 
 
 def test_a_message_shows_no_more_than_the_beginning_of_a_value() -> None:
-    with pytest.raises(CapillarySettingsError) as caught:
+    with pytest.raises(CapillaryConfigurationError) as caught:
         read_text("uploaded_file_name", ["x" * 10_000])
     assert len(str(caught.value)) < 300
 
 
 def test_an_argument_that_became_nothing_is_refused_by_name() -> None:
     refuse_nothing({"job_id": 0, "max_error_count": ""})
-    with pytest.raises(CapillarySettingsError, match="max_error_count was given, but its template rendered to None"):
+    with pytest.raises(
+        CapillaryConfigurationError, match="max_error_count was given, but its template rendered to None"
+    ):
         refuse_nothing({"job_id": 0, "max_error_count": None})
 
 

@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from airflow_provider_capillary.api.errors import (
     CapillaryApiError,
     CapillaryAuthError,
+    CapillaryConfigurationError,
     CapillaryError,
-    CapillarySettingsError,
     CapillaryTransportError,
 )
 from airflow_provider_capillary.api.jobs import UploadJob, read_jobs
 from airflow_provider_capillary.api.waiting import (
-    RedeemUploadWait,
+    JobWaiter,
     WaitOptions,
     WaitOutcome,
-    check_choice,
+    validate_selector,
 )
-from tests.api.driving import examples, raw_jobs
+from tests.api.flows import examples, raw_jobs
 
 NOW = pendulum.datetime(2020, 10, 20, 10, 0, 0)
 FAULT = CapillaryTransportError("no answer", is_transient=True)
@@ -36,8 +36,8 @@ def job(job_id: int = 4455, status: str = "COMPLETED", **fields: Any) -> UploadJ
     return UploadJob(job_id=job_id, status=status, coupon_series_id=909234, **fields)
 
 
-def wait_for(failures: int = 0, **options: Any) -> RedeemUploadWait:
-    return RedeemUploadWait(
+def wait_for(failures: int = 0, **options: Any) -> JobWaiter:
+    return JobWaiter(
         WaitOptions(**{"coupon_series_id": 909234, **options}),
         log=logging.getLogger("the wait"),
         now=lambda: NOW,
@@ -56,34 +56,34 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def test_a_series_without_jobs_is_waited_for() -> None:
     wait = wait_for()
-    assert wait.see_jobs([]) is None
+    assert wait.on_jobs([]) is None
     assert wait.last_seen == "no job in the series yet"
 
 
 def test_a_job_that_is_not_there_yet_is_waited_for() -> None:
     wait = wait_for(job_id="99")
-    assert wait.see_jobs([job(98)]) is None
+    assert wait.on_jobs([job(98)]) is None
     assert wait.last_seen == "the series has no such job yet"
 
 
 @pytest.mark.parametrize("status", ["QUEUED", "started", "VALIDATED", "COMMITED", "PARKED"])
 def test_a_running_job_is_waited_for(status: str) -> None:
     wait = wait_for()
-    assert wait.see_jobs([job(status=status)]) is None
+    assert wait.on_jobs([job(status=status)]) is None
     assert wait.last_seen == f"job 4455 was {status}"
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", " finished "])
 def test_a_completed_job_ends_the_wait(status: str) -> None:
     done = job(status=status)
-    assert wait_for().see_jobs([done]) == WaitOutcome(kind="completed", message="upload job 4455 is complete", job=done)
+    assert wait_for().on_jobs([done]) == WaitOutcome(status="success", message="upload job 4455 is complete", job=done)
 
 
 @pytest.mark.parametrize("status", ["ERRORED", "errorred ", "ERROR", "FAILED", "CANCELLED"])
 def test_a_failed_job_ends_the_wait(status: str) -> None:
     failed = job(status=status)
-    assert wait_for().see_jobs([failed]) == WaitOutcome(
-        kind="job_failed",
+    assert wait_for().on_jobs([failed]) == WaitOutcome(
+        status="failed",
         message=f"upload job 4455 ended as {status.strip()}; part of its rows may have been redeemed all the same; "
         "ask Capillary's support for the reason, with coupon series 909234 and job 4455",
         job=failed,
@@ -91,7 +91,7 @@ def test_a_failed_job_ends_the_wait(status: str) -> None:
 
 
 def test_a_failed_job_has_org_series_and_job_for_the_support() -> None:
-    outcome = wait_for().see_jobs([job(status="ERRORED", org_id=100458)])
+    outcome = wait_for().on_jobs([job(status="ERRORED", org_id=100458)])
     assert outcome is not None
     assert outcome.message.endswith("with org 100458, coupon series 909234 and job 4455")
 
@@ -100,31 +100,31 @@ def test_a_failed_job_has_org_series_and_job_for_the_support() -> None:
 def test_a_status_word_goes_into_messages_as_a_short_printable_one(status: str, log: pytest.LogCaptureFixture) -> None:
     wait = wait_for()
     name = "a\nb\x1b" + "c" * 5000
-    assert wait.see_jobs([job(status=status, uploaded_file_name=name)]) is None
+    assert wait.on_jobs([job(status=status, uploaded_file_name=name)]) is None
     for line in (wait.last_seen, wait.time_out(1).message, *messages(log)):
         assert line.isprintable()
         assert len(line) < 500
 
 
 def test_a_failed_job_is_failed_whatever_its_errors() -> None:
-    outcome = wait_for(max_error_count=0).see_jobs([job(status="FAILED", error_count=5, total_uploaded_count=5)])
+    outcome = wait_for(max_error_count=0).on_jobs([job(status="FAILED", error_count=5, total_uploaded_count=5)])
     assert outcome is not None
-    assert outcome.kind == "job_failed"
+    assert outcome.status == "failed"
 
 
 def test_only_the_chosen_job_counts() -> None:
     jobs = [job(1, "FAILED"), job(2, "COMPLETED"), job(3, "QUEUED")]
-    assert wait_for().see_jobs(jobs) is None
-    ends = [wait_for(job_id=number).see_jobs(jobs) for number in (1, 2, 3)]
-    assert [end and end.kind for end in ends] == ["job_failed", "completed", None]
+    assert wait_for().on_jobs(jobs) is None
+    ends = [wait_for(job_id=number).on_jobs(jobs) for number in (1, 2, 3)]
+    assert [end and end.status for end in ends] == ["failed", "success", None]
 
 
 def test_a_wait_that_took_too_long_says_what_it_saw_last() -> None:
     wait = wait_for()
     assert wait.time_out(600).message == "the upload job did not end within 600 seconds; last seen: nothing yet"
-    wait.see_jobs([job(status="QUEUED")])
+    wait.on_jobs([job(status="QUEUED")])
     assert wait.time_out(600) == WaitOutcome(
-        kind="timeout", message="the upload job did not end within 600 seconds; last seen: job 4455 was QUEUED"
+        status="timeout", message="the upload job did not end within 600 seconds; last seen: job 4455 was QUEUED"
     )
 
 
@@ -135,7 +135,7 @@ def test_the_timeout_is_told_in_plain_digits(seconds: float, shown: str) -> None
 
 def test_what_a_wait_was_given_is_plain_numbers_from_then_on() -> None:
     # They go into JSON, and into logs by %d.
-    wait = RedeemUploadWait(
+    wait = JobWaiter(
         WaitOptions(
             coupon_series_id=Decimal(535512),  # type: ignore[arg-type]
             job_id="9001.0",
@@ -161,7 +161,7 @@ def test_what_a_wait_was_given_is_plain_numbers_from_then_on() -> None:
 
 @pytest.mark.parametrize("name", [20261121, 1.5, ["a.csv"], "None", "null", " none "])
 def test_a_file_name_that_is_none_is_refused(name: Any) -> None:
-    with pytest.raises(CapillarySettingsError, match=r"^uploaded_file_name "):
+    with pytest.raises(CapillaryConfigurationError, match=r"^uploaded_file_name "):
         WaitOptions(coupon_series_id=1, uploaded_file_name=name).choice()
 
 
@@ -169,38 +169,38 @@ def test_a_file_name_that_is_none_is_refused(name: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("errors", "total", "limits", "kind"),
+    ("errors", "total", "limits", "status"),
     [
-        (5, 5, {}, "completed"),
-        (None, None, {}, "completed"),
-        (0, 10, {"max_error_count": 0}, "completed"),
-        (1, 10, {"max_error_count": 0}, "too_many_errors"),
-        (3, 10, {"max_error_count": 3}, "completed"),
-        (4, 10, {"max_error_count": 3}, "too_many_errors"),
-        (4, None, {"max_error_count": 4}, "completed"),
-        (4, None, {"max_error_count": 3}, "too_many_errors"),
-        (1, 4, {"max_error_rate": 0.25}, "completed"),
-        (2, 4, {"max_error_rate": 0.25}, "too_many_errors"),
-        (4, 4, {"max_error_rate": 1.0}, "completed"),
-        (0, 4, {"max_error_rate": 0.0}, "completed"),
-        (1, 4, {"max_error_rate": 0.0}, "too_many_errors"),
-        (0, 0, {"max_error_rate": 0.0}, "completed"),
-        (1, 0, {"max_error_rate": 0.5}, "too_many_errors"),
-        (0, None, {"max_error_rate": 0.0}, "completed"),
-        (1, None, {"max_error_rate": 0.9}, "too_many_errors"),
-        (None, 10, {"max_error_rate": 0.9}, "too_many_errors"),
-        (None, 10, {"max_error_count": 9}, "too_many_errors"),
-        (1, 10, {"max_error_count": 0, "max_error_rate": 0.9}, "too_many_errors"),
-        (9, 10, {"max_error_count": 9, "max_error_rate": 0.5}, "too_many_errors"),
+        (5, 5, {}, "success"),
+        (None, None, {}, "success"),
+        (0, 10, {"max_error_count": 0}, "success"),
+        (1, 10, {"max_error_count": 0}, "error_limit_exceeded"),
+        (3, 10, {"max_error_count": 3}, "success"),
+        (4, 10, {"max_error_count": 3}, "error_limit_exceeded"),
+        (4, None, {"max_error_count": 4}, "success"),
+        (4, None, {"max_error_count": 3}, "error_limit_exceeded"),
+        (1, 4, {"max_error_rate": 0.25}, "success"),
+        (2, 4, {"max_error_rate": 0.25}, "error_limit_exceeded"),
+        (4, 4, {"max_error_rate": 1.0}, "success"),
+        (0, 4, {"max_error_rate": 0.0}, "success"),
+        (1, 4, {"max_error_rate": 0.0}, "error_limit_exceeded"),
+        (0, 0, {"max_error_rate": 0.0}, "success"),
+        (1, 0, {"max_error_rate": 0.5}, "error_limit_exceeded"),
+        (0, None, {"max_error_rate": 0.0}, "success"),
+        (1, None, {"max_error_rate": 0.9}, "error_limit_exceeded"),
+        (None, 10, {"max_error_rate": 0.9}, "error_limit_exceeded"),
+        (None, 10, {"max_error_count": 9}, "error_limit_exceeded"),
+        (1, 10, {"max_error_count": 0, "max_error_rate": 0.9}, "error_limit_exceeded"),
+        (9, 10, {"max_error_count": 9, "max_error_rate": 0.5}, "error_limit_exceeded"),
     ],
 )
 def test_refused_rows_beyond_the_limits_end_the_wait_in_failure(
-    errors: int | None, total: int | None, limits: dict[str, Any], kind: str
+    errors: int | None, total: int | None, limits: dict[str, Any], status: str
 ) -> None:
     seen = job(error_count=errors, total_uploaded_count=total)
-    outcome = wait_for(**limits).see_jobs([seen])
+    outcome = wait_for(**limits).on_jobs([seen])
     assert outcome is not None
-    assert (outcome.kind, outcome.job) == (kind, seen)
+    assert (outcome.status, outcome.job) == (status, seen)
 
 
 @pytest.mark.parametrize(
@@ -219,13 +219,13 @@ def test_refused_rows_beyond_the_limits_end_the_wait_in_failure(
 def test_the_message_names_counts_and_limit(
     errors: int | None, total: int | None, limits: dict[str, Any], message: str
 ) -> None:
-    outcome = wait_for(**limits).see_jobs([job(error_count=errors, total_uploaded_count=total)])
+    outcome = wait_for(**limits).on_jobs([job(error_count=errors, total_uploaded_count=total)])
     assert outcome is not None
     assert outcome.message == message
 
 
 def test_a_count_that_is_not_known_is_not_told_as_one() -> None:
-    outcome = wait_for(max_error_count=3).see_jobs([job(error_count=4)])
+    outcome = wait_for(max_error_count=3).on_jobs([job(error_count=4)])
     assert outcome is not None
     assert outcome.message.startswith("upload job 4455 has 4 errors")
     assert "None" not in outcome.message
@@ -262,7 +262,7 @@ def test_limits_that_cannot_be_meant_are_refused_by_name(limits: tuple[Any, Any,
     options = WaitOptions(
         coupon_series_id=1, max_error_count=count, max_error_rate=rate, max_consecutive_failures=budget
     )
-    with pytest.raises(CapillarySettingsError, match=named):
+    with pytest.raises(CapillaryConfigurationError, match=named):
         options.limits()
 
 
@@ -288,14 +288,14 @@ def test_limits_in_their_range_are_fine(given: tuple[Any, Any], read: tuple[Any,
 
 def test_passing_faults_are_counted_in_a_row_and_the_last_one_ends_the_wait() -> None:
     wait = wait_for(max_consecutive_failures=3)
-    assert [wait.see_error(FAULT), wait.see_error(FAULT)] == [None, None]
+    assert [wait.on_error(FAULT), wait.on_error(FAULT)] == [None, None]
     last = CapillaryApiError("down", http_status=503, is_transient=True)
-    assert wait.see_error(last) == WaitOutcome(kind="error", message="down (HTTP 503)", error=last)
+    assert wait.on_error(last) == WaitOutcome(status="error", message="down (HTTP 503)", error=last)
 
 
 def test_ten_in_a_row_are_the_default() -> None:
     wait = wait_for()
-    outcomes = [wait.see_error(FAULT) for _ in range(10)]
+    outcomes = [wait.on_error(FAULT) for _ in range(10)]
     assert outcomes[:9] == [None] * 9
     assert outcomes[9] is not None
 
@@ -304,41 +304,41 @@ def test_ten_in_a_row_are_the_default() -> None:
 def test_every_look_that_succeeds_begins_the_count_anew(jobs: list[UploadJob]) -> None:
     wait = wait_for(max_consecutive_failures=2)
     for _ in range(5):
-        assert wait.see_error(FAULT) is None
+        assert wait.on_error(FAULT) is None
         assert wait.failures == 1
-        assert wait.see_jobs(jobs) is None
+        assert wait.on_jobs(jobs) is None
         assert wait.failures == 0
 
 
 def test_the_count_of_an_earlier_process_goes_on() -> None:
     wait = wait_for(failures=9)
-    outcome = wait.see_error(FAULT)
+    outcome = wait.on_error(FAULT)
     assert outcome is not None
-    assert outcome.kind == "error"
+    assert outcome.status == "error"
 
 
 @pytest.mark.parametrize("error", [CapillaryAuthError("no"), CapillaryApiError("bad", http_status=400)])
 def test_a_lasting_fault_ends_the_wait_at_once(error: CapillaryError) -> None:
-    assert wait_for().see_error(error) == WaitOutcome(kind="error", message=str(error), error=error)
+    assert wait_for().on_error(error) == WaitOutcome(status="error", message=str(error), error=error)
 
 
 @pytest.mark.parametrize("error", [FAULT, CapillaryAuthError("no")])
 def test_with_silent_fail_no_fault_ends_the_wait(error: CapillaryError, log: pytest.LogCaptureFixture) -> None:
     wait = wait_for(silent_fail=True, max_consecutive_failures=1)
-    assert [wait.see_error(error) for _ in range(20)] == [None] * 20
+    assert [wait.on_error(error) for _ in range(20)] == [None] * 20
     assert [record.levelname for record in log.records] == ["ERROR"] * 20
 
 
 def test_a_failed_look_is_never_taken_for_a_failed_job() -> None:
     wait = wait_for(max_consecutive_failures=1)
-    outcome = wait.see_error(FAULT)
+    outcome = wait.on_error(FAULT)
     assert outcome is not None
-    assert outcome.kind != "job_failed"
+    assert outcome.status != "failed"
     assert outcome.job is None
 
 
 def test_a_passing_fault_is_a_warning_that_says_how_many_are_left(log: pytest.LogCaptureFixture) -> None:
-    wait_for().see_error(FAULT)
+    wait_for().on_error(FAULT)
     (record,) = log.records
     assert record.levelname == "WARNING"
     assert record.getMessage() == "Look at the upload job failed (1 in a row, giving up at 10): no answer"
@@ -355,7 +355,7 @@ def test_the_choice_is_logged_once_with_id_file_name_and_age(log: pytest.LogCapt
     wait = wait_for()
     seen = job(status="QUEUED", uploaded_file_name="couponCode_1603183613031_253234.csv")
     for _ in range(3):
-        wait.see_jobs([seen])
+        wait.on_jobs([seen])
     choice, progress = messages(log)
     assert re.fullmatch(
         r"Waiting for upload job 4455 of coupon series 909234, file couponCode_1603183613031_253234\.csv, "
@@ -376,14 +376,14 @@ def test_the_choice_is_logged_once_with_id_file_name_and_age(log: pytest.LogCapt
 def test_a_job_that_tells_less_is_logged_with_what_there_is(
     fields: dict[str, Any], told: str, log: pytest.LogCaptureFixture
 ) -> None:
-    wait_for().see_jobs([job(status="QUEUED", **fields)])
+    wait_for().on_jobs([job(status="QUEUED", **fields)])
     assert messages(log)[0] == f"Waiting for upload job 4455 of coupon series 909234, {told}"
 
 
 def test_a_newer_job_that_takes_over_is_logged_too(log: pytest.LogCaptureFixture) -> None:
     wait = wait_for()
-    wait.see_jobs([job(1, "QUEUED")])
-    wait.see_jobs([job(1, "QUEUED"), job(2, "QUEUED")])
+    wait.on_jobs([job(1, "QUEUED")])
+    wait.on_jobs([job(1, "QUEUED"), job(2, "QUEUED")])
     assert [text for text in messages(log) if text.startswith("Waiting")] == [
         f"Waiting for upload job {number} of coupon series 909234, file (no name), of unknown age" for number in (1, 2)
     ]
@@ -392,7 +392,7 @@ def test_a_newer_job_that_takes_over_is_logged_too(log: pytest.LogCaptureFixture
 def test_progress_is_logged_when_it_happens(log: pytest.LogCaptureFixture) -> None:
     wait = wait_for()
     for status in ("QUEUED", "QUEUED", "STARTED", "STARTED", "COMPLETED"):
-        wait.see_jobs([job(status=status)])
+        wait.on_jobs([job(status=status)])
     assert messages(log)[1:] == [
         "Upload job 4455 is QUEUED",
         "Upload job 4455 is STARTED",
@@ -404,7 +404,7 @@ def test_progress_is_logged_when_it_happens(log: pytest.LogCaptureFixture) -> No
 def test_a_paused_job_is_waited_for_and_logged_as_what_it_is(word: str, log: pytest.LogCaptureFixture) -> None:
     wait = wait_for()
     for status in ("RUNNING", word, word, "RUNNING", "COMPLETED"):
-        wait.see_jobs([job(status=status)])
+        wait.on_jobs([job(status=status)])
     assert messages(log)[1:] == [
         "Upload job 4455 is RUNNING",
         f"Upload job 4455 is {word.strip()}: it waits until somebody at Capillary resumes it",
@@ -426,7 +426,7 @@ def test_a_paused_job_is_waited_for_and_logged_as_what_it_is(word: str, log: pyt
 def test_an_unknown_word_is_warned_about_once(words: list[str], log: pytest.LogCaptureFixture) -> None:
     wait = wait_for()
     for word in words:
-        assert wait.see_jobs([job(status=word)]) is None
+        assert wait.on_jobs([job(status=word)]) is None
     assert messages(log, "WARNING") == ["Upload job 4455 has the unknown status 'PARKED', taken as still running"]
 
 
@@ -450,12 +450,12 @@ def test_the_series_may_be_a_number_or_text(given_id: Any) -> None:
     ],
 )
 def test_a_choice_that_cannot_be_meant_is_refused_before_the_first_look(options: dict[str, Any], named: str) -> None:
-    with pytest.raises(CapillarySettingsError, match=named):
+    with pytest.raises(CapillaryConfigurationError, match=named):
         wait_for(**options)
 
 
 def test_a_name_goes_together_with_a_job_to_come_after() -> None:
-    check_choice(None, "a*.csv", 4)
+    validate_selector(None, "a*.csv", 4)
     choice = WaitOptions(coupon_series_id=1, uploaded_file_name="a*.csv", after_job_id="4").choice()
     assert (choice.job_id, choice.uploaded_file_name, choice.after_job_id) == (None, "a*.csv", 4)
 
@@ -471,12 +471,12 @@ def test_options_travel_as_json() -> None:
 @pytest.mark.parametrize(
     "outcome",
     [
-        WaitOutcome(kind="completed", message="m", job=job(created_on=pendulum.datetime(2020, 1, 1))),
-        WaitOutcome(kind="job_failed", message="m", job=job(status="FAILED")),
-        WaitOutcome(kind="too_many_errors", message="m", job=job(error_count=5)),
-        WaitOutcome(kind="timeout", message="m"),
+        WaitOutcome(status="success", message="m", job=job(created_on=pendulum.datetime(2020, 1, 1))),
+        WaitOutcome(status="failed", message="m", job=job(status="FAILED")),
+        WaitOutcome(status="error_limit_exceeded", message="m", job=job(error_count=5)),
+        WaitOutcome(status="timeout", message="m"),
     ],
-    ids=lambda outcome: outcome.kind,
+    ids=lambda outcome: outcome.status,
 )
 def test_an_outcome_survives_the_way_from_the_triggerer(outcome: WaitOutcome) -> None:
     assert WaitOutcome.from_event(json.loads(json.dumps(outcome.to_event()))) == outcome
@@ -484,29 +484,29 @@ def test_an_outcome_survives_the_way_from_the_triggerer(outcome: WaitOutcome) ->
 
 def test_an_error_survives_the_way_from_the_triggerer() -> None:
     error = CapillaryApiError("down", http_status=503, api_code="4001", request_id="r", is_transient=True)
-    event = json.loads(json.dumps(WaitOutcome(kind="error", message="m", error=error).to_event()))
+    event = json.loads(json.dumps(WaitOutcome(status="error", message="m", error=error).to_event()))
     again = WaitOutcome.from_event(event)
     assert again.error is not None
-    assert (again.kind, type(again.error), again.error.to_dict()) == ("error", CapillaryApiError, error.to_dict())
+    assert (again.status, type(again.error), again.error.to_dict()) == ("error", CapillaryApiError, error.to_dict())
 
 
 @pytest.mark.parametrize(
     "event",
     [
         None,
-        "completed",
+        "success",
         [],
         {},
-        {"kind": None},
-        {"kind": "success"},
-        {"kind": ["completed"]},
+        {"status": None},
+        {"status": "success"},
+        {"status": ["success"]},
         {"status": "success", "message": "m"},
-        {"kind": "completed", "message": "m", "job": "4455"},
-        {"kind": "completed", "message": "m", "job": {}},
-        {"kind": "completed", "message": "m", "job": None},
-        {"kind": "job_failed", "message": "m"},
-        {"kind": "error", "message": "m", "error": None},
-        {"kind": "error", "message": "m", "error": "down"},
+        {"status": "success", "message": "m", "job": "4455"},
+        {"status": "success", "message": "m", "job": {}},
+        {"status": "success", "message": "m", "job": None},
+        {"status": "failed", "message": "m"},
+        {"status": "error", "message": "m", "error": None},
+        {"status": "error", "message": "m", "error": "down"},
     ],
     ids=str,
 )
@@ -530,7 +530,7 @@ def test_whatever_comes_the_wait_goes_on_or_ends_in_an_outcome_that_travels(
             jobs = None if look is None else read_jobs({"result": {"redeemUploadJobStatuses": look}})
         except CapillaryError:
             jobs = None
-        outcome = wait.see_error(FAULT) if jobs is None else wait.see_jobs(jobs)
+        outcome = wait.on_error(FAULT) if jobs is None else wait.on_jobs(jobs)
         in_a_row = in_a_row + 1 if jobs is None else 0
         newest = max(jobs or [], key=lambda each: each.job_id, default=None)
         assert (outcome is not None) == (in_a_row == budget or (newest is not None and newest.is_done))
@@ -541,6 +541,6 @@ def test_whatever_comes_the_wait_goes_on_or_ends_in_an_outcome_that_travels(
 
 
 def test_a_job_whose_id_is_0_is_seen_like_any_other() -> None:
-    outcome = wait_for().see_jobs([job(job_id=0, status="COMPLETED")])
+    outcome = wait_for().on_jobs([job(job_id=0, status="COMPLETED")])
     assert outcome is not None
-    assert outcome.kind == "completed"
+    assert outcome.status == "success"

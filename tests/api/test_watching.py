@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_capillary.api.errors import CapillaryResponseError
 from airflow_provider_capillary.api.jobs import JobHistory, UploadJob
 from airflow_provider_capillary.api.watching import WatchCursor, begin_watch, watch
-from tests.api.driving import examples
+from tests.api.flows import examples
 
 
 def history(**statuses: str) -> JobHistory:
@@ -28,14 +28,14 @@ def ids(jobs: list[UploadJob]) -> list[int]:
 def test_a_watch_begins_behind_what_is_there() -> None:
     there = history(j1="COMPLETED", j2="ERRORED", j3="COMPLETED")
 
-    cursor = begin_watch(there, backfill=False)
+    cursor = begin_watch(there, include_existing=False)
 
     assert cursor == WatchCursor(3)
     assert watch(there, cursor) == ([], cursor)
 
 
 def test_what_still_runs_when_a_watch_begins_is_told_once_it_is_done() -> None:
-    cursor = begin_watch(history(j1="COMPLETED", j2="STARTED", j3="COMPLETED"), backfill=False)
+    cursor = begin_watch(history(j1="COMPLETED", j2="STARTED", j3="COMPLETED"), include_existing=False)
 
     told, cursor = watch(history(j1="COMPLETED", j2="COMPLETED", j3="COMPLETED"), cursor)
 
@@ -45,13 +45,13 @@ def test_what_still_runs_when_a_watch_begins_is_told_once_it_is_done() -> None:
 def test_backfill_tells_what_was_done_before_too() -> None:
     there = history(j1="COMPLETED", j2="STARTED", j3="ERRORED")
 
-    told, cursor = watch(there, begin_watch(there, backfill=True))
+    told, cursor = watch(there, begin_watch(there, include_existing=True))
 
     assert (ids(told), cursor) == ([1, 3], WatchCursor(3, (2,)))
 
 
 def test_an_empty_series_begins_at_nothing() -> None:
-    cursor = begin_watch(history(), backfill=False)
+    cursor = begin_watch(history(), include_existing=False)
 
     told, _ = watch(history(j1="COMPLETED"), cursor)
 
@@ -67,14 +67,14 @@ def uploaded(job_id: int, *, seconds: float, status: str = "COMPLETED") -> Uploa
     return UploadJob(job_id=job_id, status=status, uploaded_file_name=name)
 
 
-def watched(*answers: list[UploadJob], backfill: bool = False) -> list[list[int]]:
+def watched(*answers: list[UploadJob], include_existing: bool = False) -> list[list[int]]:
     """Return the jobs that each answer makes a watch report, which is restarted after each."""
     cursor: WatchCursor | None = None
     told = []
     for answer in answers:
         jobs = JobHistory.of(answer)
         if cursor is None:
-            cursor = begin_watch(jobs, backfill=backfill, now=BEGAN)
+            cursor = begin_watch(jobs, include_existing=include_existing, now=BEGAN)
         done, cursor = watch(jobs, cursor)
         told.append(ids(done))
         cursor = WatchCursor.from_dict(json.loads(json.dumps(cursor.to_dict())))
@@ -110,7 +110,7 @@ def test_the_first_job_of_a_new_series_is_reported_even_if_it_ends_before_the_se
 
 
 def test_backfill_reports_what_the_first_answer_left_out() -> None:
-    assert watched([], [uploaded(1, seconds=-86_400)], backfill=True) == [[], [1]]
+    assert watched([], [uploaded(1, seconds=-86_400)], include_existing=True) == [[], [1]]
 
 
 def test_jobs_that_end_out_of_order_are_each_told_once() -> None:
@@ -147,7 +147,7 @@ def test_more_jobs_than_one_event_carries_follow_with_the_next() -> None:
 def test_every_job_is_told_exactly_once_whatever_the_order_and_the_restarts(data: Any) -> None:
     statuses: dict[int, str] = {}
     told: list[int] = []
-    cursor = begin_watch(JobHistory.of([]), backfill=False)
+    cursor = begin_watch(JobHistory.of([]), include_existing=False)
     for _ in range(data.draw(st.integers(1, 12))):
         for _ in range(data.draw(st.integers(0, 4))):
             statuses[len(statuses) + 1] = "STARTED"

@@ -12,7 +12,7 @@ from typing import Any
 import pendulum
 import pytest
 
-from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.assets.capillary import capillary_redeem_uploads, finished_redeem_uploads
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
@@ -22,7 +22,9 @@ pytestmark = needs_asset_watchers
 
 
 def test_one_line_makes_asset_and_watcher() -> None:
-    asset = capillary_redeem_uploads("535512", poll_interval=30, backfill=True, group="lake", extra={"team": "crm"})
+    asset = capillary_redeem_uploads(
+        "535512", poll_interval=30, include_existing=True, group="lake", extra={"team": "crm"}
+    )
 
     assert asset.uri == asset.name == "capillary://capillary_default/redeem-uploads/535512"
     assert (asset.group, asset.extra) == ("lake", {"team": "crm"})
@@ -32,7 +34,7 @@ def test_one_line_makes_asset_and_watcher() -> None:
         "coupon_series_id": 535512,
         "capillary_conn_id": "capillary_default",
         "poll_interval": 30.0,
-        "backfill": True,
+        "include_existing": True,
     }
 
 
@@ -56,7 +58,7 @@ def test_a_name_may_be_given() -> None:
 
 
 def test_a_series_that_is_none_is_refused_when_the_dag_is_parsed() -> None:
-    with pytest.raises(CapillarySettingsError, match="coupon_series_id"):
+    with pytest.raises(CapillaryConfigurationError, match="coupon_series_id"):
         capillary_redeem_uploads("{{ params.series }}")
 
 
@@ -97,7 +99,7 @@ def events(*payloads: Any) -> list[SimpleNamespace]:
 def test_the_jobs_of_all_events_come_once_each_and_in_order() -> None:
     def payload(*ids: int, series: int = 1) -> dict[str, Any]:
         jobs = [UploadJob(job_id=each, status="COMPLETED", coupon_series_id=series).to_dict() for each in ids]
-        return {"payload": {"coupon_series_id": series, "jobs": jobs, "may_repeat": False}}
+        return {"payload": {"coupon_series_id": series, "jobs": jobs, "possible_duplicates": False}}
 
     jobs = finished_redeem_uploads({"a": events(payload(5, 3), payload(3, 4)), "b": events(payload(3, series=2))})
 
@@ -106,7 +108,7 @@ def test_the_jobs_of_all_events_come_once_each_and_in_order() -> None:
 
 def _payload(job_id: int, conn_id: Any = None) -> dict[str, Any]:
     job = UploadJob(job_id=job_id, status="COMPLETED", coupon_series_id=1).to_dict()
-    payload = {"coupon_series_id": 1, "jobs": [job], "may_repeat": False}
+    payload = {"coupon_series_id": 1, "jobs": [job], "possible_duplicates": False}
     return {"payload": payload if conn_id is None else {"capillary_conn_id": conn_id, **payload}}
 
 
@@ -151,20 +153,20 @@ def test_a_poll_interval_is_a_number_in_any_form_or_a_duration(interval: Any) ->
         ("poll_interval", float("inf")),
         ("poll_interval", "soon"),
         ("poll_interval", timedelta(0)),
-        ("backfill", "no"),
-        ("backfill", None),
-        ("backfill", 1),
+        ("include_existing", "no"),
+        ("include_existing", None),
+        ("include_existing", 1),
         ("capillary_conn_id", None),
         ("capillary_conn_id", " "),
         ("capillary_conn_id", "None"),
     ],
 )
 def test_an_argument_that_cannot_be_meant_is_refused_by_name_when_the_dag_is_parsed(name: str, value: Any) -> None:
-    with pytest.raises(CapillarySettingsError, match=f"^{name} "):
+    with pytest.raises(CapillaryConfigurationError, match=f"^{name} "):
         capillary_redeem_uploads(1, **{name: value})
 
 
 def test_backfill_may_be_text() -> None:
     # Any text is true to Python, "False" too.
-    (watcher,) = capillary_redeem_uploads(1, backfill="False").watchers  # type: ignore[arg-type]
-    assert watcher.trigger.serialize()[1]["backfill"] is False
+    (watcher,) = capillary_redeem_uploads(1, include_existing="False").watchers  # type: ignore[arg-type]
+    assert watcher.trigger.serialize()[1]["include_existing"] is False

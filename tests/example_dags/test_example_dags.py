@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.exceptions import CapillarySettingsError
+from airflow_provider_capillary.exceptions import CapillaryConfigurationError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.transfers.capillary_to_object_storage import (
     CapillaryErrorFileToObjectStorageOperator,
@@ -208,7 +208,7 @@ class TestByEventDag:
 
 @pytest.mark.skipif(HAS_ASSET_WATCHERS, reason="this Airflow has asset watchers")
 def test_without_asset_watchers_the_example_by_event_says_what_it_needs() -> None:
-    with pytest.raises(CapillarySettingsError, match=r"capillary_redeem_uploads needs Airflow 3\.0 or newer"):
+    with pytest.raises(CapillaryConfigurationError, match=r"capillary_redeem_uploads needs Airflow 3\.0 or newer"):
         runpy.run_path(str(EXAMPLES / "capillary_redeem_errors_by_event.py"))
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.api.jobs import UploadJob
 
 #: Tries as often as the default policy, but without making anybody wait.
-QUICK = RetryPolicy(base_seconds=0.01, cap_seconds=0.05, retry_after_cap_seconds=0.2)
+QUICK = HttpRetry(base_seconds=0.01, cap_seconds=0.05, retry_after_cap_seconds=0.2)
 CONN_ID = "capillary_default"
 SERIES = 535512
 TOKEN_HEADER = "X-CAP-API-OAUTH-TOKEN"
@@ -52,9 +52,9 @@ class Client:
         return self.hook_class is CapillaryAsyncHook
 
     @contextmanager
-    def opened(self, conn_id: str = CONN_ID, *, policy: RetryPolicy = QUICK) -> Iterator[Opened]:
+    def opened(self, conn_id: str = CONN_ID, *, policy: HttpRetry = QUICK) -> Iterator[Opened]:
         """Open a hook, and close it in the end."""
-        hook = self.hook_class(conn_id, retry_policy=policy)
+        hook = self.hook_class(conn_id, http_retry=policy)
         if not self.is_async:
             yield Opened(hook, lambda answer: answer)
             return
@@ -65,9 +65,7 @@ class Client:
             finally:
                 runner.run(hook.__aexit__(None, None, None))
 
-    def jobs(
-        self, conn_id: str = CONN_ID, *, series: int | str = SERIES, policy: RetryPolicy = QUICK
-    ) -> list[UploadJob]:
+    def jobs(self, conn_id: str = CONN_ID, *, series: int | str = SERIES, policy: HttpRetry = QUICK) -> list[UploadJob]:
         """Ask for all jobs of a series with a hook of its own."""
         with self.opened(conn_id, policy=policy) as hook:
             return hook.jobs(series)

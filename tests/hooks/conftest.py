@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
+from airflow_provider_capillary._transport.connection_state import forget_connection_states
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
-from airflow_provider_capillary.hooks.connection_state import forget_connection_states
 from airflow_provider_capillary.sandbox import Sandbox
 from tests.airflow_compat import reset_secrets_masker
 from tests.hooks.clients import ASYNC, CONN_ID, QUICK, SYNC, Client
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from airflow_provider_capillary.api.retry import RetryPolicy
+    from airflow_provider_capillary.api.retry import HttpRetry
 
     Connect = Callable[..., str]
     Start = Callable[..., Sandbox]
@@ -84,7 +84,7 @@ def conn_id(sandbox: Sandbox, connect: Connect) -> str:
 
 
 @pytest.fixture
-def quick() -> RetryPolicy:
+def quick() -> HttpRetry:
     """A policy that tries as often as the default one, with hardly any waiting."""
     return QUICK
 
@@ -92,7 +92,7 @@ def quick() -> RetryPolicy:
 @pytest.fixture
 def hook(conn_id: str) -> CapillaryHook:
     """The blocking hook on the sandbox."""
-    return CapillaryHook(conn_id, retry_policy=QUICK)
+    return CapillaryHook(conn_id, http_retry=QUICK)
 
 
 @pytest.fixture(params=[SYNC, ASYNC], ids=["sync", "async"])

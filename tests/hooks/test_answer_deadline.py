@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_capillary.api.jobs import UploadJob
-from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.exceptions import CapillaryTransportError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from tests.hooks.clients import CONN_ID, SERIES
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HOST = "api.example.test"
 DRIPS = [b"HTTP/1.1 200 OK\r\nX-Drop: ", *[b"1"] * 60]
-ONCE = RetryPolicy(max_attempts=1)
+ONCE = HttpRetry(max_attempts=1)
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def test_headers_that_drip_through_tls_are_given_up(sandbox: Sandbox, connect: C
             timeout_seconds=0.3,
         )
         with given_up_in_time():
-            CapillaryHook(CONN_ID, retry_policy=ONCE).get_redeem_upload_jobs(SERIES)
+            CapillaryHook(CONN_ID, http_retry=ONCE).get_redeem_upload_jobs(SERIES)
 
 
 def test_the_answer_of_a_proxy_to_connect_that_drips_is_given_up(
@@ -55,7 +55,7 @@ def test_the_answer_of_a_proxy_to_connect_that_drips_is_given_up(
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
         connect(sandbox, fields={"host": HOST, "schema": "https", "port": 443}, timeout_seconds=0.3)
         with given_up_in_time():
-            CapillaryHook(CONN_ID, retry_policy=ONCE).get_redeem_upload_jobs(SERIES)
+            CapillaryHook(CONN_ID, http_retry=ONCE).get_redeem_upload_jobs(SERIES)
 
 
 @pytest.mark.parametrize("is_by_tls", [False, True], ids=["http proxy", "https proxy"])
@@ -75,7 +75,7 @@ def test_headers_that_drip_through_a_proxy_and_tls_are_given_up(
             timeout_seconds=0.3,
         )
         with given_up_in_time():
-            CapillaryHook(CONN_ID, retry_policy=ONCE).get_redeem_upload_jobs(SERIES)
+            CapillaryHook(CONN_ID, http_retry=ONCE).get_redeem_upload_jobs(SERIES)
 
 
 def test_the_headers_of_a_file_that_drip_are_given_up(sandbox: Sandbox, connect: Connect) -> None:
@@ -87,7 +87,7 @@ def test_the_headers_of_a_file_that_drip_are_given_up(sandbox: Sandbox, connect:
             timeout_seconds=0.3,
         )
         job = UploadJob(job_id=1, status="COMPLETED", error_file_url="handle", error_count=1)
-        with given_up_in_time(), CapillaryHook(CONN_ID, retry_policy=ONCE).open_error_file(job) as stream:
+        with given_up_in_time(), CapillaryHook(CONN_ID, http_retry=ONCE).open_error_file(job) as stream:
             stream.read()
 
 
@@ -102,5 +102,5 @@ def test_a_file_may_take_longer_than_any_other_answer(sandbox: Sandbox, connect:
             timeout_seconds=0.2,
         )
         job = UploadJob(job_id=1, status="COMPLETED", error_file_url="handle", error_count=2)
-        with CapillaryHook(CONN_ID, retry_policy=ONCE).open_error_file(job) as stream:
+        with CapillaryHook(CONN_ID, http_retry=ONCE).open_error_file(job) as stream:
             assert stream.read() == rows

@@ -104,7 +104,7 @@ class TestKept:
         assert sandbox.counts == {"token": 1, "status": 2}
 
     def test_files_take_it_too(self, sandbox: Sandbox, counting: Server) -> None:
-        hook = CapillaryHook(retry_policy=QUICK)
+        hook = CapillaryHook(http_retry=QUICK)
         for size in (10, 100_000, 3_000_000):
             job = sandbox.add_job(SERIES, errors=1, error_file=b"x" * size)
             with hook.open_error_file(hook.get_redeem_upload_job(SERIES, job.job_id)) as stream:
@@ -184,7 +184,7 @@ class TestGone:
             with hook.get_conn() as session:
                 session.get(f"{sandbox.base_url}/coupon/x")
             del session
-            hook._driver.close()
+            hook._transport.close()
             assert client_sockets(sandbox.port) == 0
 
     def test_the_test_of_a_connection_leaves_none(self, sandbox: Sandbox, hook: CapillaryHook) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.exceptions import CapillarySettingsError
+from airflow_provider_capillary.exceptions import CapillaryConfigurationError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
 from tests.airflow_compat import AirflowNotFoundException
 from tests.hooks.clients import CONN_ID, SERIES, TOKEN_HEADER
@@ -68,7 +68,7 @@ def test_a_connection_that_cannot_be_used_is_named_with_the_field(
     client: Client, sandbox: Sandbox, connect: Connect
 ) -> None:
     connect(sandbox, "half_done", fields={"password": None})
-    with pytest.raises(CapillarySettingsError, match=r"'half_done'.*'Client secret'"):
+    with pytest.raises(CapillaryConfigurationError, match=r"'half_done'.*'Client secret'"):
         client.jobs("half_done")
 
 
@@ -133,9 +133,9 @@ def test_ids_may_be_numbers_or_text(client: Client, sandbox: Sandbox, conn_id: s
 def test_what_is_no_id_is_refused_before_anything_is_sent(
     client: Client, sandbox: Sandbox, conn_id: str, series: Any
 ) -> None:
-    with pytest.raises(CapillarySettingsError, match="coupon_series_id"):
+    with pytest.raises(CapillaryConfigurationError, match="coupon_series_id"):
         client.jobs(conn_id, series=series)
-    with pytest.raises(CapillarySettingsError, match="job_id"):
+    with pytest.raises(CapillaryConfigurationError, match="job_id"):
         client.job(SERIES, series, conn_id=conn_id)
     assert sandbox.counts == {}
 
@@ -193,7 +193,7 @@ def test_questions_go_to_the_documented_paths_with_the_token(client: Client, san
 
 @pytest.mark.parametrize("conn_id", [None, "", " ", "None", "null", 5])
 def test_the_id_of_a_connection_that_is_none_is_refused_by_name(client: Client, conn_id: Any) -> None:
-    with pytest.raises(CapillarySettingsError, match=r"^capillary_conn_id "):
+    with pytest.raises(CapillaryConfigurationError, match=r"^capillary_conn_id "):
         client.hook_class(conn_id)
 
 

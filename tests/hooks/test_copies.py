@@ -49,8 +49,8 @@ def test_a_hook_that_was_used_can_be_copied(duplicate: Duplicate, sandbox: Sandb
     copied = duplicate(hook)
 
     assert copied.get_redeem_upload_jobs(SERIES) == jobs
-    assert copied.retry_policy == hook.retry_policy
-    assert copied._driver is not hook._driver
+    assert copied.http_retry == hook.http_retry
+    assert copied._transport is not hook._transport
     assert hook.get_redeem_upload_jobs(SERIES) == jobs
 
 
@@ -84,7 +84,7 @@ def test_a_session_that_was_used_can_be_copied(duplicate: Duplicate, sandbox: Sa
 
 def test_the_session_for_files_can_be_copied(sandbox: Sandbox, hook: CapillaryHook) -> None:
     hook.get_redeem_upload_jobs(SERIES)
-    session = hook._driver._file_session
+    session = hook._transport._file_session
     with copy.deepcopy(session) as copied:
         assert copied.knows_redirects is False
         assert copied.get(f"{hook.settings.base_url}/nothing").status_code == 404
@@ -149,14 +149,14 @@ async def test_a_trigger_that_was_used_can_be_copied(duplicate: Duplicate, sandb
     copied = duplicate(trigger)
 
     assert copied.serialize() == trigger.serialize()
-    assert [event.payload["kind"] async for event in copied.run()] == ["completed"]
+    assert [event.payload["status"] async for event in copied.run()] == ["success"]
 
 
 @needs_asset_watchers
 async def test_a_watch_that_runs_can_be_copied(duplicate: Duplicate, sandbox: Sandbox, conn_id: str) -> None:
     sandbox.add_job(SERIES)
     watch = CapillaryRedeemUploadEventTrigger(
-        coupon_series_id=SERIES, capillary_conn_id=conn_id, poll_interval=0.05, backfill=True
+        coupon_series_id=SERIES, capillary_conn_id=conn_id, poll_interval=0.05, include_existing=True
     )
     events = watch.run()
     first = await anext(events)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.exceptions import CapillarySettingsError, CapillaryTransportError
-from airflow_provider_capillary.hooks import httpx_driver
+from airflow_provider_capillary._transport import httpx_transport
+from airflow_provider_capillary.exceptions import CapillaryConfigurationError, CapillaryTransportError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault
 from tests.hooks.clients import QUICK, SERIES
@@ -186,7 +186,7 @@ class TestThrough:
     def test_a_socks_proxy_serves_a_worker(self, secure: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
         with socks_proxy({f"{HOST}:443": secure.port}) as proxy:
             monkeypatch.setenv("ALL_PROXY", f"socks5h://127.0.0.1:{proxy.port}")
-            assert len(CapillaryHook(retry_policy=QUICK).get_redeem_upload_jobs(SERIES)) == 1
+            assert len(CapillaryHook(http_retry=QUICK).get_redeem_upload_jobs(SERIES)) == 1
             assert proxy.accepted == 1
 
     def test_each_hop_of_a_session_of_ones_own_goes_its_own_way(
@@ -196,7 +196,7 @@ class TestThrough:
         secure.inject(Fault("redirect", endpoint="other", location=f"https://localhost:{inside.port}/y"))
         with proxied(secure) as proxy:
             monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
-            with CapillaryHook(retry_policy=QUICK).get_conn() as session:
+            with CapillaryHook(http_retry=QUICK).get_conn() as session:
                 assert session.get(f"https://{HOST}/coupon/x").status_code == 404
             assert b"localhost" not in proxy.received
         assert inside.count("other") == 1
@@ -211,7 +211,7 @@ class TestThrough:
         connect(api, verify=str(authority.bundle))
         with proxied(files) as proxy:
             monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
-            hook = CapillaryHook(retry_policy=QUICK)
+            hook = CapillaryHook(http_retry=QUICK)
             with hook.open_error_file(hook.get_redeem_upload_job(SERIES, job.job_id)) as stream:
                 assert stream.read() == held.read_error_file()
             assert proxy.received.count(b"CONNECT ") == 1
@@ -222,7 +222,7 @@ class TestThrough:
     ) -> None:
         with proxied(secure) as proxy, proxied(secure) as chosen:
             monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
-            with CapillaryHook(retry_policy=QUICK).get_conn() as session:
+            with CapillaryHook(http_retry=QUICK).get_conn() as session:
                 session.proxies = {"https": f"http://127.0.0.1:{chosen.port}"}
                 assert session.get(f"https://{HOST}/coupon/x").status_code == 404
             assert chosen.accepted == 1
@@ -252,7 +252,7 @@ class TestUnusableProxy:
         self, client: Client, secure: Sandbox, monkeypatch: pytest.MonkeyPatch, written: str, reason: str, variable: str
     ) -> None:
         monkeypatch.setenv(variable, written)
-        with pytest.raises(CapillarySettingsError) as caught:
+        with pytest.raises(CapillaryConfigurationError) as caught:
             client.jobs()
         message = str(caught.value)
         assert message.startswith(
@@ -270,7 +270,7 @@ class TestUnusableProxy:
         monkeypatch.setitem(sys.modules, package, None)
         monkeypatch.setenv("ALL_PROXY", f"{scheme}://agent:pass-word-77@127.0.0.1:1080")
         with pytest.raises(
-            CapillarySettingsError, match=rf"environment variable ALL_PROXY: a SOCKS proxy needs .* '{package}'"
+            CapillaryConfigurationError, match=rf"environment variable ALL_PROXY: a SOCKS proxy needs .* '{package}'"
         ) as caught:
             client.jobs()
         assert "pass-word-77" not in str(caught.value)
@@ -286,10 +286,10 @@ class TestUnusableProxy:
     ) -> None:
         job = sandbox.add_job(SERIES, errors=1, error_file_url="https://files.example.test/x?sig=s3cr3t")
         monkeypatch.setenv("HTTPS_PROXY", "socks://127.0.0.1:1080")
-        hook = CapillaryHook(conn_id, retry_policy=QUICK)
+        hook = CapillaryHook(conn_id, http_retry=QUICK)
         found = hook.get_redeem_upload_job(SERIES, job.job_id)
         with (
-            pytest.raises(CapillarySettingsError, match="variable HTTPS_PROXY") as caught,
+            pytest.raises(CapillaryConfigurationError, match="variable HTTPS_PROXY") as caught,
             hook.open_error_file(found) as stream,
         ):
             stream.read()
@@ -402,7 +402,7 @@ class TestProxyAtFault:
 
     @pytest.mark.parametrize("is_dead", [True, False])
     def test_a_socks_proxy(self, secure: Sandbox, monkeypatch: pytest.MonkeyPatch, is_dead: bool) -> None:
-        hook = CapillaryHook(retry_policy=QUICK)
+        hook = CapillaryHook(http_retry=QUICK)
         with socks_proxy({}) as proxy:
             port = closed_port() if is_dead else proxy.port
             monkeypatch.setenv("HTTPS_PROXY", f"socks5h://127.0.0.1:{port}")
@@ -422,7 +422,7 @@ class TestCertificates:
     def here(self, start: Start, authority: Authority, connect: Connect) -> Sandbox:
         """A sandbox that speaks https on loopback, whose connection names no bundle."""
         # As a process that has just begun: certificates are read once.
-        httpx_driver._contexts.clear()
+        httpx_transport._contexts.clear()
         sandbox = start(ssl_context=authority.server_context())
         connect(sandbox)
         return sandbox
@@ -449,7 +449,7 @@ class TestCertificates:
         if content is not None:
             bundle.write_text(content)
         monkeypatch.setenv(variable, str(bundle))
-        with pytest.raises(CapillarySettingsError) as caught:
+        with pytest.raises(CapillaryConfigurationError) as caught:
             client.jobs()
         assert str(caught.value).startswith(
             f"Connection 'capillary_default', field 'Verify TLS': it is true, so environment variable {variable} counts"
@@ -465,7 +465,7 @@ class TestCertificates:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
         assert client.jobs() == []
         bundle.write_text("no certificate\n")
-        with pytest.raises(CapillarySettingsError, match="environment variable REQUESTS_CA_BUNDLE"):
+        with pytest.raises(CapillaryConfigurationError, match="environment variable REQUESTS_CA_BUNDLE"):
             client.jobs()
 
     def test_the_variable_of_requests_counts_before_that_of_curl(
@@ -493,7 +493,7 @@ class TestCertificates:
 
     def test_a_path_that_no_file_can_have_is_refused(self, client: Client, here: Sandbox, connect: Connect) -> None:
         connect(here, verify="/etc/ssl\0/bundle.pem")
-        with pytest.raises(CapillarySettingsError, match="field 'Verify TLS': there is no CA bundle"):
+        with pytest.raises(CapillaryConfigurationError, match="field 'Verify TLS': there is no CA bundle"):
             client.jobs()
 
 

@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.exceptions import (
     CapillaryError,
     CapillaryErrorFileError,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SMALL = b"message,coupon code\n" + b"not issued, or of another series,SANDBOX000001\n" * 20
 LARGE = file_bytes(1_000_000)
 ATTEMPTS = QUICK.max_attempts
-AT_ONCE = RetryPolicy(base_seconds=0.0)
+AT_ONCE = HttpRetry(base_seconds=0.0)
 
 
 @pytest.fixture(params=["download", "ranges", "no ranges"])
@@ -160,7 +160,7 @@ def test_a_refusal_that_breaks_off_is_not_taken_for_the_beginning_of_the_file(
 ) -> None:
     sandbox = start(refusal=form)
     job = sandbox.add_job(SERIES, errors=3, error_file=SMALL)
-    hook = CapillaryHook(connect(sandbox), retry_policy=QUICK)
+    hook = CapillaryHook(connect(sandbox), http_retry=QUICK)
     hook.get_redeem_upload_jobs(SERIES)
     sandbox.expire_tokens()
     sandbox.inject(Fault("cut", endpoint="download", content_length=content_length))
@@ -288,7 +288,7 @@ class TestChangedMeanwhile:
     def test_a_file_is_never_put_together_of_two(self, files: Files, other: bytes) -> None:
         sandbox, job = files(LARGE)
         sandbox.inject(Fault("cut", fraction=0.5, skip=1))
-        with CapillaryHook(CONN_ID, retry_policy=QUICK).open_error_file(job_at(job.handle)) as stream:
+        with CapillaryHook(CONN_ID, http_retry=QUICK).open_error_file(job_at(job.handle)) as stream:
             first = stream.read(1)
             job.error_file = other
             try:
@@ -304,7 +304,7 @@ class TestChangedMeanwhile:
     def test_it_is_an_error(self, files: Files, other: bytes) -> None:
         sandbox, job = files(LARGE)
         sandbox.inject(Fault("cut", fraction=0.5, skip=1))
-        with CapillaryHook(CONN_ID, retry_policy=QUICK).open_error_file(job_at(job.handle)) as stream:
+        with CapillaryHook(CONN_ID, http_retry=QUICK).open_error_file(job_at(job.handle)) as stream:
             stream.read(1)
             job.error_file = other
             with pytest.raises(CapillaryErrorFileError, match="changed while it was being read"):
@@ -314,7 +314,7 @@ class TestChangedMeanwhile:
     def test_one_that_went_away_is_an_error_too(self, files: Files) -> None:
         sandbox, job = files(LARGE)
         sandbox.inject(Fault("cut", fraction=0.5, skip=1))
-        with CapillaryHook(CONN_ID, retry_policy=QUICK).open_error_file(job_at(job.handle)) as stream:
+        with CapillaryHook(CONN_ID, http_retry=QUICK).open_error_file(job_at(job.handle)) as stream:
             stream.read(1)
             job.error_file = None
             with pytest.raises(CapillaryErrorFileError, match="not there"):
@@ -343,7 +343,7 @@ class TestGivingUp:
     def test_as_the_policy_says(self, files: Files) -> None:
         sandbox, job = files(SMALL)
         sandbox.inject(Fault("cut", fraction=0.0, skip=1, times=None))
-        hook = CapillaryHook(CONN_ID, retry_policy=RetryPolicy(max_attempts=2, base_seconds=0.0))
+        hook = CapillaryHook(CONN_ID, http_retry=HttpRetry(max_attempts=2, base_seconds=0.0))
         with pytest.raises(CapillaryTransportError), hook.open_error_file(job_at(job.handle)) as stream:
             stream.read()
         assert len(fetched(sandbox)) == 2
@@ -356,7 +356,7 @@ class TestGivingUp:
 
         def receive() -> None:
             nonlocal received
-            with CapillaryHook(CONN_ID, retry_policy=QUICK).open_error_file(job_at(job.handle)) as stream:
+            with CapillaryHook(CONN_ID, http_retry=QUICK).open_error_file(job_at(job.handle)) as stream:
                 while piece := stream.read1(10_000):
                     received += piece
 
@@ -368,7 +368,7 @@ class TestGivingUp:
     def test_a_stream_that_failed_does_not_look_like_one_at_its_end(self, files: Files) -> None:
         sandbox, job = files(LARGE)
         sandbox.inject(Fault("cut", fraction=0.5, skip=1, times=None))
-        hook = CapillaryHook(CONN_ID, retry_policy=QUICK)
+        hook = CapillaryHook(CONN_ID, http_retry=QUICK)
         with hook.open_error_file(job_at(job.handle)) as stream:
             with pytest.raises(CapillaryError):
                 stream.read()
@@ -416,7 +416,7 @@ def test_whatever_breaks_a_file_is_whole_or_an_error(
             sandbox.inject(fault)
         received = b""
         try:
-            with CapillaryHook(CONN_ID, retry_policy=AT_ONCE).open_error_file(job_at(job.handle)) as stream:
+            with CapillaryHook(CONN_ID, http_retry=AT_ONCE).open_error_file(job_at(job.handle)) as stream:
                 while piece := stream.read(50_000):
                     received += piece
         except CapillaryError:

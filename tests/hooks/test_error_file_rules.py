@@ -117,7 +117,7 @@ def refused(hook: CapillaryHook, reference: str, rule: str) -> str:
 def test_a_hostile_reference_is_refused_before_anything_is_sent(
     sandbox: Sandbox, conn_id: str, watch: Watch, told: Told, reference: str, rule: str
 ) -> None:
-    message = refused(CapillaryHook(conn_id, retry_policy=QUICK), reference, rule)
+    message = refused(CapillaryHook(conn_id, http_retry=QUICK), reference, rule)
     assert sandbox.counts == {}
     assert watch.of("socket.connect", "socket.getaddrinfo") == []
     assert not [path for path, *_ in watch.of("open") if path == "/etc/passwd"]
@@ -137,7 +137,7 @@ def test_no_template_makes_a_hostile_handle_good(
     connect(sandbox, error_file_url=template.format(port=sandbox.port, folder=tmp_path / "inner"))
     (tmp_path / "inner").mkdir()
     (tmp_path / "x").write_bytes(b"not for you")
-    refused(CapillaryHook(retry_policy=QUICK), handle, rule)
+    refused(CapillaryHook(http_retry=QUICK), handle, rule)
     assert sandbox.counts == {}
 
 
@@ -151,14 +151,14 @@ def test_plain_http_is_for_the_api_host_alone(sandbox: Sandbox, start: Start, co
     # The same address, but another port: nobody said that plain http is fine there.
     other = start()
     connect(sandbox)
-    refused(CapillaryHook(retry_policy=QUICK), f"{other.base_url}/files/x?sig=s3cr3t", NOT_HTTPS)
+    refused(CapillaryHook(http_retry=QUICK), f"{other.base_url}/files/x?sig=s3cr3t", NOT_HTTPS)
     assert other.counts == {}
 
 
 def test_a_redirect_to_plain_http_elsewhere_is_refused(sandbox: Sandbox, start: Start, conn_id: str) -> None:
     other = start()
     sandbox.inject(Fault("redirect", endpoint="files", location=f"{other.base_url}/files/x?sig=s3cr3t"))
-    hook = CapillaryHook(conn_id, retry_policy=QUICK)
+    hook = CapillaryHook(conn_id, http_retry=QUICK)
     message = refused(hook, f"{sandbox.base_url}/files/x", NOT_HTTPS)
     assert "s3cr3t" not in message
     assert other.counts == {}
@@ -168,7 +168,7 @@ def test_a_redirect_to_plain_http_elsewhere_is_refused(sandbox: Sandbox, start: 
 def test_a_redirect_to_a_malformed_place_is_refused(sandbox: Sandbox, conn_id: str, location: str) -> None:
     sandbox.inject(Fault("redirect", endpoint="files", location=location))
 
-    refused(CapillaryHook(conn_id, retry_policy=QUICK), f"{sandbox.base_url}/files/x", "malformed")
+    refused(CapillaryHook(conn_id, http_retry=QUICK), f"{sandbox.base_url}/files/x", "malformed")
 
 
 @pytest.mark.parametrize("scheme", ["s3", "S3A", "gs", "gcs", "abfs", "abfss"])
@@ -221,7 +221,7 @@ class TestNames:
     ) -> None:
         found = spelling if spelling.endswith(".") else self.HOST
         self.resolve(monkeypatch, lookups, "127.0.0.1", inside.port, found)
-        hook = CapillaryHook(conn_id, retry_policy=QUICK)
+        hook = CapillaryHook(conn_id, http_retry=QUICK)
         message = refused(hook, f"https://{spelling}/x?sig=s3cr3t", "resolves to a loopback or link-local address")
         assert "s3cr3t" not in message
         assert lookups == [found]
@@ -250,7 +250,7 @@ class TestNames:
     ) -> None:
         self.resolve(monkeypatch, lookups, "127.0.0.1", inside.port)
         sandbox.inject(Fault("redirect", endpoint="download", location=f"https://{self.HOST}/x?sig=s3cr3t"))
-        message = refused(CapillaryHook(conn_id, retry_policy=QUICK), "handle", "resolves to a loopback")
+        message = refused(CapillaryHook(conn_id, http_retry=QUICK), "handle", "resolves to a loopback")
         assert "s3cr3t" not in message
         assert inside.received == b""
 
@@ -266,7 +266,7 @@ class TestNames:
         # The check is made of each connection, not of the name beforehand.
         api = start(ssl_context=authority.server_context())
         connect(api, verify=str(authority.bundle))
-        hook = CapillaryHook(retry_policy=QUICK)
+        hook = CapillaryHook(http_retry=QUICK)
         answers = iter(["203.0.113.9", "127.0.0.1"])
         genuine = socket.getaddrinfo
 

@@ -45,13 +45,13 @@ def job_at(reference: str | None) -> UploadJob:
 
 def read(reference: str | None, conn_id: str = CONN_ID) -> bytes:
     """Read an error file with a hook of its own."""
-    with CapillaryHook(conn_id, retry_policy=QUICK).open_error_file(job_at(reference)) as stream:
+    with CapillaryHook(conn_id, http_retry=QUICK).open_error_file(job_at(reference)) as stream:
         return stream.read()
 
 
 def read_job(sandbox: Sandbox, job: SandboxJob) -> bytes:
     """Read the error file of a job that the sandbox tells of."""
-    hook = CapillaryHook(retry_policy=QUICK)
+    hook = CapillaryHook(http_retry=QUICK)
     with hook.open_error_file(hook.get_redeem_upload_job(job.coupon_series_id, job.job_id)) as stream:
         return stream.read()
 
@@ -261,7 +261,7 @@ class TestRedirects:
     def test_one_to_where_no_file_may_come_from_is_refused(
         self, sandbox: Sandbox, conn_id: str, location: str, rule: str, watch: Watch
     ) -> None:
-        hook = CapillaryHook(conn_id, retry_policy=QUICK)
+        hook = CapillaryHook(conn_id, http_retry=QUICK)
         sandbox.inject(Fault("redirect", endpoint="files", location=location))
         job = job_at(f"{sandbox.base_url}/files/x?sig=s3cr3t")
         with pytest.raises(CapillaryErrorFileError, match=rule) as caught, hook.open_error_file(job) as stream:

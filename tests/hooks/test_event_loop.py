@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.api import exchange
+from airflow_provider_capillary.api import client as client_module
 from airflow_provider_capillary.exceptions import CapillaryError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
 from airflow_provider_capillary.sandbox import Fault
@@ -47,7 +47,7 @@ async def ask_with_faults(sandbox: Sandbox, conn_id: str) -> None:
     sandbox.expire_tokens()
     for kind in ("status", "reset", "cut", "html", "empty", "text", "expired_token", "gzip", "drip"):
         sandbox.inject(Fault(kind, endpoint="any", times=3, skip=1, seconds=0.2, retry_after=1))
-    async with CapillaryAsyncHook(conn_id, retry_policy=QUICK) as hook:
+    async with CapillaryAsyncHook(conn_id, http_retry=QUICK) as hook:
         asked = (hook.get_redeem_upload_jobs(SERIES) for _ in range(CALLS))
         ends = await asyncio.gather(*asked, return_exceptions=True)
     sandbox.clear_faults()
@@ -97,7 +97,7 @@ async def test_no_slow_callback_is_reported(sandbox: Sandbox, conn_id: str, capl
 
 async def test_the_loop_goes_on_while_an_answer_is_awaited(sandbox: Sandbox, conn_id: str) -> None:
     sandbox.inject(Fault("slow", endpoint="token", seconds=0.3))
-    async with CapillaryAsyncHook(conn_id, retry_policy=QUICK) as hook:
+    async with CapillaryAsyncHook(conn_id, http_retry=QUICK) as hook:
         asked = asyncio.create_task(hook.get_redeem_upload_jobs(SERIES))
         turns = 0
         while not asked.done():
@@ -112,7 +112,7 @@ async def test_a_question_can_be_cancelled_while_an_answer_is_awaited(
     sandbox: Sandbox, conn_id: str, endpoint: str
 ) -> None:
     sandbox.inject(Fault("slow", endpoint=endpoint, seconds=60))
-    async with CapillaryAsyncHook(conn_id, retry_policy=QUICK) as hook:
+    async with CapillaryAsyncHook(conn_id, http_retry=QUICK) as hook:
         asked = asyncio.create_task(hook.get_redeem_upload_jobs(SERIES))
         await until(lambda: sandbox.count(endpoint) == 1)
         asked.cancel()
@@ -127,9 +127,9 @@ async def test_a_question_can_be_cancelled_while_a_long_answer_is_read(
 ) -> None:
     for _ in range(500):
         sandbox.add_job(SERIES)
-    reading = SlowReading(exchange.read_payload)
-    monkeypatch.setattr(exchange, "read_payload", reading)
-    async with CapillaryAsyncHook(conn_id, retry_policy=QUICK) as hook:
+    reading = SlowReading(client_module.read_payload)
+    monkeypatch.setattr(client_module, "read_payload", reading)
+    async with CapillaryAsyncHook(conn_id, http_retry=QUICK) as hook:
         assert (await hook.get_redeem_upload_jobs(1)) == []  # and with it comes the token
         reading.is_held = True
         asked = asyncio.create_task(hook.get_redeem_upload_jobs(SERIES))
@@ -155,7 +155,7 @@ async def test_it_can_be_cancelled_while_waiting_to_try_again(sandbox: Sandbox, 
 
 async def test_a_timeout_from_outside_is_not_taken_for_one_of_the_network(sandbox: Sandbox, connect: Connect) -> None:
     with silent() as server:
-        async with CapillaryAsyncHook(connect(sandbox, fields={"port": server.port}), retry_policy=QUICK) as hook:
+        async with CapillaryAsyncHook(connect(sandbox, fields={"port": server.port}), http_retry=QUICK) as hook:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await hook.get_redeem_upload_jobs(SERIES)
@@ -164,7 +164,7 @@ async def test_a_timeout_from_outside_is_not_taken_for_one_of_the_network(sandbo
 
 async def test_closing_ends_the_hook_while_questions_are_open(sandbox: Sandbox, conn_id: str) -> None:
     sandbox.inject(Fault("slow", endpoint="status", seconds=60))
-    async with CapillaryAsyncHook(conn_id, retry_policy=QUICK) as hook:
+    async with CapillaryAsyncHook(conn_id, http_retry=QUICK) as hook:
         asked = asyncio.create_task(hook.get_redeem_upload_jobs(SERIES))
         await until(lambda: sandbox.count("status") == 1)
     asked.cancel()

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asgiref.sync import SyncToAsync
 
-from airflow_provider_capillary.hooks import connection_state, httpx_driver
+from airflow_provider_capillary._transport import connection_state, httpx_transport
+from airflow_provider_capillary._transport.forking import ForkLock
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
-from airflow_provider_capillary.hooks.forking import ForkLock
 from airflow_provider_capillary.sandbox import Fault
 from tests.hooks.clients import CONN_ID, QUICK, SERIES
 from tests.hooks.servers import relay
@@ -103,7 +103,7 @@ def test_a_hook_that_was_used_before_does_not_wait_for_the_parent(
 def test_a_hook_that_was_used_before_does_not_share_its_tcp_connection(sandbox: Sandbox, connect: Connect) -> None:
     # Two processes on one connection read each other's answers.
     with relay(sandbox.port) as counting:
-        hook = CapillaryHook(connect(sandbox, CONN_ID, fields={"port": counting.port}), retry_policy=QUICK)
+        hook = CapillaryHook(connect(sandbox, CONN_ID, fields={"port": counting.port}), http_retry=QUICK)
         hook.get_redeem_upload_jobs(SERIES)
         assert counting.accepted == 1
         assert in_child(lambda: len(hook.get_redeem_upload_jobs(SERIES))) == {"result": 0}
@@ -114,7 +114,7 @@ def test_a_hook_that_was_used_before_does_not_share_its_tcp_connection(sandbox: 
 
 
 @pytest.mark.parametrize(
-    "module", [connection_state, httpx_driver], ids=lambda module: module.__name__.rpartition(".")[2]
+    "module", [connection_state, httpx_transport], ids=lambda module: module.__name__.rpartition(".")[2]
 )
 def test_a_lock_that_the_parent_holds_while_it_forks_is_free_in_the_child(
     client: Client, sandbox: Sandbox, conn_id: str, module: Any

@@ -34,7 +34,7 @@ def carried(request: RecordedRequest) -> list[str]:
 def session(sandbox: Sandbox, connect: Connect) -> Iterator[requests.Session]:
     """A session on the sandbox."""
     connect(sandbox, headers={"X-Brand": "header-value-77kx"}, timeout_seconds=0.3)
-    with CapillaryHook(retry_policy=QUICK).get_conn() as opened:
+    with CapillaryHook(http_retry=QUICK).get_conn() as opened:
         yield opened
 
 
@@ -52,7 +52,7 @@ def test_it_carries_token_and_extra_headers_to_the_api_host(sandbox: Sandbox, se
 
 def test_an_extra_header_does_not_belie_the_body_of_a_request(sandbox: Sandbox, connect: Connect) -> None:
     connect(sandbox, headers={"content-type": "text/csv", "X-Brand": "header-value-77kx"})
-    with CapillaryHook(retry_policy=QUICK).get_conn() as session:
+    with CapillaryHook(http_retry=QUICK).get_conn() as session:
         session.post(f"{sandbox.base_url}/coupon/x", json={}, headers={"X-Brand": "other"})
         session.post(f"{sandbox.base_url}/coupon/x", data=b"a,b")
     *_, first, second = sandbox.requests
@@ -116,7 +116,7 @@ def test_a_redirect_to_another_name_over_tls_loses_them(
     )
     with connect_proxy({f"{name}:443": sandbox.port for name, sandbox in names.items()}) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
-        with CapillaryHook(retry_policy=QUICK).get_conn() as session:
+        with CapillaryHook(http_retry=QUICK).get_conn() as session:
             assert session.get("https://api.example.test/coupon/x").status_code == 404
     assert [carried(request) for request in api.requests] == [["X-Brand"], [*OURS]]
     assert [carried(request) for request in other.requests] == [[]]
@@ -148,7 +148,7 @@ def test_it_does_not_try_again(sandbox: Sandbox, session: requests.Session) -> N
 
 def test_wrong_credentials_are_told_as_by_every_other_call(sandbox: Sandbox, connect: Connect) -> None:
     connect(sandbox, fields={"password": "wrong"})
-    with CapillaryHook(retry_policy=QUICK).get_conn() as session, pytest.raises(CapillaryAuthError):
+    with CapillaryHook(http_retry=QUICK).get_conn() as session, pytest.raises(CapillaryAuthError):
         session.get(f"{sandbox.base_url}/coupon/x")
     assert sandbox.counts == {"token": 1}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_capillary import __version__
-from airflow_provider_capillary.exceptions import CapillarySettingsError
+from airflow_provider_capillary.exceptions import CapillaryConfigurationError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault
 from tests.hooks.clients import QUICK, SERIES, TOKEN_HEADER
@@ -47,7 +47,7 @@ def test_so_do_downloads_and_a_session_of_ones_own(sandbox: Sandbox, start: Star
     job = files.add_job(SERIES, errors=1)
     sandbox.add_job(SERIES, errors=1, error_file_url=job.handle, job_id=job.job_id)
     connect(sandbox, error_file_url=f"{files.base_url}/files/{{handle}}")
-    hook = CapillaryHook(retry_policy=QUICK)
+    hook = CapillaryHook(http_retry=QUICK)
     with hook.open_error_file(hook.get_redeem_upload_job(SERIES, job.job_id)) as stream:
         stream.read()
     with hook.get_conn() as session:
@@ -93,7 +93,7 @@ def test_extra_headers_in_another_case_than_ours_are_sent_once(
 @pytest.mark.parametrize("name", [TOKEN_HEADER, TOKEN_HEADER.lower()])
 def test_the_token_is_no_extra_header(client: Client, sandbox: Sandbox, connect: Connect, name: str) -> None:
     connect(sandbox, headers={name: "header-value-77kx"})
-    with pytest.raises(CapillarySettingsError, match=f"'Extra headers': '{name}'") as caught:
+    with pytest.raises(CapillaryConfigurationError, match=f"'Extra headers': '{name}'") as caught:
         client.jobs()
     assert "header-value-77kx" not in str(caught.value)
     assert sandbox.counts == {}
@@ -155,7 +155,7 @@ class TestNetrc:
         sandbox.add_job(SERIES, errors=1, error_file_url=job.handle, job_id=job.job_id)
         files.inject(Fault("redirect", endpoint="files", location=f"/files/{job.handle}"))
         connect(sandbox, error_file_url=f"{files.base_url}/files/{{handle}}")
-        hook = CapillaryHook(retry_policy=QUICK)
+        hook = CapillaryHook(http_retry=QUICK)
         with hook.open_error_file(hook.get_redeem_upload_job(SERIES, job.job_id)) as stream:
             assert stream.read() == job.read_error_file()
         assert files.count("files") == 2

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_capillary._transport import error_file_stream
+from airflow_provider_capillary._transport.error_file_stream import open_object
 from airflow_provider_capillary.api.error_files import ObjectSource
 from airflow_provider_capillary.exceptions import CapillaryErrorFileError
-from airflow_provider_capillary.hooks import error_file_stream
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
-from airflow_provider_capillary.hooks.error_file_stream import open_object
 from airflow_provider_capillary.sandbox import Fault
 from tests.airflow_compat import AirflowTaskTimeout
 from tests.hooks.clients import CONN_ID, QUICK, SERIES, file_bytes
@@ -40,7 +40,7 @@ def stream_of(start: Start, connect: Connect, fault: Fault | None = None) -> Ite
     connect(sandbox)
     if fault is not None:
         sandbox.inject(fault)
-    with CapillaryHook(CONN_ID, retry_policy=QUICK).open_error_file(job_at(job.handle)) as stream:
+    with CapillaryHook(CONN_ID, http_retry=QUICK).open_error_file(job_at(job.handle)) as stream:
         yield stream
 
 

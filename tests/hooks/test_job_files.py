@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_capillary.api.jobs import UploadJob
-from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError, CapillarySettingsError
+from airflow_provider_capillary.exceptions import CapillaryConfigurationError, CapillaryError, CapillaryErrorFileError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault
 from tests.hooks.clients import QUICK, SERIES
@@ -17,34 +17,34 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.sandbox import Sandbox, SandboxJob
 
 FILES = {"error": b"refused\n", "success": b"accepted\n", "uploaded": b"both\n"}
-EACH = pytest.mark.parametrize("which", FILES)
+EACH = pytest.mark.parametrize("file_type", FILES)
 
 
 @pytest.fixture
 def job(sandbox: Sandbox) -> SandboxJob:
-    files: Any = {f"{which}_file": content for which, content in FILES.items()}
+    files: Any = {f"{file_type}_file": content for file_type, content in FILES.items()}
     return sandbox.add_job(SERIES, errors=1, **files)
 
 
-def job_at(which: str, reference: str | None) -> UploadJob:
-    url: Any = {f"{which}_file_url": reference}
+def job_at(file_type: str, reference: str | None) -> UploadJob:
+    url: Any = {f"{file_type}_file_url": reference}
     return UploadJob(job_id=7, status="COMPLETED", **url)
 
 
-def read(job: UploadJob, which: Any) -> bytes:
-    with CapillaryHook(retry_policy=QUICK).open_job_file(job, which) as stream:
+def read(job: UploadJob, file_type: Any) -> bytes:
+    with CapillaryHook(http_retry=QUICK).open_job_file(job, file_type) as stream:
         return stream.read()
 
 
 @EACH
-def test_each_file_of_a_job_can_be_read(sandbox: Sandbox, conn_id: str, job: SandboxJob, which: str) -> None:
-    told = CapillaryHook(retry_policy=QUICK).get_redeem_upload_job(SERIES, job.job_id)
+def test_each_file_of_a_job_can_be_read(sandbox: Sandbox, conn_id: str, job: SandboxJob, file_type: str) -> None:
+    told = CapillaryHook(http_retry=QUICK).get_redeem_upload_job(SERIES, job.job_id)
 
-    assert read(told, which) == FILES[which]
+    assert read(told, file_type) == FILES[file_type]
 
 
 def test_the_error_file_is_the_default_and_has_a_shorthand(sandbox: Sandbox, conn_id: str, job: SandboxJob) -> None:
-    hook = CapillaryHook(retry_policy=QUICK)
+    hook = CapillaryHook(http_retry=QUICK)
     told = hook.get_redeem_upload_job(SERIES, job.job_id)
 
     with hook.open_job_file(told) as one, hook.open_error_file(told) as other:
@@ -54,18 +54,18 @@ def test_the_error_file_is_the_default_and_has_a_shorthand(sandbox: Sandbox, con
 @EACH
 @pytest.mark.parametrize("reference", [None, ""])
 def test_a_job_without_the_file_is_an_error_that_names_it(
-    sandbox: Sandbox, conn_id: str, which: str, reference: str | None
+    sandbox: Sandbox, conn_id: str, file_type: str, reference: str | None
 ) -> None:
-    with pytest.raises(CapillaryErrorFileError, match=f"^upload job 7 has no {which} file$"):
-        read(job_at(which, reference), which)
+    with pytest.raises(CapillaryErrorFileError, match=f"^upload job 7 has no {file_type} file$"):
+        read(job_at(file_type, reference), file_type)
 
     assert sandbox.counts == {}
 
 
-@pytest.mark.parametrize("which", ["errors", "", None, 1, "error_file_url"])
-def test_a_file_that_no_job_has_is_refused(sandbox: Sandbox, conn_id: str, which: Any) -> None:
-    with pytest.raises(CapillarySettingsError, match="which must be one of error, success, uploaded, but is"):
-        read(job_at("error", "handle"), which)
+@pytest.mark.parametrize("file_type", ["errors", "", None, 1, "error_file_url"])
+def test_a_file_that_no_job_has_is_refused(sandbox: Sandbox, conn_id: str, file_type: Any) -> None:
+    with pytest.raises(CapillaryConfigurationError, match="file_type must be one of error, success, uploaded, but is"):
+        read(job_at("error", "handle"), file_type)
 
     assert sandbox.counts == {}
 
@@ -77,9 +77,11 @@ def test_a_file_that_no_job_has_is_refused(sandbox: Sandbox, conn_id: str, which
      "s3://bucket", "s3://bucket/x?y", "s3://[", "http://files.example.test/x?s3cr3t", "https://10.1.2.3/x?s3cr3t",
      "https://localhost/x?s3cr3t", "https://user:s3cr3t@files.example.test/x", "https://[::1/x?s3cr3t"],
 )  # fmt: skip
-def test_the_rules_of_safety_are_the_same_for_each(sandbox: Sandbox, conn_id: str, which: str, reference: str) -> None:
-    with pytest.raises(CapillaryErrorFileError, match=f"^the {which} file.* is not fetched, because ") as caught:
-        read(job_at(which, reference), which)
+def test_the_rules_of_safety_are_the_same_for_each(
+    sandbox: Sandbox, conn_id: str, file_type: str, reference: str
+) -> None:
+    with pytest.raises(CapillaryErrorFileError, match=f"^the {file_type} file.* is not fetched, because ") as caught:
+        read(job_at(file_type, reference), file_type)
 
     assert "s3cr3t" not in str(caught.value)
     assert sandbox.counts == {}
@@ -103,10 +105,10 @@ def test_the_rules_of_safety_are_the_same_for_each(sandbox: Sandbox, conn_id: st
     ids=lambda fault: f"{fault.kind} {fault.status}",
 )
 def test_what_goes_wrong_on_the_way_names_the_file(
-    sandbox: Sandbox, conn_id: str, job: SandboxJob, which: str, fault: Fault
+    sandbox: Sandbox, conn_id: str, job: SandboxJob, file_type: str, fault: Fault
 ) -> None:
-    told = CapillaryHook(retry_policy=QUICK).get_redeem_upload_job(SERIES, job.job_id)
+    told = CapillaryHook(http_retry=QUICK).get_redeem_upload_job(SERIES, job.job_id)
     sandbox.inject(fault)
 
-    with pytest.raises(CapillaryError, match=f"the {which} file"):
-        read(told, which)
+    with pytest.raises(CapillaryError, match=f"the {file_type} file"):
+        read(told, file_type)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.exceptions import (
     CapillaryAccessError,
     CapillaryApiError,
@@ -141,10 +141,10 @@ class TestTriedAgain:
     def test_attempts_are_those_of_the_policy(self, client: Client, sandbox: Sandbox, conn_id: str) -> None:
         sandbox.inject(Fault("status", endpoint="status", times=None))
         with pytest.raises(CapillaryApiError):
-            client.jobs(conn_id, policy=RetryPolicy(max_attempts=2, base_seconds=0.0))
+            client.jobs(conn_id, policy=HttpRetry(max_attempts=2, base_seconds=0.0))
         assert sandbox.count("status") == 2
         with pytest.raises(CapillaryApiError):
-            client.jobs(conn_id, policy=RetryPolicy(max_attempts=1))
+            client.jobs(conn_id, policy=HttpRetry(max_attempts=1))
         assert sandbox.count("status") == 3
 
     def test_a_host_that_cannot_be_reached_is_said_to_be_so(
@@ -225,7 +225,7 @@ class TestDrip:
         sandbox.inject(Fault("drip", endpoint="status", seconds=1, times=None))
         connect(sandbox, timeout_seconds=0.1)
         with pytest.raises(CapillaryTransportError, match="no answer within"):
-            client.jobs(policy=RetryPolicy(max_attempts=1))
+            client.jobs(policy=HttpRetry(max_attempts=1))
 
     @pytest.mark.parametrize(
         "pieces",
@@ -251,7 +251,7 @@ class TestDrip:
             )
             began = time.monotonic()
             with pytest.raises(CapillaryTransportError, match=r"no answer within 0\.2 seconds"):
-                client.jobs(policy=RetryPolicy(max_attempts=1))
+                client.jobs(policy=HttpRetry(max_attempts=1))
             assert time.monotonic() - began < 2.5  # the pieces take 4 seconds and more
 
     def test_a_host_that_accepts_and_never_answers_is_given_up(
@@ -296,7 +296,7 @@ class TestRetryAfter:
         client.jobs(conn_id)
         sandbox.inject(Fault("status", endpoint="status", status=429, retry_after=1))
         with pytest.raises(CapillaryRateLimitError):
-            client.jobs(conn_id, policy=RetryPolicy(max_attempts=1, retry_after_cap_seconds=0.4))
+            client.jobs(conn_id, policy=HttpRetry(max_attempts=1, retry_after_cap_seconds=0.4))
         client.jobs(conn_id)
         refused, after = [request.at for request in sandbox.requests if request.endpoint == "status"][1:]
         assert after - refused >= 0.39

@@ -13,12 +13,13 @@ from urllib.parse import unquote, unquote_plus
 
 import pytest
 
-from airflow_provider_capillary.api.messages import Answer, ApiRequest
-from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary._transport.async_connection import _amask_tail
+from airflow_provider_capillary._transport.connection_state import connection_state
+from airflow_provider_capillary._transport.object_storage import translate_errors
+from airflow_provider_capillary.api.http_messages import ApiRequest, Response
+from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError, CapillaryTransportError
-from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook, _amask_tail
-from airflow_provider_capillary.hooks.connection_state import connection_state
-from airflow_provider_capillary.hooks.object_storage import telling
+from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from tests.airflow_compat import _secrets_masker, redact
 from tests.hooks.clients import QUICK, SERIES
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from tests.hooks.clients import Client, Opened
     from tests.hooks.conftest import Connect, Start, Told
 
-TWICE = RetryPolicy(max_attempts=2, base_seconds=0.0, retry_after_cap_seconds=0.0)
+TWICE = HttpRetry(max_attempts=2, base_seconds=0.0, retry_after_cap_seconds=0.0)
 SECRET = "client-secret-zq81"
 HEADER_VALUE = "header-value-77kx"
 FAULTS = [
@@ -130,7 +131,7 @@ def test_nothing_shows_of_questions_that_fail(client: Client, sandbox: Sandbox, 
 def test_nothing_shows_of_files_that_fail(sandbox: Sandbox, secretive: str, told: Told) -> None:
     content = b"not issued,PERSONAL-DATA-0001\n" * 20_000
     job = job_at(sandbox.add_job(SERIES, errors=1, error_file=content).handle)
-    hook = CapillaryHook(secretive, retry_policy=TWICE)
+    hook = CapillaryHook(secretive, http_retry=TWICE)
 
     def read() -> int:
         with hook.open_error_file(job) as stream:
@@ -156,7 +157,7 @@ def test_nothing_shows_of_files_that_fail(sandbox: Sandbox, secretive: str, told
 def test_a_signature_is_kept_out_of_task_logs(sandbox: Sandbox, secretive: str, told: Told) -> None:
     # The query of a signed URL is as good as a password for the file, and urllib3 logs it at DEBUG.
     job = sandbox.add_job(SERIES, errors=1)
-    hook = CapillaryHook(secretive, retry_policy=QUICK)
+    hook = CapillaryHook(secretive, http_retry=QUICK)
     with hook.open_error_file(job_at(job.handle)) as stream:
         assert stream.read()
     assert sandbox.requests[-1].query == "sig=s3cr3t-signature"
@@ -170,7 +171,7 @@ def test_so_it_is_in_the_spelling_that_the_libraries_make_of_it(
     sandbox: Sandbox, secretive: str, told: Told, signature: str
 ) -> None:
     job = sandbox.add_job(SERIES, errors=1)
-    hook = CapillaryHook(secretive, retry_policy=QUICK)
+    hook = CapillaryHook(secretive, http_retry=QUICK)
     with hook.open_error_file(job_at(f"{sandbox.base_url}/files/{job.handle}?sig={signature}&x=1")) as stream:
         assert stream.read()
     logged = redact(told.text)
@@ -203,7 +204,7 @@ def test_so_is_the_query_of_the_authentication_url(
 def test_so_is_that_of_a_redirect(sandbox: Sandbox, secretive: str, told: Told) -> None:
     job = sandbox.add_job(SERIES, errors=1)
     sandbox.inject(Fault("redirect", endpoint="files", location=f"/files/{job.handle}?sig=another-s3cr3t"))
-    hook = CapillaryHook(secretive, retry_policy=QUICK)
+    hook = CapillaryHook(secretive, http_retry=QUICK)
     with hook.open_error_file(job_at("elsewhere")) as stream:
         assert stream.read()
     assert sandbox.requests[-1].query == "sig=another-s3cr3t"
@@ -268,7 +269,7 @@ def test_an_error_that_echoes_them_is_blackened(
 
 
 def test_an_error_of_a_file_that_echoes_the_token_is_blackened(sandbox: Sandbox, secretive: str) -> None:
-    hook = CapillaryHook(secretive, retry_policy=QUICK)
+    hook = CapillaryHook(secretive, http_retry=QUICK)
     hook.get_redeem_upload_jobs(SERIES)
     body = {"success": False, "status": 8001, "message": f"token {sandbox.tokens_issued[0]} may not read this"}
     sandbox.inject(Fault("body", endpoint="files", status=400, body=body))
@@ -283,7 +284,7 @@ def test_an_error_of_a_file_that_echoes_the_token_is_blackened(sandbox: Sandbox,
 @pytest.mark.parametrize("kind", [OSError, RuntimeError])
 def test_what_a_store_says_is_one_short_line_without_a_signature(kind: type[Exception]) -> None:
     said = "403, url=https://account.blob.core.windows.net/x?sig=s3cr3t-signature\nRequestId: 1\n" + "x" * 5000
-    with pytest.raises(CapillaryErrorFileError) as caught, telling("the destination cannot be written"):
+    with pytest.raises(CapillaryErrorFileError) as caught, translate_errors("the destination cannot be written"):
         raise kind(said)
     message = caught.value.message
     assert "url=https://account.blob.core.windows.net/x?*** RequestId: 1" in message
@@ -317,7 +318,7 @@ def test_nothing_shows_in_a_repr(sandbox: Sandbox, secretive: str) -> None:
     hook = CapillaryHook(secretive)
     hook.get_redeem_upload_jobs(SERIES)
     settings = hook.settings
-    token = hook._driver.run(hook._capillary.get_token())
+    token = hook._transport.run(hook._capillary.get_token())
     state = connection_state(settings)
     headers = {"X-CAP-API-OAUTH-TOKEN": token.value, "X-Brand": HEADER_VALUE}
     values: list[Any] = [
@@ -326,10 +327,10 @@ def test_nothing_shows_in_a_repr(sandbox: Sandbox, secretive: str) -> None:
         state,
         state.tokens,
         state.limiter,
-        hook._driver,
+        hook._transport,
         hook._capillary,
         ApiRequest("POST", sandbox.base_url, headers=headers, body=SECRET.encode()),
-        Answer(200, headers, body=token.value.encode()),
+        Response(200, headers, body=token.value.encode()),
         hook,
         hook.get_conn(),
     ]
@@ -376,7 +377,7 @@ class TestMasking:
 
     async def test_of_the_token_even_where_many_wait_for_it(self, sandbox: Sandbox, secretive: str) -> None:
         sandbox.inject(Fault("slow", endpoint="token", seconds=0.1))
-        async with CapillaryAsyncHook(secretive, retry_policy=QUICK) as hook:
+        async with CapillaryAsyncHook(secretive, http_retry=QUICK) as hook:
             await asyncio.gather(*(hook.get_redeem_upload_jobs(SERIES) for _ in range(10)))
         (token,) = sandbox.tokens_issued
         assert redact(token) == f"{token[:-32]}***"
@@ -393,7 +394,7 @@ class TestMasking:
     def test_of_many_signed_urls_costs_little(self, sandbox: Sandbox, secretive: str) -> None:
         # Airflow compiles all masks anew for every new one. With whole queries, 200 files took 38 s for that alone.
         job = sandbox.add_job(SERIES, errors=1)
-        hook = CapillaryHook(secretive, retry_policy=QUICK)
+        hook = CapillaryHook(secretive, http_retry=QUICK)
         queries = []
         for number in range(50):
             token, signature = secrets.token_urlsafe(500), secrets.token_hex(32)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_capillary._transport import connection_check
+from airflow_provider_capillary._transport.requests_transport import RequestsTransport
 from airflow_provider_capillary.hooks import capillary as module
-from airflow_provider_capillary.hooks import connection_check
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
-from airflow_provider_capillary.hooks.requests_driver import RequestsDriver
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from tests.airflow_compat import AIRFLOW_VERSION, Connection
 from tests.hooks.clients import CONN_ID, SERIES
@@ -352,10 +352,10 @@ def test_connections_are_closed_however_it_ends(
 ) -> None:
     for fault in faults:
         sandbox.inject(fault)
-    opened: list[RequestsDriver] = []
-    closed: list[RequestsDriver] = []
+    opened: list[RequestsTransport] = []
+    closed: list[RequestsTransport] = []
 
-    class Driver(RequestsDriver):
+    class Driver(RequestsTransport):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             opened.append(self)
@@ -365,7 +365,7 @@ def test_connections_are_closed_however_it_ends(
             closed.append(self)
 
     # Left open, they would end with the garbage collector, which no test can wait for.
-    monkeypatch.setattr(connection_check, "RequestsDriver", Driver)
+    monkeypatch.setattr(connection_check, "RequestsTransport", Driver)
     good, _ = tried()
     assert good is not bool(faults)
     assert len(opened) == 1

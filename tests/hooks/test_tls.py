@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from airflow_provider_capillary.exceptions import CapillarySettingsError, CapillaryTransportError
+from airflow_provider_capillary.exceptions import CapillaryConfigurationError, CapillaryTransportError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from tests.hooks.clients import QUICK, SERIES
 from tests.hooks.conftest import BUNDLE_VARIABLES, make_authority
@@ -138,7 +138,7 @@ class TestUnusableBundle:
     ) -> None:
         missing = tmp_path / "missing.pem"
         connect(secure, "no_bundle", verify=str(missing))
-        with pytest.raises(CapillarySettingsError, match=r"'no_bundle', field 'Verify TLS'") as caught:
+        with pytest.raises(CapillaryConfigurationError, match=r"'no_bundle', field 'Verify TLS'") as caught:
             client.jobs("no_bundle")
         assert str(missing) in str(caught.value)
         assert secure.counts == {}
@@ -149,7 +149,7 @@ class TestUnusableBundle:
         bundle = tmp_path / "bundle.pem"
         bundle.write_text("this is no certificate\n")
         connect(secure, "bad_bundle", verify=str(bundle))
-        with pytest.raises(CapillarySettingsError, match=r"'bad_bundle', field 'Verify TLS'"):
+        with pytest.raises(CapillaryConfigurationError, match=r"'bad_bundle', field 'Verify TLS'"):
             client.jobs("bad_bundle")
         assert secure.counts == {}
 
@@ -158,7 +158,7 @@ class TestUnusableBundle:
     ) -> None:
         # An empty folder: whoever takes it trusts nobody.
         connect(secure, verify=str(tmp_path))
-        with pytest.raises((CapillarySettingsError, CapillaryTransportError), match="Verify TLS"):
+        with pytest.raises((CapillaryConfigurationError, CapillaryTransportError), match="Verify TLS"):
             client.jobs()
         assert secure.counts == {}
 
@@ -177,7 +177,7 @@ class TestEverywhere:
     def test_an_error_file_comes_over_it(self, secure: Sandbox, authority: Authority, connect: Connect) -> None:
         job = secure.add_job(SERIES, errors=3)
         connect(secure, verify=str(authority.bundle))
-        hook = CapillaryHook(retry_policy=QUICK)
+        hook = CapillaryHook(http_retry=QUICK)
         with hook.open_error_file(hook.get_redeem_upload_job(SERIES, job.job_id)) as stream:
             assert stream.read() == job.read_error_file()
 
@@ -187,7 +187,7 @@ class TestEverywhere:
         files = start(ssl_context=other_authority.server_context())
         job = secure.add_job(SERIES, errors=3, error_file_url=f"{files.base_url}/files/x")
         connect(secure, verify=str(authority.bundle))
-        hook = CapillaryHook(retry_policy=QUICK)
+        hook = CapillaryHook(http_retry=QUICK)
         found = hook.get_redeem_upload_job(SERIES, job.job_id)
         with pytest.raises(CapillaryTransportError, match="is not trusted"), hook.open_error_file(found) as stream:
             stream.read()

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_capillary._transport.connection_state import connection_state
 from airflow_provider_capillary.exceptions import CapillaryAuthError, CapillaryError, CapillaryTransportError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
-from airflow_provider_capillary.hooks.connection_state import connection_state
 from airflow_provider_capillary.sandbox import Fault
 from tests.hooks.clients import ASYNC, CONN_ID, QUICK, SERIES, SYNC, TOKEN_HEADER, until
 
@@ -44,11 +44,11 @@ def in_threads(count: int, work: Callable[[], object]) -> list[object]:
 
 
 def ask_blocking() -> list[object]:
-    return list(CapillaryHook(CONN_ID, retry_policy=QUICK).get_redeem_upload_jobs(SERIES))
+    return list(CapillaryHook(CONN_ID, http_retry=QUICK).get_redeem_upload_jobs(SERIES))
 
 
 async def ask_awaited() -> list[object]:
-    async with CapillaryAsyncHook(CONN_ID, retry_policy=QUICK) as hook:
+    async with CapillaryAsyncHook(CONN_ID, http_retry=QUICK) as hook:
         return list(await hook.get_redeem_upload_jobs(SERIES))
 
 
@@ -110,7 +110,7 @@ class TestOneFetchAtATime:
         assert sandbox.counts == {"token": 1, "status": 20}
 
     async def test_fifty_coroutines_with_one_hook(self, sandbox: Sandbox, conn_id: str) -> None:
-        async with CapillaryAsyncHook(conn_id, retry_policy=QUICK) as hook:
+        async with CapillaryAsyncHook(conn_id, http_retry=QUICK) as hook:
             answers = await asyncio.gather(*(hook.get_redeem_upload_jobs(SERIES) for _ in range(50)))
         assert answers == [[]] * 50
         assert sandbox.counts == {"token": 1, "status": 50}
@@ -163,7 +163,7 @@ class TestCancelling:
     async def test_the_next_in_line_takes_over_from_a_cancelled_leader(
         self, sandbox: Sandbox, conn_id: str, slow_tokens: None
     ) -> None:
-        async with CapillaryAsyncHook(conn_id, retry_policy=QUICK) as hook:
+        async with CapillaryAsyncHook(conn_id, http_retry=QUICK) as hook:
             leader = asyncio.create_task(hook.get_redeem_upload_jobs(SERIES))
             await until(lambda: sandbox.count("token") == 1)
             waiting = [asyncio.create_task(hook.get_redeem_upload_jobs(SERIES)) for _ in range(5)]
@@ -177,7 +177,7 @@ class TestCancelling:
     async def test_a_thread_takes_over_from_a_cancelled_coroutine(
         self, sandbox: Sandbox, conn_id: str, slow_tokens: None
     ) -> None:
-        async with CapillaryAsyncHook(conn_id, retry_policy=QUICK) as hook:
+        async with CapillaryAsyncHook(conn_id, http_retry=QUICK) as hook:
             leader = asyncio.create_task(hook.get_redeem_upload_jobs(SERIES))
             await until(lambda: sandbox.count("token") == 1)
             waiting = asyncio.create_task(asyncio.to_thread(ask_blocking))
@@ -189,7 +189,7 @@ class TestCancelling:
     async def test_a_cancelled_waiter_takes_nobody_along(
         self, sandbox: Sandbox, conn_id: str, slow_tokens: None
     ) -> None:
-        async with CapillaryAsyncHook(conn_id, retry_policy=QUICK) as hook:
+        async with CapillaryAsyncHook(conn_id, http_retry=QUICK) as hook:
             leader = asyncio.create_task(hook.get_redeem_upload_jobs(SERIES))
             await until(lambda: sandbox.count("token") == 1)
             waiters = [asyncio.create_task(hook.get_redeem_upload_jobs(SERIES)) for _ in range(3)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError, CapillarySettingsError
+from airflow_provider_capillary.exceptions import CapillaryConfigurationError, CapillaryError, CapillaryErrorFileError
 from airflow_provider_capillary.sandbox import Fault
 from tests.airflow_compat import ObjectStoragePath
 from tests.integration.gateway import Gateway
@@ -166,7 +166,7 @@ class TestStorageAccounts(contract.Contract):
         self, sandbox: Sandbox, job: SandboxJob, store: BlobFolder, account: str
     ) -> None:
         with pytest.raises(
-            CapillarySettingsError, match=f"^destination abfss://lake/.* {account}, but .* is for devstoreaccount1"
+            CapillaryConfigurationError, match=f"^destination abfss://lake/.* {account}, but .* is for devstoreaccount1"
         ):
             pull(job, account_uri(store, account) + NAME, object_storage_conn_id=store.conn_id, overwrite=False)
 
@@ -180,7 +180,9 @@ class TestStorageAccounts(contract.Contract):
         extra = {"connection_string": "AccountName=acct;AccountKey=a2V5;EndpointSuffix=core.chinacloudapi.cn"}
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({"conn_type": "wasb", "extra": extra}))
 
-        with pytest.raises(CapillarySettingsError, match=r"is for acct.dfs.core.chinacloudapi.cn; use a connection"):
+        with pytest.raises(
+            CapillaryConfigurationError, match=r"is for acct.dfs.core.chinacloudapi.cn; use a connection"
+        ):
             pull(job, account_uri(store, "acct.dfs.core.windows.net") + NAME, object_storage_conn_id=conn_id)
 
     def test_an_error_file_url_may_name_the_account(
@@ -205,7 +207,7 @@ class TestStorageAccounts(contract.Contract):
         connect(monkeypatch, sandbox, error_file_url=folder + "{handle}", error_file_conn_id=store.conn_id)
 
         with pytest.raises(
-            CapillarySettingsError, match=r"acct\.dfs\.core\.windows\.net, but .* is for devstoreaccount1"
+            CapillaryConfigurationError, match=r"acct\.dfs\.core\.windows\.net, but .* is for devstoreaccount1"
         ):
             pull(job, store.folder + NAME, object_storage_conn_id=store.conn_id)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError, CapillarySettingsError
+from airflow_provider_capillary.exceptions import CapillaryConfigurationError, CapillaryError, CapillaryErrorFileError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from tests.integration.server_process import free_ports
 from tests.transfers import contract
@@ -80,7 +80,9 @@ class TestDestination(contract.Contract):
     def test_a_connection_in_the_uri_that_contradicts_the_one_given_is_refused(
         self, job: SandboxJob, store: S3Folder
     ) -> None:
-        with pytest.raises(CapillarySettingsError, match=r"destination names the connection 'other' .* leave one of"):
+        with pytest.raises(
+            CapillaryConfigurationError, match=r"destination names the connection 'other' .* leave one of"
+        ):
             pull(job, f"s3://other@{store.s3.bucket}/{store.prefix}{NAME}", object_storage_conn_id=store.conn_id)
 
         assert store.visible() == {}
@@ -134,13 +136,13 @@ class TestDestination(contract.Contract):
         store.put("what", OLD)
         before = store.visible()
 
-        with pytest.raises(CapillarySettingsError, match="destination"):
+        with pytest.raises(CapillaryConfigurationError, match="destination"):
             pull(job, store.folder + name, object_storage_conn_id=store.conn_id)
 
         assert store.visible() == before
 
     def test_a_refusal_does_not_show_what_may_be_a_signature(self, job: SandboxJob, store: S3Folder) -> None:
-        with pytest.raises(CapillarySettingsError, match="destination") as caught:
+        with pytest.raises(CapillaryConfigurationError, match="destination") as caught:
             pull(job, store.folder + "errors.csv?X-Amz-Signature=hunter2", object_storage_conn_id=store.conn_id)
 
         assert "hunter2" not in str(caught.value)

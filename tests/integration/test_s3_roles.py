@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from airflow_provider_capillary.exceptions import CapillaryErrorFileError, CapillarySettingsError
+from airflow_provider_capillary._storage.stores.base import ObjectLocation, store_of
+from airflow_provider_capillary._storage.unfinished import remove_unfinished
+from airflow_provider_capillary.exceptions import CapillaryConfigurationError, CapillaryErrorFileError
 from airflow_provider_capillary.sandbox import Fault
-from airflow_provider_capillary.transfers.stores.base import ObjectLocation, store_of
-from airflow_provider_capillary.transfers.unfinished import remove_unfinished
 from tests.airflow_compat import redact
 from tests.integration.gateway import Gateway, s3_error
 from tests.transfers.child import Child
@@ -28,6 +28,7 @@ from tests.transfers.stores import Content, S3Folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from airflow_provider_capillary.sandbox import Sandbox
     from tests.integration.gateway import Request
@@ -384,7 +385,7 @@ def test_what_an_upload_does_not_take_is_refused_by_name(
 
     with (
         gateway(store, monkeypatch, service_config={"s3": {"extra_args": extra_args}}) as (before, to),
-        pytest.raises(CapillarySettingsError, match=problem),
+        pytest.raises(CapillaryConfigurationError, match=problem),
     ):
         pull(job, **to)
 
@@ -422,24 +423,20 @@ def test_an_access_point_is_asked_at_its_own_host(
 # --- what killed runs leave behind -------------------------------------------------------------------------------
 
 
-def test_each_of_several_files_of_a_killed_run_is_cleared_up_by_the_retry(
-    sandbox: Sandbox, store: S3Folder, tmp_path: Any
+def test_the_upload_of_a_killed_run_is_cleared_up_by_a_retry_that_writes_another_object(
+    sandbox: Sandbox, store: S3Folder, tmp_path: Path
 ) -> None:
-    # The retry writes the first of them before it comes to the one that was under way.
-    state_file = str(tmp_path / "state.json")
-    jobs = [sandbox.add_job(SERIES, errors=1, error_file=LARGE) for _ in range(2)]
-    sandbox.inject(Fault("drip", endpoint="download", seconds=15.0, skip=1))
-    arguments = {"job_id": None, "job_ids": [job.job_id for job in jobs], "object_storage_conn_id": store.conn_id}
-    with Child(jobs[0], store.folder, state_file=state_file, **arguments) as child:
-        second = f"redeem_errors_{SERIES}_{jobs[1].job_id}.csv"
-        wait_until(lambda: any(key.endswith(second) for key in store.under_way()), seconds=60)
-        wait_until(lambda: "left" in open(state_file).read())  # noqa: PTH123, SIM115
+    state_file = tmp_path / "state.json"
+    job = sandbox.add_job(SERIES, errors=1, error_file=LARGE)
+    sandbox.inject(Fault("drip", endpoint="download", seconds=15.0))
+    with Child(job, store.folder + NAME, state_file=str(state_file), object_storage_conn_id=store.conn_id) as child:
+        wait_until(lambda: store.under_way() != [], seconds=60)
+        wait_until(lambda: "left" in state_file.read_text())
         child.kill()
     sandbox.clear_faults()
-    state = StateStore(state_file)
+    state = StateStore(str(state_file))
 
-    run = Run(jobs[0], store.folder, **arguments)
-    run.operator.job_ids = run.operator.job_ids[:1]
+    run = Run(job, store.folder + "other.csv", object_storage_conn_id=store.conn_id)
     run.operator.execute({"ti": run.ti, "task_state_store": state})
 
     assert store.unfinished() == []

@@ -137,7 +137,7 @@ def _defer_at_once(sensor: CapillaryRedeemUploadSensor) -> None:
             max_consecutive_failures=sensor.max_consecutive_failures,
             silent_fail=sensor.silent_fail,
             **sensor._trigger_times(),
-            deadline=time.time() + sensor.timeout,
+            end_time=time.time() + sensor.timeout,
         ),
         method_name="execute_complete",
     )

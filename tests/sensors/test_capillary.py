@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
@@ -48,7 +48,7 @@ def sensor(**given: Any) -> MakeSensor:
 
 def outcome(name: str, sandbox: Sandbox) -> tuple[dict[str, Any], End]:
     """Set the sandbox up for an outcome; return the sensor's arguments and how it has to end."""
-    if name == "completed":
+    if name == "success":
         job = sandbox.add_job(SERIES, rows=10, errors=1)
         return {"job_id": job.job_id, "max_error_count": 1, "max_error_rate": 0.1}, End("success", value=job.job_id)
     if name == "completed with too many errors":
@@ -120,17 +120,17 @@ def outcome(name: str, sandbox: Sandbox) -> tuple[dict[str, Any], End]:
         return {"max_consecutive_failures": 1}, End("up_for_retry", "CapillaryResponseError", "")
     if name == "connection missing":
         message = "Airflow connection 'absent' is not defined; create it, or correct capillary_conn_id"
-        return {"capillary_conn_id": "absent"}, End("up_for_retry", "CapillarySettingsError", message)
+        return {"capillary_conn_id": "absent"}, End("up_for_retry", "CapillaryConfigurationError", message)
     if name == "unusable connection":
-        return {"capillary_conn_id": "unusable"}, End("up_for_retry", "CapillarySettingsError", "")
+        return {"capillary_conn_id": "unusable"}, End("up_for_retry", "CapillaryConfigurationError", "")
     if name == "unusable id":
         message = "job_id must be a positive whole number, but is 'soon'"
-        return {"job_id": "soon"}, End("up_for_retry", "CapillarySettingsError", message)
+        return {"job_id": "soon"}, End("up_for_retry", "CapillaryConfigurationError", message)
     if name == "unusable limit":
-        return {"max_error_rate": "2"}, End("up_for_retry", "CapillarySettingsError", "max_error_rate must be")
+        return {"max_error_rate": "2"}, End("up_for_retry", "CapillaryConfigurationError", "max_error_rate must be")
     if name == "unusable connection id":
         message = "capillary_conn_id is 'None', the text for nothing"
-        return {"capillary_conn_id": "None"}, End("up_for_retry", "CapillarySettingsError", message)
+        return {"capillary_conn_id": "None"}, End("up_for_retry", "CapillaryConfigurationError", message)
     raise AssertionError(name)
 
 
@@ -153,7 +153,7 @@ FAILURES = (
     *UNUSABLE_ARGUMENTS,
 )
 FLAGS = ("soft_fail", "never_fail", "silent_fail")
-OUTCOMES = ("completed", "faults within the budget", "silent_fail", *FAILURES)
+OUTCOMES = ("success", "faults within the budget", "silent_fail", *FAILURES)
 #: They end in the same exception as another one, so that without flags is enough.
 WITHOUT_FLAGS = ("silent_fail", "completed with too high an error rate", "empty list", "unknown word")
 
@@ -215,7 +215,7 @@ def test_an_execution_timeout_within_the_first_poll_ends_the_same_in_every_mode(
 @pytest.mark.parametrize(
     ("flag", "state"), [(None, "up_for_retry"), ("soft_fail", "up_for_retry"), ("never_fail", "skipped")]
 )
-@pytest.mark.parametrize("event", [None, {"kind": "of a later version"}, {"kind": "error"}])
+@pytest.mark.parametrize("event", [None, {"status": "of a later version"}, {"status": "error"}])
 def test_an_event_that_is_not_understood_ends_as_an_error_of_a_poll(event: Any, flag: str | None, state: str) -> None:
     def resume(**mode: Any) -> Any:
         made = sensor(**({flag: True} if flag else {}))(**mode)
@@ -370,7 +370,7 @@ def test_a_job_id_that_a_template_renders_to_nothing_is_refused(sandbox: Sandbox
 
     for rendered in ("", "None"):
         end = run_to_end("poke", sensor(job_id=rendered))
-        assert end.error == "CapillarySettingsError"
+        assert end.error == "CapillaryConfigurationError"
         assert "job_id must be a positive whole number" in end.message
 
 
@@ -396,7 +396,7 @@ def test_an_argument_that_a_template_renders_natively_to_none_is_refused(sandbox
 
     for mode in MODES:
         end = run_to_end(mode, make)
-        assert end.error == "CapillarySettingsError"
+        assert end.error == "CapillaryConfigurationError"
         assert end.message.startswith(f"{name} was given, but its template rendered to None")
     assert sandbox.count("status") == 0
 
@@ -409,7 +409,7 @@ def test_an_argument_that_a_template_renders_to_the_text_for_nothing_is_refused(
     sandbox.add_job(SERIES)
     for mode in MODES:
         end = run_to_end(mode, sensor(**{name: rendered}))
-        assert end.error == "CapillarySettingsError"
+        assert end.error == "CapillaryConfigurationError"
         assert end.message.startswith(f"{name} ")
     assert sandbox.count("status") == 0
 
@@ -424,7 +424,7 @@ def test_an_argument_that_a_mapping_expands_to_none_is_refused(sandbox: Sandbox)
     good, bad = (mapped.unmap({"job_id": each}) for each in (job.job_id, None))
 
     assert good.poke({}).xcom_value["job_id"] == job.job_id
-    with pytest.raises(CapillarySettingsError, match="job_id was given, but its template rendered to None"):
+    with pytest.raises(CapillaryConfigurationError, match="job_id was given, but its template rendered to None"):
         bad.poke({})
     assert dag.task_ids == ["wait"]
 
@@ -449,7 +449,7 @@ def test_a_file_name_that_is_rendered_natively_to_something_else_is_refused(
     sandbox: Sandbox, mode: str, rendered: Any
 ) -> None:
     end = run_to_end(mode, sensor(uploaded_file_name=rendered))
-    assert end.error == "CapillarySettingsError"
+    assert end.error == "CapillaryConfigurationError"
     assert end.message.startswith("uploaded_file_name must be text, but is ")
 
 
@@ -457,7 +457,7 @@ def test_a_file_name_that_is_rendered_natively_to_something_else_is_refused(
 def test_a_budget_of_failures_without_an_end_is_refused(sandbox: Sandbox, mode: str) -> None:
     sandbox.inject(Fault("status", endpoint="status", status=503, times=None))
     end = run_to_end(mode, sensor(max_consecutive_failures=float("inf")))
-    assert end.error == "CapillarySettingsError"
+    assert end.error == "CapillaryConfigurationError"
     assert end.message.startswith("max_consecutive_failures must be a whole number, 1 or more, but is inf")
 
 
@@ -467,14 +467,14 @@ def test_times_are_numbers_in_any_form_or_durations(name: str) -> None:
         read = getattr(sensor(**{name: value})(), name)
         assert read == (timedelta(seconds=90) if name == "max_wait" else 90)
     for value in (float("inf"), float("nan"), "soon", -1, True):
-        with pytest.raises(CapillarySettingsError, match=f"^{name} must be a number of seconds from 0 on, but is"):
+        with pytest.raises(CapillaryConfigurationError, match=f"^{name} must be a number of seconds from 0 on, but is"):
             sensor(**{name: value})()
 
 
 @pytest.mark.parametrize("name", ["deferrable", "start_from_trigger"])
 def test_a_flag_that_is_text_is_read_as_such(name: str) -> None:
     assert getattr(sensor(**{name: "False"})(), name) is False
-    with pytest.raises(CapillarySettingsError, match=f"^{name} must be True or False, but is 'off'"):
+    with pytest.raises(CapillaryConfigurationError, match=f"^{name} must be True or False, but is 'off'"):
         sensor(**{name: "off"})()
 
 
@@ -485,7 +485,7 @@ def test_an_after_job_id_of_0_comes_before_all_jobs(sandbox: Sandbox) -> None:
 
 
 def test_a_job_id_next_to_another_choice_is_refused_when_the_dag_is_parsed() -> None:
-    with pytest.raises(CapillarySettingsError, match="job_id already picks one job"):
+    with pytest.raises(CapillaryConfigurationError, match="job_id already picks one job"):
         CapillaryRedeemUploadSensor(task_id="wait", coupon_series_id=SERIES, job_id=1, after_job_id=2)
 
 
@@ -501,7 +501,7 @@ def test_a_job_id_next_to_another_choice_is_refused_when_the_dag_is_parsed() -> 
 def test_a_limit_out_of_its_range_is_named(limits: dict[str, Any], name: str) -> None:
     end = run_to_end("poke", sensor(**limits))
 
-    assert end.error == "CapillarySettingsError"
+    assert end.error == "CapillaryConfigurationError"
     assert end.message.startswith(f"{name} must be") or end.message.startswith(f"{name} is a fraction")
 
 
@@ -595,7 +595,7 @@ def test_every_argument_of_the_sensor_reaches_the_trigger(sandbox: Sandbox) -> N
     path, arguments = deferred.value.trigger.serialize()
     assert path == f"{CapillaryRedeemUploadTrigger.__module__}.CapillaryRedeemUploadTrigger"
     assert arguments.items() >= {**given, "coupon_series_id": 535512}.items()
-    assert set(arguments) - set(given) == {"job_id", "deadline", "ends_after", "failures"}
+    assert set(arguments) - set(given) == {"job_id", "end_time", "execution_deadline", "failures"}
 
 
 def test_no_secret_is_among_the_arguments_of_the_trigger(sandbox: Sandbox) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_capillary.api import timing
-from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
+from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from tests.airflow_compat import api_server_error, before_awaited_lookups
@@ -57,7 +57,7 @@ class Away:
             self._fail()
 
         monkeypatch.setattr(CapillaryHook, "get_connection", staticmethod(get))
-        before_awaited_lookups(monkeypatch, CapillaryAsyncHook, fail)
+        before_awaited_lookups(monkeypatch, fail)
 
     def _fail(self) -> None:
         if self.times:

@@ -36,15 +36,15 @@ async def test_an_environment_that_cannot_be_used_ends_poke_mode_and_trigger_by_
     monkeypatch.setenv(variable, value)
 
     trigger = CapillaryRedeemUploadTrigger(
-        coupon_series_id=SERIES, poke_interval=0.1, timeout=20.0, deadline=time.time() + 20
+        coupon_series_id=SERIES, poke_interval=0.1, timeout=20.0, end_time=time.time() + 20
     )
     (event,) = [event.payload async for event in trigger.run()]
 
-    assert event["kind"] == "error"
-    assert event["error"]["error"] == "CapillarySettingsError"
+    assert event["status"] == "error"
+    assert event["error"]["error"] == "CapillaryConfigurationError"
     assert f"environment variable {variable}" in event["message"]
     assert not event["error"]["is_transient"]
     end = run_to_end(
         "poke", lambda **mode: CapillaryRedeemUploadSensor(task_id="wait", coupon_series_id=SERIES, **mode)
     )
-    assert (end.state, end.error, end.message) == ("up_for_retry", "CapillarySettingsError", event["message"])
+    assert (end.state, end.error, end.message) == ("up_for_retry", "CapillaryConfigurationError", event["message"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 from tests.airflow_compat import (
@@ -124,7 +124,7 @@ def test_it_waits_for_the_job_of_a_template_and_ends_as_any_other_wait(sandbox: 
 
     event = event_of(triggered(dag, timeout_after=soon(), job_id=job.job_id))
 
-    assert (event["kind"], event["job"]["job_id"]) == ("completed", job.job_id)
+    assert (event["status"], event["job"]["job_id"]) == ("success", job.job_id)
     sensor = dag.get_task("wait")
     assert isinstance(sensor, CapillaryRedeemUploadSensor)
     assert start_of(dag)[1].next_method == "execute_complete"
@@ -136,14 +136,14 @@ def test_limits_of_templates_count(sandbox: Sandbox) -> None:
 
     event = event_of(triggered(dag_with(job_id=job.job_id, max_error_count="{{ params.most }}"), timeout_after=soon()))
 
-    assert event["kind"] == "too_many_errors"
+    assert event["status"] == "error_limit_exceeded"
     assert event["message"].endswith("more than max_error_count=2")
 
 
 def test_a_template_that_renders_to_no_id_ends_in_an_error_that_names_it(sandbox: Sandbox) -> None:
     event = event_of(triggered(dag_with(job_id="{{ dag_run.conf.get('absent') }}"), timeout_after=soon()))
 
-    assert event["kind"] == "error"
+    assert event["status"] == "error"
     assert event["message"].startswith("job_id must be a positive whole number, but is 'None'")
 
 
@@ -157,7 +157,7 @@ def test_the_time_counts_from_the_start_of_the_task_and_not_anew_after_a_restart
     began = time.monotonic()
     event = event_of(triggered(dag, timeout_after=started_at + start.timeout))
 
-    assert event["kind"] == "timeout"
+    assert event["status"] == "timeout"
     assert event["message"] == (
         f"the upload job did not end within 600 seconds; last seen: job {job.job_id} was STARTED"
     )
@@ -196,7 +196,7 @@ def test_the_output_of_a_task_becomes_its_template_and_its_dependency() -> None:
 
 def test_a_template_whose_xcom_the_triggerer_never_answers_is_refused_when_the_dag_is_parsed() -> None:
     # Airflow 3.3.2 would wait for ever, and only the log of the triggerer says why.
-    with pytest.raises(CapillarySettingsError, match=r"job_id pulls an XCom .*map_indexes=-1"):
+    with pytest.raises(CapillaryConfigurationError, match=r"job_id pulls an XCom .*map_indexes=-1"):
         dag_with(job_id="{{ ti.xcom_pull('upload')['job_id'] }}")
 
     template = "{{ ti.xcom_pull('upload', map_indexes=-1)['job_id'] }}"
@@ -221,7 +221,7 @@ def test_a_template_whose_xcom_the_triggerer_never_answers_is_refused_when_the_d
     ],
 )
 def test_each_pull_of_a_template_needs_map_indexes(template: Any) -> None:
-    with pytest.raises(CapillarySettingsError, match=r"job_id pulls an XCom .*map_indexes=-1"):
+    with pytest.raises(CapillaryConfigurationError, match=r"job_id pulls an XCom .*map_indexes=-1"):
         dag_with(job_id=template)
 
 
@@ -284,7 +284,7 @@ def test_outputs_that_were_put_together_are_refused_when_the_dag_is_parsed() -> 
             return [4711]
 
         outputs: Any = upload()
-        with pytest.raises(CapillarySettingsError, match=r"job_id is put together from XComs \(MapXComArg\)"):
+        with pytest.raises(CapillaryConfigurationError, match=r"job_id is put together from XComs \(MapXComArg\)"):
             CapillaryRedeemUploadSensor(
                 task_id="wait", coupon_series_id=SERIES, job_id=XComArg(outputs.operator).map(int),
                 start_from_trigger=True,
@@ -292,12 +292,12 @@ def test_outputs_that_were_put_together_are_refused_when_the_dag_is_parsed() -> 
 
 
 def test_it_contradicts_a_wait_on_the_worker() -> None:
-    with pytest.raises(CapillarySettingsError, match="deferrable=False forbids"):
+    with pytest.raises(CapillaryConfigurationError, match="deferrable=False forbids"):
         dag_with(deferrable=False)
 
 
 def test_a_choice_that_contradicts_itself_is_refused_when_the_dag_is_parsed() -> None:
-    with pytest.raises(CapillarySettingsError, match="job_id already picks one job"):
+    with pytest.raises(CapillaryConfigurationError, match="job_id already picks one job"):
         dag_with(job_id=1, uploaded_file_name="x")
 
 

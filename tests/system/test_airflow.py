@@ -354,7 +354,7 @@ def test_each_finished_upload_starts_a_dag_once_across_a_killed_triggerer(
     repeated = []
     for event in interrupted.told():
         again = [job for job in event["jobs"] if job[0] in seen]
-        assert event["may_repeat"] or not again
+        assert event["possible_duplicates"] or not again
         repeated += again
         seen |= {job_id for job_id, _ in event["jobs"]}
     assert repeated in ([], expected(interrupted)[:1])

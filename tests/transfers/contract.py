@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_capillary._storage import atomic_write, part_writer
+from airflow_provider_capillary._storage.stores import azure, local, s3, staged
 from airflow_provider_capillary.exceptions import CapillaryError, CapillaryErrorFileError, CapillaryResponseError
 from airflow_provider_capillary.sandbox import Fault
-from airflow_provider_capillary.transfers import part_writer, whole_object
-from airflow_provider_capillary.transfers.stores import azure, local, s3, staged
 from tests.airflow_compat import AirflowTaskTimeout
 from tests.transfers.child import Child, run_child
 from tests.transfers.running import (
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from tests.transfers.stores import Store
 
 #: Where the writing of objects is at home.
-WRITING = [module.__file__ for module in (whole_object, part_writer, local, s3, azure, staged)]
+WRITING = [module.__file__ for module in (atomic_write, part_writer, local, s3, azure, staged)]
 NAME = "errors.csv"
 OLD = b"the errors of yesterday\n"
 SIZES = pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "of several parts"])

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
 from tests.airflow_compat import reset_secrets_masker
@@ -35,7 +35,7 @@ SMALL = b"message,coupon code\nCoupon is expired, the redemption was not recorde
 LARGE = b"".join(number.to_bytes(4, "big") * (MIB // 4) for number in range(20)) + b"the end"
 
 #: As many attempts as by default, without the waits.
-QUICK = RetryPolicy(base_seconds=0.001, cap_seconds=0.01)
+QUICK = HttpRetry(base_seconds=0.001, cap_seconds=0.01)
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, **extra: Any) -> None:
@@ -103,7 +103,7 @@ class Run:
         self.operator = CapillaryErrorFileToObjectStorageOperator(
             task_id="errors", destination=destination, **(ids | arguments)
         )
-        self.operator.hook = CapillaryHook(self.operator.capillary_conn_id, retry_policy=QUICK)
+        self.operator.hook = CapillaryHook(self.operator.capillary_conn_id, http_retry=QUICK)
         self.ti = TaskInstance()
         self.result: str | None = None
 

@@ -8,7 +8,6 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,14 +37,13 @@ from tests.airflow_compat import DAG, asset
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
 
 with DAG("asset_events", schedule=None, start_date=datetime(2026, 1, 1)):
-    for name, jobs in {{"one": {{"job_id": {job_id}}}, "several": {{"job_ids": "[{job_id}]"}}}}.items():
-        CapillaryErrorFileToObjectStorageOperator(
-            task_id=name,
-            coupon_series_id={series},
-            destination="{folder}" + name + "/",
-            outlets=[asset(name, "s3://lake/" + name)],
-            **jobs,
-        )
+    CapillaryErrorFileToObjectStorageOperator(
+        task_id="errors",
+        coupon_series_id={series},
+        job_id={job_id},
+        destination="{folder}",
+        outlets=[asset("errors", "s3://lake/errors")],
+    )
 """
 
 
@@ -65,11 +63,6 @@ def execute(run: Run) -> OutletEventAccessors:
     return events
 
 
-def several(ids: Any, folder: str, **arguments: Any) -> Run:
-    nobody: Any = SimpleNamespace(coupon_series_id=SERIES, job_id=None)
-    return Run(nobody, folder, job_ids=ids, **arguments)
-
-
 def test_the_event_of_each_asset_carries_the_facts_of_the_file(job: SandboxJob, store: LocalFolder) -> None:
     run = Run(job, store.folder, outlets=[ERRORS, OTHER])
 
@@ -79,19 +72,6 @@ def test_the_event_of_each_asset_carries_the_facts_of_the_file(job: SandboxJob, 
     assert sorted(events[ERRORS].extra) == ["coupon_series_id", "error_count", "job_id", "sha256", "size_bytes", "uri"]
 
 
-def test_the_event_of_several_jobs_carries_a_list_of_files(
-    sandbox: Sandbox, job: SandboxJob, store: LocalFolder
-) -> None:
-    second = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
-    without = sandbox.add_job(SERIES, errors=0)
-    run = several([second.job_id, without.job_id, job.job_id], store.folder, outlets=[ERRORS])
-
-    events = execute(run)
-
-    assert events[ERRORS].extra == {"files": run.xcoms["error_file"]}
-    assert [file["job_id"] for file in events[ERRORS].extra["files"]] == [second.job_id, job.job_id]
-
-
 def test_what_the_event_carries_is_json(job: SandboxJob, store: LocalFolder) -> None:
     events = execute(Run(job, store.folder, outlets=[ERRORS]))
 
@@ -99,8 +79,7 @@ def test_what_the_event_carries_is_json(job: SandboxJob, store: LocalFolder) -> 
 
 
 def test_no_row_is_in_the_event(job: SandboxJob, store: LocalFolder) -> None:
-    for run in (Run(job, store.folder, outlets=[ERRORS]), several([job.job_id], store.folder, outlets=[ERRORS])):
-        assert "WELCOME10" not in str(execute(run)[ERRORS].extra)
+    assert "WELCOME10" not in str(execute(Run(job, store.folder, outlets=[ERRORS]))[ERRORS].extra)
 
 
 def test_an_outlet_that_is_no_asset_gets_nothing(job: SandboxJob, store: LocalFolder) -> None:
@@ -113,14 +92,14 @@ def test_a_task_without_outlets_needs_no_events(job: SandboxJob, store: LocalFol
     assert run.result
 
 
-def test_a_run_that_pulls_nothing_tells_of_no_file(sandbox: Sandbox, store: LocalFolder) -> None:
-    ids = [sandbox.add_job(SERIES, errors=0).job_id]
+def test_a_run_without_a_file_has_no_facts_in_its_event(sandbox: Sandbox, store: LocalFolder) -> None:
+    job = sandbox.add_job(SERIES, errors=0)
     with pytest.raises(AirflowSkipException):
-        execute(several(ids, store.folder, outlets=[ERRORS]))
+        execute(Run(job, store.folder, outlets=[ERRORS]))
 
-    events = execute(several(ids, store.folder, outlets=[ERRORS], if_no_errors="succeed"))
+    events = execute(Run(job, store.folder, outlets=[ERRORS], if_no_errors="succeed"))
 
-    assert events[ERRORS].extra == {"files": []}
+    assert events[ERRORS].extra == {}
 
 
 @pytest.mark.slow
@@ -147,10 +126,9 @@ def test_airflow_itself_stores_the_events_with_the_facts(
 
     run = dag.test()
 
-    instances = {instance.task_id: instance for instance in run.get_task_instances()}
-    told = {name: instance.xcom_pull(name, key="error_file") for name, instance in instances.items()}
+    (instance,) = run.get_task_instances()
+    facts = instance.xcom_pull("errors", key="error_file")
     with closing(sqlite3.connect(Path(os.environ["AIRFLOW_HOME"]) / "airflow.db")) as database:
         extras = {uri.rpartition("/")[2]: json.loads(extra) for uri, extra in database.execute(STORED_EVENTS)}
-    assert extras == {"one": told["one"], "several": {"files": told["several"]}}
-    assert told["one"]["uri"] == f"{store.folder}one/redeem_errors_{SERIES}_{job.job_id}.csv"
-    assert told["several"][0]["uri"] == f"{store.folder}several/redeem_errors_{SERIES}_{job.job_id}.csv"
+    assert extras["errors"] == facts
+    assert facts["uri"] == f"{store.folder}redeem_errors_{SERIES}_{job.job_id}.csv"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.exceptions import CapillarySettingsError
+from airflow_provider_capillary.exceptions import CapillaryConfigurationError
 from tests.airflow_compat import ObjectStoragePath
 from tests.transfers.running import SERIES, Run, connect
 
@@ -53,7 +53,7 @@ def run_to(sandbox: Sandbox, destination: Any, **arguments: Any) -> Run:
 def test_a_destination_that_cannot_be_meant_is_refused(sandbox: Sandbox, destination: str, reason: str) -> None:
     run = run_to(sandbox, destination)
 
-    with pytest.raises(CapillarySettingsError) as caught:
+    with pytest.raises(CapillaryConfigurationError) as caught:
         run()
 
     assert str(caught.value).startswith("destination ")
@@ -76,7 +76,7 @@ def test_a_destination_that_cannot_be_meant_is_refused(sandbox: Sandbox, destina
 def test_credentials_in_a_destination_are_refused_and_never_shown(sandbox: Sandbox, destination: str) -> None:
     run = run_to(sandbox, destination)
 
-    with pytest.raises(CapillarySettingsError, match="object_storage_conn_id") as caught:
+    with pytest.raises(CapillaryConfigurationError, match="object_storage_conn_id") as caught:
         run()
 
     assert "hunter2" not in str(caught.value)
@@ -87,7 +87,7 @@ def test_credentials_in_a_destination_are_refused_and_never_shown(sandbox: Sandb
 def test_a_path_object_is_refused_because_templates_take_it_apart(sandbox: Sandbox) -> None:
     run = run_to(sandbox, ObjectStoragePath("file:///data/errors/"))
 
-    with pytest.raises(CapillarySettingsError, match=r"destination must be text .*ObjectStoragePath"):
+    with pytest.raises(CapillaryConfigurationError, match=r"destination must be text .*ObjectStoragePath"):
         run()
 
     assert sandbox.requests == []
@@ -98,7 +98,7 @@ def test_control_characters_in_a_destination_are_refused(sandbox: Sandbox, store
     # Nobody means them: they come from a template that ends in a line break, and go on into logs.
     run = run_to(sandbox, store.folder + name)
 
-    with pytest.raises(CapillarySettingsError, match="destination") as caught:
+    with pytest.raises(CapillaryConfigurationError, match="destination") as caught:
         run()
 
     assert str(caught.value).isprintable()
@@ -112,7 +112,7 @@ def test_an_id_that_is_none_is_refused_by_name(sandbox: Sandbox, store: LocalFol
     run = run_to(sandbox, store.folder)
     setattr(run.operator, name, value)  # as a template may, after the operator was made
 
-    with pytest.raises(CapillarySettingsError, match=f"{name} must be a positive whole number, but is {value!r}"):
+    with pytest.raises(CapillaryConfigurationError, match=f"{name} must be a positive whole number, but is {value!r}"):
         run()
 
     assert sandbox.requests == []
@@ -125,7 +125,7 @@ def test_a_value_of_if_no_errors_that_means_nothing_is_refused_with_those_that_d
     run = run_to(sandbox, store.folder, if_no_errors=value)
 
     with pytest.raises(
-        CapillarySettingsError, match="if_no_errors must be one of skip, succeed, fail, but is"
+        CapillaryConfigurationError, match="if_no_errors must be one of skip, succeed, fail, but is"
     ) as caught:
         run()
 
@@ -139,7 +139,7 @@ def test_a_connection_of_the_store_that_a_template_renders_to_nothing_is_refused
 ) -> None:
     run = run_to(sandbox, f"{tmp_path}/", object_storage_conn_id=conn_id)
 
-    with pytest.raises(CapillarySettingsError, match=r"^object_storage_conn_id "):
+    with pytest.raises(CapillaryConfigurationError, match=r"^object_storage_conn_id "):
         run()
 
     assert sandbox.requests == []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_capillary.exceptions import CapillaryErrorFileError, CapillarySettingsError
+from airflow_provider_capillary.exceptions import CapillaryConfigurationError, CapillaryErrorFileError
 from tests.airflow_compat import ObjectStoragePath
 from tests.transfers import contract
 from tests.transfers.child import run_child
@@ -94,7 +94,7 @@ class TestFolder:
         self, job: SandboxJob, store: LocalFolder, name: str
     ) -> None:
         # Airflow's path would cut it short.
-        with pytest.raises(CapillarySettingsError, match=r"destination (has '::'|ends in '#' or '\?')"):
+        with pytest.raises(CapillaryConfigurationError, match=r"destination (has '::'|ends in '#' or '\?')"):
             pull(job, store.folder + name)
 
         assert store.visible() == {}
@@ -116,7 +116,7 @@ class TestFolder:
 
     @pytest.mark.parametrize("destination", ["local://lake/errors.csv", "local://errors.csv"])
     def test_a_relative_path_behind_the_scheme_local_is_refused(self, job: SandboxJob, destination: str) -> None:
-        with pytest.raises(CapillarySettingsError, match="destination must have an absolute path"):
+        with pytest.raises(CapillaryConfigurationError, match="destination must have an absolute path"):
             pull(job, destination)
 
     def test_a_name_may_be_as_long_as_the_file_system_allows(self, job: SandboxJob, store: LocalFolder) -> None:

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.exceptions import CapillaryErrorFileError
-from airflow_provider_capillary.sandbox import Fault
-from airflow_provider_capillary.transfers.lineage import dataset_name
-from airflow_provider_capillary.transfers.stores.base import ObjectLocation
-from airflow_provider_capillary.transfers.whole_object import locate
+from airflow_provider_capillary._storage.atomic_write import locate
+from airflow_provider_capillary._storage.lineage import dataset_name
+from airflow_provider_capillary._storage.stores.base import ObjectLocation
 from tests.transfers.running import ROOT, SERIES, SMALL, Run
 
 if TYPE_CHECKING:
@@ -45,19 +43,14 @@ def names(datasets: Any) -> list[tuple[str, str]]:
     return [(dataset.namespace, dataset.name) for dataset in datasets]
 
 
-def several(ids: list[int], folder: str) -> Run:
-    nobody: Any = SimpleNamespace(coupon_series_id=SERIES, job_id=None)
-    return Run(nobody, folder, job_ids=ids)
-
-
-@pytest.mark.parametrize("which", ["error", "success"])
+@pytest.mark.parametrize("file_type", ["error", "success"])
 def test_the_object_is_told_to_come_from_the_job(
-    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, which: str
+    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, file_type: str
 ) -> None:
-    lineage = lineage_of(Run(job, store.folder + "x.csv", which=which)())
+    lineage = lineage_of(Run(job, store.folder + "x.csv", file_type=file_type)())
 
     assert names(lineage.inputs) == [
-        (f"capillary://{sandbox.host}", f"redeem-uploads/{SERIES}/{job.job_id}/{which}"),
+        (f"capillary://{sandbox.host}", f"redeem-uploads/{SERIES}/{job.job_id}/{file_type}"),
     ]
     assert names(lineage.outputs) == [("file", f"{store.path}/x.csv")]
 
@@ -70,31 +63,10 @@ def test_size_and_lines_are_told(job: SandboxJob, store: LocalFolder) -> None:
     assert (statistics.size, statistics.rowCount, statistics.fileCount) == (len(SMALL), 2, 1)
 
 
-def test_each_of_several_files_is_told(sandbox: Sandbox, job: SandboxJob, store: LocalFolder) -> None:
-    ids = [sandbox.add_job(SERIES, errors=1, error_file=SMALL).job_id, job.job_id]
-
-    lineage = lineage_of(several(ids, store.folder)())
-
-    assert [name for _, name in names(lineage.inputs)] == [f"redeem-uploads/{SERIES}/{i}/error" for i in ids]
-    assert [name for _, name in names(lineage.outputs)] == [f"{store.path}/redeem_errors_{SERIES}_{i}.csv" for i in ids]
-
-
 def test_a_task_that_pulled_nothing_tells_nothing(sandbox: Sandbox, store: LocalFolder) -> None:
     lineage = lineage_of(Run(sandbox.add_job(SERIES, errors=0), store.folder, if_no_errors="succeed")())
 
     assert (lineage.inputs, lineage.outputs) == ([], [])
-
-
-def test_of_several_files_those_before_the_one_that_failed_are_told(
-    sandbox: Sandbox, job: SandboxJob, store: LocalFolder
-) -> None:
-    second = sandbox.add_job(SERIES, errors=1)
-    sandbox.inject(Fault("status", endpoint="download", status=404, skip=1))
-    run = several([job.job_id, second.job_id], store.folder)
-    with pytest.raises(CapillaryErrorFileError):
-        run()
-
-    assert len(lineage_of(run).outputs) == 1
 
 
 def test_neither_a_row_nor_a_secret_nor_a_signature_is_told(sandbox: Sandbox, store: LocalFolder) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_capillary.exceptions import CapillaryConfigurationError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
 from tests.airflow_compat import DAG, IS_AIRFLOW_2, BaseOperator, DagSerialization
@@ -26,7 +27,7 @@ ARGUMENTS: dict[str, Any] = {
     "job_id": "{{ ti.xcom_pull('wait')['job_id'] }}",
     "destination": "s3://lake/{{ ds }}/",
     "object_storage_conn_id": "aws_{{ params.stage }}",
-    "which": "{{ params.which }}",
+    "file_type": "{{ params.file_type }}",
     "if_no_errors": "{{ params.if_no_errors }}",
     "capillary_conn_id": "capillary_{{ params.stage }}",
 }
@@ -50,7 +51,7 @@ class Upstream:
 
 
 def context(**changes: Any) -> Any:
-    params = {"series": SERIES, "stage": "test", "which": "error", "if_no_errors": "succeed"}
+    params = {"series": SERIES, "stage": "test", "file_type": "error", "if_no_errors": "succeed"}
     return {"ds": "2026-11-23", "ti": Upstream(), "params": params} | changes
 
 
@@ -65,19 +66,11 @@ def test_every_argument_that_names_something_is_a_template(dag: DAG) -> None:
         "job_id": "4455",
         "destination": "s3://lake/2026-11-23/",
         "object_storage_conn_id": "aws_test",
-        "which": "error",
+        "file_type": "error",
         "if_no_errors": "succeed",
         "capillary_conn_id": "capillary_test",
     }
-    assert set(operator.template_fields) == {*ARGUMENTS, "job_ids"}
-
-
-def test_the_ids_of_several_jobs_are_a_template_too(dag: DAG) -> None:
-    operator = make(dag, job_id=None, job_ids="[{{ ti.xcom_pull('wait')['job_id'] }}, 4456]")
-
-    operator.render_template_fields(context())
-
-    assert operator.job_ids == "[4455, 4456]"
+    assert set(operator.template_fields) == set(ARGUMENTS)
 
 
 def test_templates_may_render_to_numbers() -> None:
@@ -86,6 +79,22 @@ def test_templates_may_render_to_numbers() -> None:
     operator.render_template_fields(context())
 
     assert (operator.coupon_series_id, operator.job_id) == (SERIES, 4455)
+
+
+@pytest.mark.parametrize("name", ["coupon_series_id", "job_id"])
+def test_an_id_that_renders_natively_to_none_is_refused_by_name(
+    sandbox: Sandbox, store: LocalFolder, name: str
+) -> None:
+    native = DAG("native", schedule=None, start_date=datetime(2026, 1, 1), render_template_as_native_obj=True)
+    operator = make(native, destination=store.folder, **{name: "{{ none }}"})
+    operator.render_template_fields(context(none=None))
+
+    with pytest.raises(
+        CapillaryConfigurationError, match=f"{name} must be .*; if it comes from a template, check what"
+    ):
+        operator.execute({})
+
+    assert sandbox.requests == []
 
 
 def test_the_hook_has_the_connection_that_the_template_renders_to(dag: DAG) -> None:
@@ -121,7 +130,7 @@ def test_nothing_is_checked_read_or_asked_while_a_dag_is_parsed(dag: DAG, sandbo
         capillary_conn_id="not_there",
         destination="{{ nothing }}",
         if_no_errors="{{ nothing }}",
-        which="{{ nothing }}",
+        file_type="{{ nothing }}",
     )
 
     assert sandbox.requests == []
@@ -133,8 +142,7 @@ def test_defaults_are_those_of_the_documentation(dag: DAG) -> None:
             task_id="errors", coupon_series_id=SERIES, job_id=4455, destination="s3://lake/"
         )
 
-    assert operator.job_ids is None
-    assert operator.which == "error"
+    assert operator.file_type == "error"
     assert operator.object_storage_conn_id is None
     assert operator.if_no_errors == "skip"
     assert operator.overwrite is True
@@ -148,7 +156,7 @@ def test_arguments_are_given_by_name_only(dag: DAG) -> None:
 
 
 @pytest.mark.skipif(IS_AIRFLOW_2, reason="Airflow 2 says it in other words")
-@pytest.mark.parametrize("missing", ["coupon_series_id", "destination"])
+@pytest.mark.parametrize("missing", ["coupon_series_id", "destination", "job_id"])
 def test_what_has_no_default_is_asked_for_by_name(dag: DAG, missing: str) -> None:
     arguments = {name: value for name, value in ARGUMENTS.items() if name != missing}
 
@@ -173,7 +181,7 @@ def test_it_survives_the_serialization_of_its_dag(dag: DAG) -> None:
     (task,) = DagSerialization.from_dict(serialized).tasks
 
     assert task.task_type == "CapillaryErrorFileToObjectStorageOperator"
-    assert set(task.template_fields) == {*ARGUMENTS, "job_ids"}
+    assert set(task.template_fields) == set(ARGUMENTS)
     assert {name: getattr(task, name) for name in ARGUMENTS} == ARGUMENTS
 
 
@@ -192,15 +200,6 @@ def is_mapped_once_stored(dag: DAG, task_id: str) -> bool:
     """Whether a task is a mapped one in what Airflow stores of its DAG; Airflow 2 and 3 share no attribute for it."""
     stored = DagSerialization.from_dict(DagSerialization.to_dict(dag)).task_dict[task_id]
     return type(stored).__name__.endswith("MappedOperator")
-
-
-def test_it_may_be_mapped_over_lists_of_jobs(dag: DAG) -> None:
-    with dag:
-        CapillaryErrorFileToObjectStorageOperator.partial(
-            task_id="errors", coupon_series_id=SERIES, destination="s3://lake/"
-        ).expand(job_ids=[[4455, 4456], [4457]])
-
-    assert is_mapped_once_stored(dag, "errors")
 
 
 def test_it_may_be_mapped_over_jobs(dag: DAG) -> None:

@@ -132,25 +132,25 @@ def test_an_object_with_a_signed_url_is_none_even_there(place: Place, store: Loc
 
 
 @EACH_ANSWER
-@pytest.mark.parametrize("which", ["success", "uploaded"])
+@pytest.mark.parametrize("file_type", ["success", "uploaded"])
 def test_it_does_not_pass_for_another_file_of_the_job_either(
-    sandbox: Sandbox, store: LocalFolder, answer: bytes, which: Any
+    sandbox: Sandbox, store: LocalFolder, answer: bytes, file_type: Any
 ) -> None:
     store.put(NAME, YESTERDAY)
-    files: Any = {f"{which}_file": answer}
+    files: Any = {f"{file_type}_file": answer}
     job = sandbox.add_job(SERIES, rows=9, errors=7, **files)
 
-    assert_refused(Run(job, store.folder + NAME, which=which), store, name=f"{which} file")
+    assert_refused(Run(job, store.folder + NAME, file_type=file_type), store, name=f"{file_type} file")
 
 
-@pytest.mark.parametrize(("which", "errors"), [("success", 9), ("uploaded", 0)])
+@pytest.mark.parametrize(("file_type", "errors"), [("success", 9), ("uploaded", 0)])
 def test_another_file_of_the_job_may_be_empty_where_no_rows_are_counted_for_it(
-    sandbox: Sandbox, store: LocalFolder, which: Any, errors: int
+    sandbox: Sandbox, store: LocalFolder, file_type: Any, errors: int
 ) -> None:
-    files: Any = {f"{which}_file": b""}
+    files: Any = {f"{file_type}_file": b""}
     job = sandbox.add_job(SERIES, rows=errors, errors=errors, **files)
 
-    Run(job, store.folder + NAME, which=which)()
+    Run(job, store.folder + NAME, file_type=file_type)()
 
     assert store.visible() == {NAME: Content.of(b"")}
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_capillary._storage.transfer_log import TransferLog
 from airflow_provider_capillary.sandbox import Fault
-from airflow_provider_capillary.transfers.transfer_log import TransferLog
 from tests.transfers.running import LARGE, SERIES, SMALL, Run, connect, file_url, pull
 from tests.transfers.stores import Content
 
@@ -63,15 +63,15 @@ def test_the_summary_tells_lines_bytes_hash_seconds_speed_and_place(
     ) in line
 
 
-@pytest.mark.parametrize("which", ["success", "uploaded"])
+@pytest.mark.parametrize("file_type", ["success", "uploaded"])
 def test_the_summary_names_the_file(
-    sandbox: Sandbox, store: LocalFolder, said: Callable[[], list[str]], which: str
+    sandbox: Sandbox, store: LocalFolder, said: Callable[[], list[str]], file_type: str
 ) -> None:
-    job = sandbox.add_job(SERIES, **{f"{which}_file": SMALL})
+    job = sandbox.add_job(SERIES, **{f"{file_type}_file": SMALL})
 
-    pull(job, store.folder, which=which)
+    pull(job, store.folder, file_type=file_type)
 
-    assert f"{which.capitalize()} file of upload job {job.job_id}: 2 lines" in said()[0]
+    assert f"{file_type.capitalize()} file of upload job {job.job_id}: 2 lines" in said()[0]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_capillary._storage.stores.base import ObjectLocation
+from airflow_provider_capillary._storage.unfinished import note_for, remove_unfinished
 from airflow_provider_capillary.exceptions import CapillaryErrorFileError, CapillaryJobNotFoundError
 from airflow_provider_capillary.sandbox import Fault
-from airflow_provider_capillary.transfers.stores.base import ObjectLocation
-from airflow_provider_capillary.transfers.unfinished import note_for, remove_unfinished
 from tests.transfers.child import Child
 from tests.transfers.contract import NAME, OLD
 from tests.transfers.running import LARGE, SERIES, SMALL, Run, StateStore, wait_until

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.exceptions import CapillaryErrorFileError, CapillarySettingsError
+from airflow_provider_capillary.exceptions import CapillaryConfigurationError, CapillaryErrorFileError
 from airflow_provider_capillary.sandbox import Fault
 from tests.airflow_compat import AirflowFailException, AirflowSkipException
 from tests.transfers.running import SERIES, Run, pull
@@ -27,7 +27,7 @@ CONTENTS = {
     "uploaded": b"redeemedDateInMillis,couponCode\n1795400755483,BAD10\n1795400755484,GOOD10\n",
 }
 NAMES = {"error": "redeem_errors", "success": "redeem_success", "uploaded": "redeem_uploaded"}
-OTHERS = pytest.mark.parametrize("which", ["success", "uploaded"])
+OTHERS = pytest.mark.parametrize("file_type", ["success", "uploaded"])
 
 
 @pytest.fixture
@@ -43,12 +43,14 @@ def job(sandbox: Sandbox) -> SandboxJob:
     )
 
 
-@pytest.mark.parametrize("which", CONTENTS)
-def test_each_file_of_a_job_arrives_under_a_name_of_its_own(job: SandboxJob, store: LocalFolder, which: str) -> None:
-    run = pull(job, store.folder, which=which)
+@pytest.mark.parametrize("file_type", CONTENTS)
+def test_each_file_of_a_job_arrives_under_a_name_of_its_own(
+    job: SandboxJob, store: LocalFolder, file_type: str
+) -> None:
+    run = pull(job, store.folder, file_type=file_type)
 
-    name = f"{NAMES[which]}_{SERIES}_{job.job_id}.csv"
-    assert store.visible() == {name: Content.of(CONTENTS[which])}
+    name = f"{NAMES[file_type]}_{SERIES}_{job.job_id}.csv"
+    assert store.visible() == {name: Content.of(CONTENTS[file_type])}
     assert run.result == store.folder + name
     assert run.xcoms == {
         "error_file": {
@@ -56,8 +58,8 @@ def test_each_file_of_a_job_arrives_under_a_name_of_its_own(job: SandboxJob, sto
             "coupon_series_id": SERIES,
             "job_id": job.job_id,
             "error_count": 1,
-            "size_bytes": len(CONTENTS[which]),
-            "sha256": sha256(CONTENTS[which]).hexdigest(),
+            "size_bytes": len(CONTENTS[file_type]),
+            "sha256": sha256(CONTENTS[file_type]).hexdigest(),
         }
     }
 
@@ -70,24 +72,24 @@ def test_the_error_file_is_the_default(job: SandboxJob, store: LocalFolder) -> N
 
 @OTHERS
 def test_another_file_is_asked_for_by_its_own_handle(
-    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, which: str
+    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, file_type: str
 ) -> None:
-    pull(job, store.folder, which=which)
+    pull(job, store.folder, file_type=file_type)
 
-    handle = job.success_handle if which == "success" else job.uploaded_file_name
+    handle = job.success_handle if file_type == "success" else job.uploaded_file_name
     assert sandbox.requests[-1].body == b'{"fileName": "%s"}' % handle.encode()
 
 
 @OTHERS
 @pytest.mark.parametrize("errors", [0, 1])
 def test_another_file_is_pulled_whatever_the_number_of_errors(
-    sandbox: Sandbox, store: LocalFolder, which: str, errors: int
+    sandbox: Sandbox, store: LocalFolder, file_type: str, errors: int
 ) -> None:
-    job = sandbox.add_job(SERIES, errors=errors, **{f"{which}_file": CONTENTS[which]})
+    job = sandbox.add_job(SERIES, errors=errors, **{f"{file_type}_file": CONTENTS[file_type]})
 
-    pull(job, store.folder, which=which)
+    pull(job, store.folder, file_type=file_type)
 
-    assert list(store.visible().values()) == [Content.of(CONTENTS[which])]
+    assert list(store.visible().values()) == [Content.of(CONTENTS[file_type])]
 
 
 def test_a_job_that_failed_has_its_uploaded_file_pulled_although_it_has_no_error_file(
@@ -95,30 +97,32 @@ def test_a_job_that_failed_has_its_uploaded_file_pulled_although_it_has_no_error
 ) -> None:
     job = sandbox.add_job(SERIES, ends="FAILED", uploaded_file=CONTENTS["uploaded"])
 
-    pull(job, store.folder, which="uploaded")
+    pull(job, store.folder, file_type="uploaded")
 
     assert list(store.visible().values()) == [Content.of(CONTENTS["uploaded"])]
 
 
 class TestNoSuchFile:
     @pytest.fixture(params=["success", "uploaded"])
-    def which(self, request: pytest.FixtureRequest) -> str:
+    def file_type(self, request: pytest.FixtureRequest) -> str:
         return str(request.param)
 
     @pytest.fixture(params=["COMPLETED", "FAILED"])
-    def run(self, sandbox: Sandbox, store: LocalFolder, which: str, request: pytest.FixtureRequest) -> Any:
+    def run(self, sandbox: Sandbox, store: LocalFolder, file_type: str, request: pytest.FixtureRequest) -> Any:
         job = sandbox.add_job(SERIES, errors=1, ends=request.param)
         tell_instead(sandbox, successFileUrl=None, uploadedFileUrl=None)
-        return lambda **arguments: Run(job, store.folder, which=which, **arguments)
+        return lambda **arguments: Run(job, store.folder, file_type=file_type, **arguments)
 
-    def test_the_task_is_skipped_by_default_and_says_which_file(self, run: Any, store: LocalFolder, which: str) -> None:
-        with pytest.raises(AirflowSkipException, match=rf"^upload job \d+ has no {which} file$"):
+    def test_the_task_is_skipped_by_default_and_says_which_file(
+        self, run: Any, store: LocalFolder, file_type: str
+    ) -> None:
+        with pytest.raises(AirflowSkipException, match=rf"^upload job \d+ has no {file_type} file$"):
             run()()
 
         assert store.visible() == {}
 
-    def test_the_task_fails_for_good_on_demand_and_says_which_file(self, run: Any, which: str) -> None:
-        with pytest.raises(AirflowFailException, match=f"has no {which} file, and if_no_errors is 'fail'"):
+    def test_the_task_fails_for_good_on_demand_and_says_which_file(self, run: Any, file_type: str) -> None:
+        with pytest.raises(AirflowFailException, match=f"has no {file_type} file, and if_no_errors is 'fail'"):
             run(if_no_errors="fail")()
 
     def test_the_task_succeeds_on_demand_with_none_and_no_further_xcom(self, run: Any, sandbox: Sandbox) -> None:
@@ -131,24 +135,24 @@ class TestNoSuchFile:
 @OTHERS
 @pytest.mark.parametrize("if_no_errors", ["skip", "succeed", "fail"])
 def test_a_job_that_is_not_done_is_an_error_that_names_the_file(
-    sandbox: Sandbox, store: LocalFolder, which: str, if_no_errors: str
+    sandbox: Sandbox, store: LocalFolder, file_type: str, if_no_errors: str
 ) -> None:
     job = sandbox.add_job(SERIES, status="STARTED", uploaded_file=CONTENTS["uploaded"])
 
-    with pytest.raises(CapillaryErrorFileError, match=f"still STARTED; .* before its {which} file is pulled"):
-        pull(job, store.folder, which=which, if_no_errors=if_no_errors)
+    with pytest.raises(CapillaryErrorFileError, match=f"still STARTED; .* before its {file_type} file is pulled"):
+        pull(job, store.folder, file_type=file_type, if_no_errors=if_no_errors)
 
     assert store.visible() == {}
 
 
 @OTHERS
 def test_another_file_that_capillary_tells_of_but_does_not_have_is_an_error_that_names_it(
-    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, which: str
+    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, file_type: str
 ) -> None:
     sandbox.inject(Fault("status", endpoint="download", status=404))
 
-    with pytest.raises(CapillaryErrorFileError, match=rf"the {which} file is not there \(any more\)"):
-        pull(job, store.folder, which=which)
+    with pytest.raises(CapillaryErrorFileError, match=rf"the {file_type} file is not there \(any more\)"):
+        pull(job, store.folder, file_type=file_type)
 
     assert store.visible() == {}
     assert store.unfinished() == []
@@ -160,12 +164,12 @@ def test_another_file_that_capillary_tells_of_but_does_not_have_is_an_error_that
     [("../x", "'..' segment"), ("https://169.254.169.254/?sig=hunter2", "private"), ("file:///etc/passwd", "scheme")],
 )
 def test_the_rules_of_safety_hold_for_each_file(
-    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, which: str, url: str, rule: str
+    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, file_type: str, url: str, rule: str
 ) -> None:
-    tell_instead(sandbox, **{f"{which}FileUrl": url})
+    tell_instead(sandbox, **{f"{file_type}FileUrl": url})
 
-    with pytest.raises(CapillaryErrorFileError, match=f"^the {which} file.* is not fetched, because") as caught:
-        pull(job, store.folder, which=which)
+    with pytest.raises(CapillaryErrorFileError, match=f"^the {file_type} file.* is not fetched, because") as caught:
+        pull(job, store.folder, file_type=file_type)
 
     assert rule in str(caught.value)
     assert "hunter2" not in str(caught.value)
@@ -175,30 +179,37 @@ def test_the_rules_of_safety_hold_for_each_file(
 
 @OTHERS
 def test_another_file_comes_from_the_place_that_the_connection_names(
-    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+    sandbox: Sandbox,
+    job: SandboxJob,
+    store: LocalFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file_type: str,
 ) -> None:
     from tests.transfers.running import connect
 
     folder = tmp_path / "mounted"
     folder.mkdir()
     connect(monkeypatch, sandbox, error_file_url=f"file://{folder}/{{handle}}")
-    handle = job.success_handle if which == "success" else job.uploaded_file_name
+    handle = job.success_handle if file_type == "success" else job.uploaded_file_name
 
-    with pytest.raises(CapillaryErrorFileError, match=f"there is no {which} file at file://{folder}/{handle}"):
-        pull(job, store.folder, which=which)
+    with pytest.raises(CapillaryErrorFileError, match=f"there is no {file_type} file at file://{folder}/{handle}"):
+        pull(job, store.folder, file_type=file_type)
 
-    (folder / handle).write_bytes(CONTENTS[which])
-    pull(job, store.folder, which=which)
+    (folder / handle).write_bytes(CONTENTS[file_type])
+    pull(job, store.folder, file_type=file_type)
 
-    assert list(store.visible().values()) == [Content.of(CONTENTS[which])]
+    assert list(store.visible().values()) == [Content.of(CONTENTS[file_type])]
 
 
 @pytest.mark.parametrize("value", ["errors", "Error", "", None, "error_file_url", "{{ which }}"])
 def test_a_file_that_no_job_has_is_refused_with_those_it_may_have(
     sandbox: Sandbox, job: SandboxJob, store: LocalFolder, value: Any
 ) -> None:
-    with pytest.raises(CapillarySettingsError, match="which must be one of error, success, uploaded, but is") as caught:
-        pull(job, store.folder, which=value)
+    with pytest.raises(
+        CapillaryConfigurationError, match="file_type must be one of error, success, uploaded, but is"
+    ) as caught:
+        pull(job, store.folder, file_type=value)
 
     assert repr(value) in str(caught.value)
     assert sandbox.requests == []

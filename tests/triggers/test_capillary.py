@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_capillary._transport.async_connection import AsyncConnection
+from airflow_provider_capillary._transport.connection_state import connection_state
 from airflow_provider_capillary.api import timing
 from airflow_provider_capillary.api.settings import ConnectionSettings
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
-from airflow_provider_capillary.hooks.connection_state import connection_state
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 from tests.airflow_compat import Connection
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("capillary_connection", "quick_retries")
 
 
 def trigger(**given: Any) -> CapillaryRedeemUploadTrigger:
-    arguments = {"coupon_series_id": SERIES, "poke_interval": 0.05, "timeout": 20.0, "deadline": time.time() + 20}
+    arguments = {"coupon_series_id": SERIES, "poke_interval": 0.05, "timeout": 20.0, "end_time": time.time() + 20}
     return CapillaryRedeemUploadTrigger(**{**arguments, **given})
 
 
@@ -45,7 +46,7 @@ async def test_it_fires_one_event_when_the_job_is_done(sandbox: Sandbox) -> None
 
     event = await only_event(trigger())
 
-    assert event["kind"] == "completed"
+    assert event["status"] == "success"
     assert event["job"]["job_id"] == job.job_id
     assert event["job"]["error_count"] == 2
 
@@ -53,9 +54,9 @@ async def test_it_fires_one_event_when_the_job_is_done(sandbox: Sandbox) -> None
 async def test_it_looks_until_the_deadline_and_tells_what_was_last_seen(sandbox: Sandbox) -> None:
     job = sandbox.add_job(SERIES, status="STARTED")
 
-    event = await only_event(trigger(timeout=600.0, deadline=time.time() + 3))
+    event = await only_event(trigger(timeout=600.0, end_time=time.time() + 3))
 
-    assert event["kind"] == "timeout"
+    assert event["status"] == "timeout"
     assert event["message"] == (
         f"the upload job did not end within 600 seconds; last seen: job {job.job_id} was STARTED"
     )
@@ -64,22 +65,22 @@ async def test_it_looks_until_the_deadline_and_tells_what_was_last_seen(sandbox:
 
 async def test_a_restarted_triggerer_does_not_begin_the_time_again(sandbox: Sandbox) -> None:
     sandbox.add_job(SERIES, status="STARTED")
-    first = trigger(deadline=time.time() - 60, poke_interval=3600.0)
+    first = trigger(end_time=time.time() - 60, poke_interval=3600.0)
     path, arguments = first.serialize()
 
     event = await only_event(CapillaryRedeemUploadTrigger(**json.loads(json.dumps(arguments))))
 
     assert path == "airflow_provider_capillary.triggers.capillary.CapillaryRedeemUploadTrigger"
-    assert event["kind"] == "timeout"
+    assert event["status"] == "timeout"
     assert sandbox.count("status") == 1  # one last look, as the job may have ended meanwhile
 
 
 async def test_a_job_that_ended_while_no_triggerer_ran_is_still_a_success(sandbox: Sandbox) -> None:
     sandbox.add_job(SERIES)
 
-    event = await only_event(trigger(deadline=time.time() - 60, poke_interval=3600.0))
+    event = await only_event(trigger(end_time=time.time() - 60, poke_interval=3600.0))
 
-    assert event["kind"] == "completed"
+    assert event["status"] == "success"
 
 
 async def test_failed_looks_before_the_deferral_count(sandbox: Sandbox) -> None:
@@ -87,7 +88,7 @@ async def test_failed_looks_before_the_deferral_count(sandbox: Sandbox) -> None:
 
     event = await only_event(trigger(max_consecutive_failures=3, failures=2))
 
-    assert event["kind"] == "error"
+    assert event["status"] == "error"
     assert event["error"]["error"] == "CapillaryApiError"
     assert event["error"]["http_status"] == 503
     assert sandbox.count("status") == 2  # one look of two attempts
@@ -97,10 +98,10 @@ async def test_errors_are_waited_out_and_never_looped_through(sandbox: Sandbox) 
     sandbox.inject(Fault("status", endpoint="status", status=503, times=None))
 
     event = await only_event(
-        trigger(max_consecutive_failures=1000, poke_interval=0.2, deadline=time.time() + 2.0, timeout=2.0)
+        trigger(max_consecutive_failures=1000, poke_interval=0.2, end_time=time.time() + 2.0, timeout=2.0)
     )
 
-    assert event["kind"] == "timeout"
+    assert event["status"] == "timeout"
     # Looks are 0.2 s apart and of two attempts each: a trigger that does not wait would send hundreds.
     assert 4 <= sandbox.count("status") <= 24
 
@@ -108,8 +109,8 @@ async def test_errors_are_waited_out_and_never_looped_through(sandbox: Sandbox) 
 async def test_a_connection_that_is_not_defined_ends_in_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
     event = await only_event(trigger(capillary_conn_id="nowhere"))
 
-    assert event["kind"] == "error"
-    assert (event["error"]["error"], event["error"]["is_transient"]) == ("CapillarySettingsError", False)
+    assert event["status"] == "error"
+    assert (event["error"]["error"], event["error"]["is_transient"]) == ("CapillaryConfigurationError", False)
     assert event["message"].startswith("Airflow connection 'nowhere' is not defined")
 
 
@@ -120,8 +121,8 @@ async def test_a_connection_that_cannot_be_used_ends_in_an_event_that_names_the_
 
     event = await only_event(trigger())
 
-    assert event["kind"] == "error"
-    assert event["error"]["error"] == "CapillarySettingsError"
+    assert event["status"] == "error"
+    assert event["error"]["error"] == "CapillaryConfigurationError"
     assert "field 'Timeout'" in event["message"]
 
 
@@ -172,7 +173,7 @@ async def test_a_cancelled_wait_leaves_no_task_and_no_socket_behind(sandbox: San
 async def test_max_wait_without_backoff_is_ignored_as_in_poke_mode(sandbox: Sandbox) -> None:
     sandbox.add_job(SERIES, status="STARTED")
 
-    await only_event(trigger(poke_interval=1.0, max_wait=0.01, deadline=time.time() + 1.5))
+    await only_event(trigger(poke_interval=1.0, max_wait=0.01, end_time=time.time() + 1.5))
 
     assert sandbox.count("status") <= 3
 
@@ -189,7 +190,7 @@ async def test_max_wait_without_backoff_is_ignored_as_in_poke_mode(sandbox: Sand
 async def test_an_interval_or_a_max_wait_of_0_is_no_hot_loop(sandbox: Sandbox, intervals: dict[str, Any]) -> None:
     sandbox.add_job(SERIES, status="STARTED")
 
-    await only_event(trigger(**intervals, deadline=time.time() + 1.5))
+    await only_event(trigger(**intervals, end_time=time.time() + 1.5))
 
     assert 1 <= sandbox.count("status") <= 5
 
@@ -205,9 +206,9 @@ async def test_the_last_poll_may_queue_for_the_request_limit_as_long_as_airflow_
     job = sandbox.add_job(SERIES)
     connection_state(settings).limiter.pause(3.0)  # as behind hundreds of waits that end at the same moment
 
-    event = await only_event(trigger(poke_interval=3600.0, deadline=time.time() + 0.5))
+    event = await only_event(trigger(poke_interval=3600.0, end_time=time.time() + 0.5))
 
-    assert event["kind"] == "completed"
+    assert event["status"] == "success"
     assert event["job"]["job_id"] == job.job_id
 
 
@@ -217,13 +218,13 @@ async def test_the_last_poll_ends_before_airflow_ends_the_trigger(
     monkeypatch.setattr(timing, "_LAST_POLL_SECONDS", 0.2)
     sandbox.add_job(SERIES)
     sandbox.inject(Fault("slow", endpoint="status", seconds=30, times=None))
-    running = trigger(poke_interval=3600.0, deadline=time.time() + 0.5)
+    running = trigger(poke_interval=3600.0, end_time=time.time() + 0.5)
     running.timeout_after = datetime.now(UTC) + timedelta(seconds=timing._EVENT_SECONDS + 1.5)  # type: ignore[attr-defined]
     began = time.monotonic()
 
     event = await only_event(running)
 
-    assert event["kind"] == "timeout"
+    assert event["status"] == "timeout"
     assert 1.0 <= time.monotonic() - began <= 3.0
 
 
@@ -232,9 +233,9 @@ async def test_a_poll_that_failed_before_the_deadline_is_not_the_last_one(sandbo
     sandbox.inject(Fault("slow", endpoint="status", seconds=0.8, times=1))
     sandbox.inject(Fault("status", endpoint="status", status=503, times=2, skip=0))
 
-    event = await only_event(trigger(poke_interval=0.05, deadline=time.time() + 0.4, max_consecutive_failures=100))
+    event = await only_event(trigger(poke_interval=0.05, end_time=time.time() + 0.4, max_consecutive_failures=100))
 
-    assert event["kind"] == "completed"
+    assert event["status"] == "success"
     assert event["job"]["job_id"] == job.job_id
 
 
@@ -243,16 +244,16 @@ async def test_an_error_of_another_kind_ends_a_wait_unless_it_is_to_be_silent(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, silent_fail: bool
 ) -> None:
     job = sandbox.add_job(SERIES)
-    ask = CapillaryAsyncHook.get_redeem_upload_history
+    ask = AsyncConnection.get_redeem_upload_history
     raised: list[int] = []
 
-    async def fail_once(hook: CapillaryAsyncHook, *args: Any) -> Any:
+    async def fail_once(connection: AsyncConnection, *args: Any) -> Any:
         if len(raised) < 2:  # a poll asks once more over a new client
             raised.append(1)
             raise RuntimeError("a secret")
-        return await ask(hook, *args)
+        return await ask(connection, *args)
 
-    monkeypatch.setattr(CapillaryAsyncHook, "get_redeem_upload_history", fail_once)
+    monkeypatch.setattr(AsyncConnection, "get_redeem_upload_history", fail_once)
 
     event = await only_event(trigger(silent_fail=silent_fail, poke_interval=0.2))
 
@@ -266,5 +267,5 @@ async def test_an_error_of_another_kind_ends_a_wait_unless_it_is_to_be_silent(
 async def test_a_connection_id_that_can_never_work_ends_a_silent_wait_at_once(sandbox: Sandbox, conn_id: Any) -> None:
     event = await only_event(trigger(silent_fail=True, capillary_conn_id=conn_id))
 
-    assert event["error"]["error"] == "CapillarySettingsError"
+    assert event["error"]["error"] == "CapillaryConfigurationError"
     assert event["message"].startswith("capillary_conn_id ")

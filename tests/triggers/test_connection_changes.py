@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_capillary._polling import shared_connection, shared_poll
+from airflow_provider_capillary._polling.shared_poll import poll_series
+from airflow_provider_capillary._transport.connection_state import forget_connection_states
 from airflow_provider_capillary.api import timing
-from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
-from airflow_provider_capillary.hooks.connection_state import forget_connection_states
 from airflow_provider_capillary.sandbox import Fault, Sandbox
-from airflow_provider_capillary.triggers import shared_hook, shared_poll
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
-from airflow_provider_capillary.triggers.shared_poll import follow_series
 from tests.airflow_compat import api_server_error, before_awaited_lookups
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ async def nothing_left() -> AsyncIterator[None]:
     yield
     state = shared_poll._states.get(asyncio.get_running_loop())
     assert asyncio.all_tasks() - {asyncio.current_task()} <= before
-    assert state is None or (state.hooks, state.polls) == ({}, {})
+    assert state is None or (state.connections, state.polls) == ({}, {})
     gc.collect()  # an open transport would warn of itself, which is an error in these tests
 
 
@@ -52,7 +51,7 @@ def other() -> Iterator[Sandbox]:
 
 
 def trigger(series: int = SERIES, **given: Any) -> CapillaryRedeemUploadTrigger:
-    arguments = {"coupon_series_id": series, "poke_interval": 0.1, "timeout": 30.0, "deadline": time.time() + 30}
+    arguments = {"coupon_series_id": series, "poke_interval": 0.1, "timeout": 30.0, "end_time": time.time() + 30}
     return CapillaryRedeemUploadTrigger(**{**arguments, **given})
 
 
@@ -104,7 +103,7 @@ class Lookups:
                 self.failing -= 1
                 raise api_server_error("the vault says hunter2")
 
-        before_awaited_lookups(monkeypatch, CapillaryAsyncHook, counted)
+        before_awaited_lookups(monkeypatch, counted)
 
 
 @pytest.fixture
@@ -169,7 +168,7 @@ async def test_a_connection_in_use_is_read_again_by_and_by_although_all_is_well(
     sandbox.add_job(SERIES, status="STARTED")
     wait = start(trigger())
     await until(lambda: sandbox.count("status") >= 2)
-    hook = shared_poll._state().hooks["capillary_default"]
+    hook = shared_poll._state().connections["capillary_default"]
     fields = changed if "extra" in changed else {"port": other.port}
     monkeypatch.setenv(ENV, connection(sandbox, **fields))
     version = hook.version
@@ -209,7 +208,7 @@ async def test_a_connection_that_was_mended_counts_before_wrong_credentials_are_
 
     monkeypatch.setenv(ENV, good)
 
-    assert [(await wait)["kind"] for wait in waits] == ["completed"] * 3
+    assert [(await wait)["status"] for wait in waits] == ["success"] * 3
     assert sandbox.count("token") == 2
     assert (await event_of(trigger()))["job"]["job_id"] == job.job_id
 
@@ -224,10 +223,10 @@ async def test_a_request_under_way_ends_over_the_hook_that_it_began_with(
     await until(lambda: sandbox.count("status") >= 1)
     monkeypatch.setenv(ENV, connection(other))
 
-    assert (await event_of(trigger(2)))["kind"] == "completed"
+    assert (await event_of(trigger(2)))["status"] == "success"
     assert not slow.done()
 
-    assert (await slow)["kind"] == "completed"
+    assert (await slow)["status"] == "success"
     assert other.count("status") == 1  # the slow one was not asked for again
 
 
@@ -249,7 +248,7 @@ async def test_look_ups_that_fail_use_the_budget_up(sandbox: Sandbox, lookups: L
 
     event = await event_of(trigger(max_consecutive_failures=3))
 
-    assert event["kind"] == "error"
+    assert event["status"] == "error"
     assert (event["error"]["error"], event["error"]["is_transient"]) == ("CapillaryTransportError", True)
     assert "'capillary_default' cannot be read" in event["message"]
     assert "unexpected" not in event["message"]
@@ -268,7 +267,7 @@ async def test_a_look_up_that_fails_leaves_the_hook_that_works(
     await until(lambda: lookups.count >= looked_up + 3)
     sandbox.finish(sandbox.jobs(SERIES)[0])
 
-    assert (await wait)["kind"] == "completed"
+    assert (await wait)["status"] == "success"
     assert caplog.text.count("Polls go on with the Airflow connection 'capillary_default' as it was") == 1
 
 
@@ -284,14 +283,14 @@ async def test_a_connection_that_is_deleted_leaves_the_hook_that_works(
     await until(lambda: "is not defined" in caplog.text)
     sandbox.finish(sandbox.jobs(SERIES)[0])
 
-    assert [(await each)["kind"] for each in (wait, joins)] == ["completed"] * 2
+    assert [(await each)["status"] for each in (wait, joins)] == ["success"] * 2
 
 
 async def test_a_look_up_that_never_ends_holds_no_poll_up_for_long(
     sandbox: Sandbox, lookups: Lookups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_hook, "_LOOKUP_WITHIN_IN_USE", 0.3)
-    monkeypatch.setattr(shared_hook, "_CLOSED_WITHIN", 0.1)
+    monkeypatch.setattr(shared_connection, "_LOOKUP_WITHIN_IN_USE", 0.3)
+    monkeypatch.setattr(shared_connection, "_CLOSED_WITHIN", 0.1)
     sandbox.add_job(SERIES, status="STARTED")
     wait = start(trigger())
     await until(lambda: sandbox.count("status") >= 2)
@@ -318,7 +317,7 @@ async def test_a_look_up_that_airflow_cancels_is_a_passing_fault(
             cancelled.append(conn_id)
             raise asyncio.CancelledError("Reader loop exited")
 
-    before_awaited_lookups(monkeypatch, CapillaryAsyncHook, cancel_twice)
+    before_awaited_lookups(monkeypatch, cancel_twice)
 
     assert (await event_of(trigger()))["job"]["job_id"] == job.job_id
 
@@ -332,7 +331,7 @@ async def test_what_goes_wrong_with_the_http_client_is_not_unexpected(
 
     event = await event_of(trigger(max_consecutive_failures=1))
 
-    assert event["kind"] == "error"
+    assert event["status"] == "error"
     assert event["error"]["error"].startswith("Capillary")
     assert "unexpected" not in event["message"]
 
@@ -359,7 +358,7 @@ async def test_a_watch_names_the_connection_that_is_missing_and_goes_on_once_it_
     monkeypatch.setattr(timing, "_MOST_AGE", 1.0)
     sandbox.add_job(SERIES)
     monkeypatch.delenv(ENV)
-    watched = follow_series("capillary_default", SERIES, interval=0.1, log=logging.getLogger("the watch"))
+    watched = poll_series("capillary_default", SERIES, interval=0.1, log=logging.getLogger("the watch"))
     first = asyncio.ensure_future(anext(watched))
     await until(lambda: "(5 in a row)" in caplog.text)  # the next poll is 3.2 s away
     monkeypatch.setenv(ENV, connection(sandbox))
@@ -377,13 +376,13 @@ async def test_a_watch_that_waits_out_failures_is_back_at_once_when_the_connecti
     sandbox.add_job(SERIES)
     sandbox.add_job(2)
     monkeypatch.setenv(ENV, connection(sandbox, port=dead_port()))
-    watched = follow_series("capillary_default", SERIES, interval=0.1, log=logging.getLogger("the watch"))
+    watched = poll_series("capillary_default", SERIES, interval=0.1, log=logging.getLogger("the watch"))
     first = asyncio.ensure_future(anext(watched))
     await until(lambda: "(5 in a row)" in caplog.text)  # the next poll is 3.2 s away
     monkeypatch.setenv(ENV, connection(sandbox))
 
     async with asyncio.timeout(2):
-        assert (await event_of(trigger(2)))["kind"] == "completed"  # it joins, so the connection is read
+        assert (await event_of(trigger(2)))["status"] == "success"  # it joins, so the connection is read
         assert len(await first) == 1
 
     await watched.aclose()

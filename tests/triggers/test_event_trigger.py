@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.api.errors import CapillarySettingsError
+from airflow_provider_capillary._polling import shared_poll
+from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.triggers import capillary as triggers
-from airflow_provider_capillary.triggers import shared_poll
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
 from tests.airflow_compat import (
     HAS_SHARED_STREAMS,
@@ -160,7 +160,7 @@ async def triggerer(
         await running.stop()
     state = shared_poll._states.get(asyncio.get_running_loop())
     assert asyncio.all_tasks() <= before
-    assert state is None or (state.hooks, state.polls) == ({}, {})
+    assert state is None or (state.connections, state.polls) == ({}, {})
     gc.collect()  # an open transport would warn of itself
 
 
@@ -194,7 +194,7 @@ async def test_it_fires_when_jobs_newer_than_its_cursor_are_done(sandbox: Sandbo
         await some_looks(sandbox)
 
     (event,) = running.events
-    assert (event["capillary_conn_id"], event["coupon_series_id"], event["may_repeat"]) == (
+    assert (event["capillary_conn_id"], event["coupon_series_id"], event["possible_duplicates"]) == (
         "capillary_default",
         SERIES,
         True,
@@ -215,12 +215,12 @@ async def test_one_event_a_poll_carries_all_jobs_that_are_done(sandbox: Sandbox)
 
     assert running.told == [job.job_id for job in jobs]
     assert len(running.events) <= 2  # the slow look may have been answered before or in between
-    assert [event["may_repeat"] for event in running.events] == [True, False][: len(running.events)]
+    assert [event["possible_duplicates"] for event in running.events] == [True, False][: len(running.events)]
 
 
 async def test_backfill_tells_what_was_done_before(sandbox: Sandbox) -> None:
     jobs = [sandbox.add_job(SERIES) for _ in range(3)]
-    async with triggerer(AssetState(), backfill=True) as running:
+    async with triggerer(AssetState(), include_existing=True) as running:
         await until(lambda: running.events)
         await some_looks(sandbox)
 
@@ -278,7 +278,7 @@ async def test_the_cursor_stays_until_airflow_has_stored_the_event(sandbox: Sand
         await until(lambda: state.cursor["after_job_id"] == job.job_id)
 
     assert first.told == second.told == [job.job_id]
-    assert second.events[0]["may_repeat"] is True  # which it does
+    assert second.events[0]["possible_duplicates"] is True  # which it does
 
 
 async def test_watchers_of_one_series_share_one_poll_and_each_tells_its_own_asset(sandbox: Sandbox) -> None:
@@ -318,7 +318,7 @@ async def test_faults_are_waited_out_less_and_less_often_and_told(
 async def test_wrong_credentials_do_not_end_the_watch(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     good = sandbox.connection_json(requests_per_minute=1_000_000)
     monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", good.replace("sandbox-secret", "expired-secret"))
-    async with triggerer(AssetState(), backfill=True) as running:
+    async with triggerer(AssetState(), include_existing=True) as running:
         await until(lambda: sandbox.count("token") >= 2)
         monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", good)
         job = sandbox.add_job(SERIES)
@@ -393,7 +393,7 @@ async def test_a_state_store_that_never_answers_does_not_hold_up_a_triggerer_tha
 
     monkeypatch.setattr(state, "aset", never)
     async with asyncio.timeout(20) as limit:
-        async with triggerer(state, backfill=True) as running:
+        async with triggerer(state, include_existing=True) as running:
             job = sandbox.add_job(SERIES)
             await until(lambda: running.events)
             await asked.wait()
@@ -429,7 +429,7 @@ async def test_a_shared_stream_that_breaks_off_is_gone_on_with_alone_from_what_w
         await until(lambda: state.cursor["after_job_id"] == job.job_id)
 
     assert running.told == [job.job_id, job.job_id]
-    assert running.events[1]["may_repeat"] is True
+    assert running.events[1]["possible_duplicates"] is True
 
 
 async def test_run_alone_does_the_same(sandbox: Sandbox) -> None:
@@ -459,7 +459,7 @@ async def test_run_alone_does_the_same(sandbox: Sandbox) -> None:
 async def test_no_secret_and_no_row_is_in_an_event_or_the_log(
     sandbox: Sandbox, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with triggerer(AssetState(), backfill=True) as running:
+    async with triggerer(AssetState(), include_existing=True) as running:
         sandbox.inject(Fault("expired_token", endpoint="status"))
         sandbox.inject(Fault("status", endpoint="status", status=503, times=2))
         sandbox.add_job(SERIES, errors=2, error_file=b"message,code\nunknown,SAVE-9876543210\n")
@@ -474,17 +474,17 @@ async def test_no_secret_and_no_row_is_in_an_event_or_the_log(
 
 @pytest.mark.parametrize("given", [{"coupon_series_id": "x"}, {"coupon_series_id": 0}, {"coupon_series_id": None}])
 def test_a_series_that_is_none_is_refused_when_the_dag_is_parsed(given: dict[str, Any]) -> None:
-    with pytest.raises(CapillarySettingsError, match="coupon_series_id must be a positive whole number"):
+    with pytest.raises(CapillaryConfigurationError, match="coupon_series_id must be a positive whole number"):
         watcher(**given)
 
 
 @pytest.mark.parametrize("interval", [0, -1, True, None, "soon", float("inf"), float("nan")])
 def test_an_interval_that_cannot_be_meant_is_refused_when_the_dag_is_parsed(interval: Any) -> None:
-    with pytest.raises(CapillarySettingsError, match="poll_interval must be a number of seconds above 0"):
+    with pytest.raises(CapillaryConfigurationError, match="poll_interval must be a number of seconds above 0"):
         watcher(poll_interval=interval)
 
 
 def test_one_meaning_has_one_form_whatever_the_types() -> None:
     # Airflow tells triggers apart by their arguments: 535512 and "535512" would become two.
     assert watcher(coupon_series_id="535512", poll_interval=60).serialize() == watcher(poll_interval=60.0).serialize()
-    assert watcher(poll_interval="60", backfill="false").serialize() == watcher(poll_interval=60.0).serialize()
+    assert watcher(poll_interval="60", include_existing="false").serialize() == watcher(poll_interval=60.0).serialize()

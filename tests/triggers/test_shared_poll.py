@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_capillary._polling import shared_poll
+from airflow_provider_capillary._polling.shared_poll import poll_series, subscribe
+from airflow_provider_capillary._transport.connection_state import forget_connection_states
 from airflow_provider_capillary.api import limiter
 from airflow_provider_capillary.api.jobs import JobHistory
-from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.api.timing import PollSchedule, PollTimer
-from airflow_provider_capillary.api.waiting import RedeemUploadWait
-from airflow_provider_capillary.hooks.connection_state import forget_connection_states
+from airflow_provider_capillary.api.waiting import JobWaiter
 from airflow_provider_capillary.sandbox import Fault
-from airflow_provider_capillary.triggers import shared_poll
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
-from airflow_provider_capillary.triggers.shared_poll import follow_series, join_poll
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("capillary_connection", "quick_retries")
 
 
 def trigger(series: int = SERIES, **given: Any) -> CapillaryRedeemUploadTrigger:
-    arguments = {"coupon_series_id": series, "poke_interval": 0.1, "timeout": 20.0, "deadline": time.time() + 20}
+    arguments = {"coupon_series_id": series, "poke_interval": 0.1, "timeout": 20.0, "end_time": time.time() + 20}
     return CapillaryRedeemUploadTrigger(**{**arguments, **given})
 
 
@@ -62,7 +62,7 @@ async def until(condition: Any) -> None:
 
 def nothing_is_left(before: set[asyncio.Task[Any]]) -> bool:
     state = shared_poll._states.get(asyncio.get_running_loop())
-    return asyncio.all_tasks() <= before and (state is None or (state.hooks, state.polls) == ({}, {}))
+    return asyncio.all_tasks() <= before and (state is None or (state.connections, state.polls) == ({}, {}))
 
 
 async def test_all_waits_on_a_series_share_one_poll_and_all_on_a_connection_one_token(sandbox: Sandbox) -> None:
@@ -76,7 +76,7 @@ async def test_all_waits_on_a_series_share_one_poll_and_all_on_a_connection_one_
     asked = sandbox.count("status")
     events = await asyncio.gather(*tasks)
 
-    assert [event["kind"] for event in events] == ["completed"] * 90
+    assert [event["status"] for event in events] == ["success"] * 90
     assert {event["job"]["job_id"] for event in events} == {job.job_id for job in jobs.values()}
     # Each series is asked once more at most twice: what was under way, and what told the end.
     assert sandbox.count("status") - asked <= 6
@@ -103,8 +103,8 @@ async def test_a_wait_that_joins_with_a_shorter_interval_need_not_sit_out_the_lo
     await asyncio.sleep(0.05)
     assert sandbox.count("status") == 0
 
-    assert (await event_of(trigger(poke_interval=0.05)))["kind"] == "completed"
-    assert (await patient)["kind"] == "completed"
+    assert (await event_of(trigger(poke_interval=0.05)))["status"] == "success"
+    assert (await patient)["status"] == "success"
 
 
 async def test_every_wait_counts_a_failed_poll_and_none_dies_earlier_than_alone(sandbox: Sandbox) -> None:
@@ -115,7 +115,7 @@ async def test_every_wait_counts_a_failed_poll_and_none_dies_earlier_than_alone(
     tasks = waiting(hasty, steady)
     ended, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
-    assert [task.result()["kind"] for task in ended] == ["error"]
+    assert [task.result()["status"] for task in ended] == ["error"]
     assert sandbox.count("status") >= 8  # four polls of two attempts
     assert running == {tasks[1]}  # it has seen the same failures, but not for as long as its own four looks take
     tasks[1].cancel()
@@ -125,7 +125,7 @@ async def test_every_wait_counts_a_failed_poll_and_none_dies_earlier_than_alone(
 async def test_a_wait_that_backs_off_beside_a_quick_one_keeps_its_own_intervals(sandbox: Sandbox) -> None:
     job = sandbox.add_job(SERIES, status="STARTED")
     steady, quick = waiting(
-        trigger(poke_interval=0.5, exponential_backoff=True, timeout=60.0, deadline=time.time() + 60),
+        trigger(poke_interval=0.5, exponential_backoff=True, timeout=60.0, end_time=time.time() + 60),
         trigger(poke_interval=0.05, job_id=999_999),
     )
     await until(lambda: sandbox.count("status") >= 30)
@@ -147,31 +147,31 @@ async def test_a_poll_that_fails_once_ends_no_wait(sandbox: Sandbox) -> None:
     await until(lambda: sandbox.count("status") >= 4)
     sandbox.finish(job)
 
-    assert {event["kind"] for event in await asyncio.gather(*tasks)} == {"completed"}
+    assert {event["status"] for event in await asyncio.gather(*tasks)} == {"success"}
 
 
 async def test_a_look_that_brings_nothing_new_wakes_no_wait_that_has_seen_one(sandbox: Sandbox) -> None:
     job = sandbox.add_job(SERIES, status="STARTED")
     heard: dict[str, list[str]] = {"waiting": [], "all": [], "late": []}
 
-    async def hear(name: str, *, wants_all: bool = False) -> None:
-        async with join_poll(CONN_ID, SERIES, every(0.05), wants_all=wants_all) as membership:
+    async def hear(name: str, *, receives_every_result: bool = False) -> None:
+        async with subscribe(CONN_ID, SERIES, every(0.05), receives_every_result=receives_every_result) as subscription:
             while True:
-                look = await membership.next_look()
-                heard[name].append("failed" if look.jobs is None else look.jobs.newest().status)
+                result = await subscription.next_result()
+                heard[name].append("failed" if result.jobs is None else result.jobs.newest().status)
 
-    async def looks(number: int) -> None:
+    async def results(number: int) -> None:
         asked = len(heard["all"])
         await until(lambda: len(heard["all"]) >= asked + number)
 
-    tasks = [asyncio.create_task(hear("waiting")), asyncio.create_task(hear("all", wants_all=True))]
-    await looks(4)
+    tasks = [asyncio.create_task(hear("waiting")), asyncio.create_task(hear("all", receives_every_result=True))]
+    await results(4)
     tasks.append(asyncio.create_task(hear("late")))
-    await looks(4)
+    await results(4)
     sandbox.inject(Fault("status", endpoint="status", status=503, times=4))  # two looks of two attempts
-    await looks(6)
+    await results(6)
     sandbox.finish(job)
-    await looks(4)
+    await results(4)
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
@@ -183,26 +183,26 @@ async def test_a_look_that_brings_nothing_new_wakes_no_wait_that_has_seen_one(sa
 
 async def test_what_a_look_brought_is_not_missed_by_a_wait_that_was_busy(sandbox: Sandbox) -> None:
     job = sandbox.add_job(SERIES, status="STARTED")
-    async with join_poll(CONN_ID, SERIES, every(0.05)) as membership:
-        await membership.next_look()
+    async with subscribe(CONN_ID, SERIES, every(0.05)) as subscription:
+        await subscription.next_result()
         asked = sandbox.count("status")
         sandbox.finish(job)
         await until(lambda: sandbox.count("status") >= asked + 3)  # told once, and not again
 
         async with asyncio.timeout(20):
-            look = await membership.next_look()
+            result = await subscription.next_result()
 
-    assert look.jobs is not None
-    assert look.jobs.newest().is_completed
+    assert result.jobs is not None
+    assert result.jobs.newest().is_completed
 
 
 async def test_a_look_asked_for_is_heard_of_whatever_it_brings(sandbox: Sandbox) -> None:
     sandbox.add_job(SERIES, status="STARTED")
-    async with join_poll(CONN_ID, SERIES, every(3600.0)) as membership, asyncio.timeout(20):
-        membership.look_now()
-        first = await membership.next_look()
-        membership.look_now()
-        second = await membership.next_look()
+    async with subscribe(CONN_ID, SERIES, every(3600.0)) as subscription, asyncio.timeout(20):
+        subscription.poll_now()
+        first = await subscription.next_result()
+        subscription.poll_now()
+        second = await subscription.next_result()
 
     assert second is not first
     assert second.jobs is first.jobs
@@ -211,7 +211,7 @@ async def test_a_look_asked_for_is_heard_of_whatever_it_brings(sandbox: Sandbox)
 async def test_an_answer_429_slows_everyone_on_the_connection_down(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (2, 0.01, 0.02, 60.0))
+    monkeypatch.setattr(HttpRetry.__init__, "__defaults__", (2, 0.01, 0.02, 60.0))
     jobs = {series: sandbox.add_job(series, status="STARTED") for series in (1, 2, 3, 4)}
     tasks = waiting(*[trigger(series, poke_interval=0.1) for series in jobs])
     await until(lambda: sandbox.count("status") >= 8)
@@ -259,7 +259,7 @@ async def test_a_connection_that_was_mended_is_read_anew(sandbox: Sandbox, monke
 
     monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", good)
 
-    assert (await event_of(trigger()))["kind"] == "completed"
+    assert (await event_of(trigger()))["status"] == "success"
     assert nothing_is_left(before)
 
 
@@ -310,7 +310,7 @@ async def test_cleanup_leaves_the_poll_of_a_wait_that_was_dropped(sandbox: Sandb
     sandbox.add_job(SERIES, status="STARTED")
     before = asyncio.all_tasks()
     dropped = trigger()
-    await dropped._joined.enter_async_context(join_poll(CONN_ID, SERIES, every(0.05)))
+    await dropped._joined.enter_async_context(subscribe(CONN_ID, SERIES, every(0.05)))
     await until(lambda: sandbox.count("status") >= 1)
     assert not nothing_is_left(before)
 
@@ -323,9 +323,9 @@ def test_a_new_event_loop_begins_with_a_poll_of_its_own(sandbox: Sandbox) -> Non
     sandbox.add_job(SERIES)
 
     def run(coroutine: Coroutine[Any, Any, dict[str, Any]]) -> str:
-        return str(asyncio.run(coroutine)["kind"])
+        return str(asyncio.run(coroutine)["status"])
 
-    assert [run(event_of(trigger())) for _ in range(3)] == ["completed"] * 3
+    assert [run(event_of(trigger())) for _ in range(3)] == ["success"] * 3
     assert sandbox.count("token") == 1  # the token is the process's, not the loop's
 
 
@@ -363,7 +363,7 @@ async def test_waits_on_a_long_history_look_through_it_one_after_the_other(
     loop = asyncio.get_running_loop()
     turn = 0
     turns_of_looks: list[int] = []
-    see_jobs = RedeemUploadWait.see_jobs
+    on_jobs = JobWaiter.on_jobs
 
     def next_turn() -> None:
         nonlocal turn
@@ -371,11 +371,11 @@ async def test_waits_on_a_long_history_look_through_it_one_after_the_other(
         if len(turns_of_looks) < 10:
             loop.call_soon(next_turn)
 
-    def seen(wait: RedeemUploadWait, jobs: JobHistory) -> Any:
+    def seen(wait: JobWaiter, jobs: JobHistory) -> Any:
         turns_of_looks.append(turn)
-        return see_jobs(wait, jobs)
+        return on_jobs(wait, jobs)
 
-    monkeypatch.setattr(RedeemUploadWait, "see_jobs", seen)
+    monkeypatch.setattr(JobWaiter, "on_jobs", seen)
     tasks = waiting(*[trigger(uploaded_file_name="not-there-*", poke_interval=0.5) for _ in range(10)])
     next_turn()
     await until(lambda: len(turns_of_looks) == 10)
@@ -409,7 +409,7 @@ async def test_a_poll_that_is_cancelled_by_somebody_else_begins_anew(sandbox: Sa
     await until(lambda: sandbox.count("status") >= asked + 2)
     sandbox.finish(job)
 
-    assert [event["kind"] for event in await asyncio.gather(*tasks)] == ["completed"] * 3
+    assert [event["status"] for event in await asyncio.gather(*tasks)] == ["success"] * 3
     assert nothing_is_left(before)
 
 
@@ -428,7 +428,7 @@ async def test_a_poll_that_dies_again_and_again_uses_the_budget_up_and_no_wait_i
     async with asyncio.timeout(10):
         events = await asyncio.gather(*waiting(*[trigger(max_consecutive_failures=3) for _ in range(3)]))
 
-    assert {(event["kind"], event["message"]) for event in events} == {
+    assert {(event["status"], event["message"]) for event in events} == {
         ("error", f"the poll of coupon series {SERIES} broke off (RuntimeError)")
     }
     assert len(deaths) == 3  # and not as often as a loop turns
@@ -437,7 +437,7 @@ async def test_a_poll_that_dies_again_and_again_uses_the_budget_up_and_no_wait_i
 
 async def test_a_watch_whose_poll_dies_goes_on(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
     sandbox.add_job(SERIES)
-    watched = follow_series(CONN_ID, SERIES, interval=0.1, log=logging.getLogger("the watch"))
+    watched = poll_series(CONN_ID, SERIES, interval=0.1, log=logging.getLogger("the watch"))
     await anext(watched)
     (poll,) = shared_poll._state().polls.values()
     assert poll._task is not None
@@ -454,7 +454,7 @@ async def test_an_outage_beside_a_quick_wait_slows_no_watch_down(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     (quick,) = waiting(trigger(poke_interval=0.05, job_id=999_999, max_consecutive_failures=1000))
-    watched = follow_series(CONN_ID, SERIES, interval=0.5, log=logging.getLogger("the watch"))
+    watched = poll_series(CONN_ID, SERIES, interval=0.5, log=logging.getLogger("the watch"))
     await anext(watched)
     sandbox.inject(Fault("status", endpoint="status", status=503, times=12))  # six polls of two attempts
     async with asyncio.timeout(10):
@@ -473,7 +473,7 @@ async def test_an_outage_beside_a_quick_wait_slows_no_watch_down(
 async def test_a_watch_is_back_at_its_interval_after_a_recovery(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watched = follow_series(CONN_ID, SERIES, interval=0.1, log=logging.getLogger("the watch"))
+    watched = poll_series(CONN_ID, SERIES, interval=0.1, log=logging.getLogger("the watch"))
     await anext(watched)
     sandbox.inject(Fault("status", endpoint="status", status=503, times=8))  # four polls of two attempts
     async with asyncio.timeout(10):
@@ -493,13 +493,13 @@ async def test_a_watch_is_back_at_its_interval_after_a_recovery(
 
 async def test_what_a_poll_brought_is_not_hidden_by_a_failure_after_it(sandbox: Sandbox) -> None:
     sandbox.add_job(SERIES)
-    async with join_poll(CONN_ID, SERIES, every(0.05)) as membership:
+    async with subscribe(CONN_ID, SERIES, every(0.05)) as subscription:
         await until(lambda: sandbox.count("status") >= 1)
         sandbox.inject(Fault("status", endpoint="status", status=503, times=None))
         asked = sandbox.count("status")
         await until(lambda: sandbox.count("status") >= asked + 6)
 
-        first, second = await membership.next_look(), await membership.next_look()
+        first, second = await subscription.next_result(), await subscription.next_result()
 
     assert first.jobs is not None
     assert second.jobs is None

@@ -15,7 +15,7 @@ from pendulum import DateTime
 
 from airflow_provider_capillary import exceptions
 from airflow_provider_capillary.api.jobs import UploadJob
-from airflow_provider_capillary.api.retry import RetryPolicy
+from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.assets.capillary import capillary_redeem_uploads, finished_redeem_uploads
 from airflow_provider_capillary.exceptions import CapillaryError, CapillaryJobFailedError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 
 def hook_in_a_task() -> int:
-    retry = RetryPolicy(max_attempts=3, base_seconds=0.5, cap_seconds=10, retry_after_cap_seconds=60)
-    hook = CapillaryHook("capillary_default", retry_policy=retry)
+    retry = HttpRetry(max_attempts=3, base_seconds=0.5, cap_seconds=10, retry_after_cap_seconds=60)
+    hook = CapillaryHook("capillary_default", http_retry=retry)
     jobs = hook.get_redeem_upload_jobs(535512)
     assert_type(jobs, list[UploadJob])
     job = hook.get_redeem_upload_job("535512", job_id="4455")
@@ -110,7 +110,7 @@ def nightly_dag() -> DAG:
             task_id="uploaded",
             coupon_series_id=535512,
             job_id=4455,
-            which="uploaded",
+            file_type="uploaded",
             destination="/mnt/capillary/redeemed.csv",
             overwrite=False,
         )
@@ -135,7 +135,7 @@ def dag_that_starts_by_itself() -> DAG:
         535512,
         capillary_conn_id="capillary_default",
         poll_interval=timedelta(minutes=5),
-        backfill=True,
+        include_existing=True,
         name="redeem uploads",
         group="capillary",
     )
@@ -167,7 +167,7 @@ def asset_with_a_watcher_of_its_own() -> Asset:
 def errors_that_a_task_catches(hook: CapillaryHook) -> str | None:
     try:
         return hook.get_redeem_upload_job(535512, 4455).status
-    except exceptions.CapillarySettingsError as error:
+    except exceptions.CapillaryConfigurationError as error:
         argument_error: ValueError = error
         return str(argument_error)
     except (exceptions.CapillaryAuthError, exceptions.CapillaryAccessError):
@@ -196,7 +196,7 @@ async def wrong_uses(job: UploadJob) -> None:
     hook, async_hook = CapillaryHook(), CapillaryAsyncHook()
     hook.get_redeem_upload_job(535512)  # type: ignore[call-arg] # a job has no meaning without its id
     hook.open_job_file(job, "errors")  # type: ignore[arg-type] # the files are error, success and uploaded
-    RetryPolicy(attempts=3)  # type: ignore[call-arg] # max_attempts is the name
+    HttpRetry(attempts=3)  # type: ignore[call-arg] # max_attempts is the name
     len(async_hook.get_redeem_upload_jobs(535512))  # type: ignore[arg-type] # not awaited
     with async_hook:  # type: ignore[attr-defined] # async with
         pass

@@ -16,7 +16,7 @@ for series in (730_001, 730_002):
             return [
                 {
                     "jobs": [[job["job_id"], job["status"]] for job in payload["jobs"]],
-                    "may_repeat": payload["may_repeat"],
+                    "possible_duplicates": payload["possible_duplicates"],
                 }
                 for payload in payloads
             ]

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wait for one job in a poll that others share: until the job ends, a budget is used up, or the time is over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_capillary._polling.shared_poll import PollResult, Subscription
+    from airflow_provider_capillary.api.timing import Deadline
+    from airflow_provider_capillary.api.waiting import JobWaiter, WaitOutcome
+
+
+async def wait_for_job(
+    wait: JobWaiter,
+    subscription: Subscription,
+    deadline: Deadline,
+    *,
+    timeout: float,  # noqa: ASYNC109 - for the message only
+    judge: Callable[[JobWaiter, Exception | None], WaitOutcome | None],
+) -> WaitOutcome:
+    """Wait for the job and return how that ended.
+
+    :param wait: What is waited for.
+    :param subscription: The poll.
+    :param deadline: When the wait ends.
+    :param timeout: The sensor's timeout in seconds, for the message.
+    :param judge: What a failed poll means for the wait.
+    """
+    while True:
+        result = await _next_result(subscription, deadline)
+        outcome: WaitOutcome | None = None
+        if result is not None:
+            outcome = judge(wait, result.error) if result.jobs is None else wait.on_jobs(result.jobs)
+        if outcome is None and deadline.seconds_left(time.time()) <= 0:
+            outcome = wait.time_out(timeout)
+        if outcome is not None:
+            return outcome
+
+
+async def _next_result(subscription: Subscription, deadline: Deadline) -> PollResult | None:
+    """Return the next look; at the deadline a last one, as the job may have ended meanwhile, or None."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(deadline.seconds_left(time.time())):
+            return await subscription.next_result()
+    asked = time.monotonic()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(deadline.seconds_left_for_last_poll(time.time())):
+            while True:
+                subscription.poll_now()
+                result = await subscription.next_result()
+                # One that was under way before may have failed long before the deadline.
+                if result.jobs is not None or result.began >= asked:
+                    return result
+    return None

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports to OpenLineage which object came from which job. Needs ``apache-airflow-providers-openlineage``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_capillary._storage.stores.base import ObjectLocation
+    from airflow_provider_capillary._storage.transferred_file import TransferredFile
+
+#: Other spellings of the schemes that OpenLineage names stores by.
+_SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "abfss"}
+
+
+def lineage_of(file: TransferredFile | None, *, api_host: str) -> OperatorLineage[Any, Any]:
+    """Describe a transfer.
+
+    :param file: The file; None where there was none.
+    :param api_host: Host of the Capillary cluster.
+    """
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from openlineage.client.event_v2 import InputDataset, OutputDataset
+    from openlineage.client.facet_v2 import output_statistics_output_dataset
+
+    if file is None:
+        return OperatorLineage(inputs=[], outputs=[])
+    source = f"redeem-uploads/{file.coupon_series_id}/{file.job_id}/{file.file_type}"
+    namespace, name = dataset_name(file.location)
+    statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
+        rowCount=file.lines, size=file.size_bytes, fileCount=1
+    )
+    return OperatorLineage(
+        inputs=[InputDataset(namespace=f"capillary://{api_host}", name=source)],
+        outputs=[OutputDataset(namespace=namespace, name=name, outputFacets={"outputStatistics": statistics})],
+    )
+
+
+def dataset_name(location: ObjectLocation) -> tuple[str, str]:
+    """Return namespace and name of an object, by the naming rules of OpenLineage.
+
+    :param location: Where it is.
+    """
+    if location.scheme == "file":
+        return "file", str(location.path)
+    scheme = _SCHEMES.get(location.scheme, location.scheme)
+    container = location.container
+    if scheme == "abfss":
+        container += _azure_account(location)
+    return f"{scheme}://{container}", location.key
+
+
+def _azure_account(location: ObjectLocation) -> str:
+    """Return what keeps a container apart from those of other accounts: the URI itself has the container alone."""
+    from airflow_provider_capillary._transport.object_storage import object_storage_path, storage_account
+
+    name, host = storage_account(object_storage_path(location.uri, location.conn_id).fs)
+    host = host or location.account_host or (f"{name}.dfs.core.windows.net" if name else None)
+    return f"@{host}" if host else ""

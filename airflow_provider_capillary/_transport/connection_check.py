@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the Test button of a connection does."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from airflow_provider_capillary._airflow_compat import mask_secret
+from airflow_provider_capillary._transport.connection_state import ConnectionState
+from airflow_provider_capillary._transport.requests_transport import RequestsTransport
+from airflow_provider_capillary.api.client import CapillaryClient
+from airflow_provider_capillary.api.errors import (
+    CapillaryAccessError,
+    CapillaryApiError,
+    CapillaryAuthError,
+    CapillaryError,
+    CapillaryResponseError,
+    CapillaryTransportError,
+)
+from airflow_provider_capillary.api.responses import BAD_CREDENTIALS_CODE
+from airflow_provider_capillary.api.retry import HttpRetry
+
+if TYPE_CHECKING:
+    from airflow_provider_capillary.api.settings import ConnectionSettings
+
+_TIMEOUT_SECONDS = 5.0
+#: Any series does: what counts is whether the token is accepted.
+_SERIES_ID = 1
+
+
+def check_connection(settings: ConnectionSettings) -> tuple[bool, str]:
+    """Tell apart, in plain words, what can be wrong with a connection.
+
+    :param settings: The connection; its timeout is cut to 5 seconds.
+    :return: Whether it works, and what does not.
+    """
+    settings = replace(settings, timeout_seconds=min(settings.timeout_seconds, _TIMEOUT_SECONDS))
+    state = ConnectionState.fresh(settings)
+    api = CapillaryClient(settings, tokens=state.tokens, limiter=state.limiter, retry=HttpRetry(max_attempts=1))
+    try:
+        transport = RequestsTransport(settings, mask=mask_secret)
+    except CapillaryError as error:
+        return False, str(error)
+    with closing(transport):
+        return _ask(settings, api, transport)
+
+
+def _ask(settings: ConnectionSettings, api: CapillaryClient, transport: RequestsTransport) -> tuple[bool, str]:
+    try:
+        transport.run(api.get_token())
+    except CapillaryTransportError as error:
+        return False, f"The authentication URL cannot be reached: {error}"
+    except CapillaryAuthError as error:
+        return False, f"{'No token' if _may_lack_access(error) else 'Wrong credentials'}: {error}"
+    except CapillaryError as error:
+        return False, f"The authentication URL gave no token: {error}"
+    try:
+        transport.run(api.get_redeem_upload_jobs(_SERIES_ID))
+    except CapillaryTransportError as error:
+        return False, f"There is a token, but the API host cannot be reached: {error}"
+    except CapillaryAuthError as error:
+        return False, f"There is a token, but the API host does not accept it: {error}"
+    except CapillaryAccessError as error:
+        return False, f"The credentials are good, but without access: {error}"
+    except CapillaryResponseError as error:
+        return False, f"There is a token, but {settings.host} is not the kind of host that serves coupons: {error}"
+    except CapillaryApiError as error:
+        # An error about the series that was asked for: past authentication, which is what is tested.
+        if error.is_transient:
+            return False, f"There is a token, but Capillary is not in order: {error}"
+        if error.http_status == 403:
+            return False, f"There is a token, but no way to the API: {error}"
+    except CapillaryError as error:
+        return False, str(error)
+    return True, f"Connected to {settings.host}: the credentials are good and the coupon resource answers"
+
+
+def _may_lack_access(error: CapillaryAuthError) -> bool:
+    """Whether a refused token call may be about a missing access group as well as about the credentials."""
+    if error.api_code == str(BAD_CREDENTIALS_CODE):
+        return False
+    return error.http_status == 403 or error.api_code in ("403", "4000")

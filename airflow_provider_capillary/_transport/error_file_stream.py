@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Error files, and the other files of jobs, as binary streams."""
+
+from __future__ import annotations
+
+import io
+from abc import abstractmethod
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from airflow_provider_capillary._transport.object_storage import BLOCK_BYTES, object_storage_path, translate_errors
+from airflow_provider_capillary.api.errors import CapillaryErrorFileError
+from airflow_provider_capillary.api.file_content import FileContent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_capillary.api.client import EmitChunk
+    from airflow_provider_capillary.api.error_files import ObjectSource
+
+_READ_AHEAD = 1 << 20
+
+
+@contextmanager
+def open_object(source: ObjectSource, *, expects_rows: bool) -> Iterator[BinaryIO]:
+    """Open an error file that lies in object storage.
+
+    Reading it raises CapillaryResponseError where the object is something else than a file of rows.
+
+    :param source: Where.
+    :param expects_rows: Whether the job counts rows for the file.
+    :raises CapillaryErrorFileError: There is no such object, or it cannot be read.
+    """
+    try:
+        with translate_errors(_unreadable(source)):
+            path = object_storage_path(source.uri, source.conn_id, account_host=source.account_host, name=source.name)
+            stream = path.open("rb", block_size=BLOCK_BYTES)
+    except CapillaryErrorFileError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise CapillaryErrorFileError(f"there is no {source.name} at {source.uri}") from None
+        raise
+    content = FileContent(source.name, expects_rows=expects_rows)
+    with stream, io.BufferedReader(_ObjectReader(stream, source, content), BLOCK_BYTES) as reader:
+        yield reader
+
+
+def open_pieces(pieces: Iterator[EmitChunk]) -> BinaryIO:
+    """Return a binary stream, read from front to end, over the pieces of a file.
+
+    :param pieces: The pieces; closed with the stream.
+    """
+    return io.BufferedReader(_PieceReader(pieces), _READ_AHEAD)
+
+
+def size_of(stream: BinaryIO) -> int | None:
+    """Return how many bytes a stream will have brought at its end, where that is known by now; None where not.
+
+    :param stream: What one of the functions above returned. A download tells with its first bytes.
+    """
+    size = getattr(getattr(stream, "raw", None), "size", None)
+    return size if isinstance(size, int) else None
+
+
+def _unreadable(source: ObjectSource) -> str:
+    return f"the {source.name} at {source.uri} cannot be read"
+
+
+class _Reader(io.RawIOBase):
+    """A raw stream that never reads on after a read that did not come to its end.
+
+    Bytes of such a read are lost: in the generator that ended with it, or in the buffer that was being filled. The next
+    read would skip them, or take them for the end of the file.
+    """
+
+    _error: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            if self._error is not None:
+                raise self._error
+            return self._fill(buffer)
+        except Exception as error:
+            self._error = error
+            raise
+        except BaseException:  # the time-out of a task, which may be raised between any two lines
+            self._error = CapillaryErrorFileError("an earlier read of this stream was interrupted; open the file again")
+            raise
+
+    @abstractmethod
+    def _fill(self, buffer: Any) -> int:
+        """Read at least a byte into the buffer, or none at the end of the file; return how many."""
+
+
+class _ObjectReader(_Reader):
+    """A raw stream over an object that is checked on the way; its errors say which object they are about."""
+
+    def __init__(self, stream: Any, source: ObjectSource, content: FileContent) -> None:
+        super().__init__()
+        self.size = getattr(stream, "size", None)
+        self._stream = stream
+        self._source = source
+        self._content = content
+        self._left = memoryview(b"")
+
+    def _fill(self, buffer: Any) -> int:
+        is_at_end = False
+        while not self._left and not is_at_end:
+            with translate_errors(_unreadable(self._source)):
+                data = self._stream.read(len(buffer))
+            is_at_end = not data
+            self._left = memoryview(self._content.end() if is_at_end else self._content.feed(data))
+        count = min(len(buffer), len(self._left))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+
+class _PieceReader(_Reader):
+    """A raw stream over the pieces that an exchange hands on."""
+
+    def __init__(self, pieces: Iterator[EmitChunk]) -> None:
+        super().__init__()
+        self.size: int | None = None
+        self._pieces = pieces
+        self._left = memoryview(b"")
+
+    def _fill(self, buffer: Any) -> int:
+        while not self._left:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self.size = piece.total
+            self._left = memoryview(piece.data)
+        count = min(len(buffer), len(self._left))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            getattr(self._pieces, "close", lambda: None)()
+        super().close()

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carries the steps of an exchange out with ``httpx``: the side that runs in the triggerer."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+
+from airflow_provider_capillary._transport import common
+from airflow_provider_capillary._transport.environment import Environment, load_certificates
+from airflow_provider_capillary._transport.forking import ForkLock
+from airflow_provider_capillary.api.client import AwaitToken, MaskSecret, SendRequest, Sleep
+from airflow_provider_capillary.api.http_messages import Response, TransportFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from airflow_provider_capillary._transport.environment import Proxy
+    from airflow_provider_capillary.api.client import Flow, Step
+    from airflow_provider_capillary.api.http_messages import ApiRequest
+    from airflow_provider_capillary.api.settings import ConnectionSettings
+
+T = TypeVar("T")
+
+#: Answers of more bytes than this are read in a thread.
+_LARGE_BODY = 64 << 10
+#: What httpx says of a proxy that refused to connect.
+_REFUSED_TUNNEL = re.compile(r"([1-5]\d{2})\b", re.ASCII)
+
+
+class HttpxTransport:
+    """Runs exchanges over a pooled client. Make it with :meth:`open`, end it with :meth:`close`.
+
+    :param settings: The connection.
+    :param client: The client.
+    :param environment: Proxies and certificates.
+    :param mask: Keeps a secret out of the logs.
+    """
+
+    def __init__(
+        self,
+        settings: ConnectionSettings,
+        client: httpx.AsyncClient,
+        environment: Environment,
+        *,
+        mask: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._environment = environment
+        self._mask = mask
+
+    @classmethod
+    async def open(cls, settings: ConnectionSettings, *, mask: Callable[[str], Awaitable[None]]) -> HttpxTransport:
+        """Return a driver for a connection; opens no connection yet.
+
+        :param settings: The connection.
+        :param mask: Keeps a secret out of the logs.
+        :raises CapillaryConfigurationError: The certificates or the proxy of the connection cannot be used.
+        """
+        # Reading certificates takes milliseconds from the disk: not on the loop, and once for all clients.
+        environment, context = await asyncio.to_thread(_read_environment, settings)
+        client = httpx.AsyncClient(
+            transport=_EnvironmentTransport(environment, context),
+            timeout=settings.timeout_seconds,
+            headers={"User-Agent": common.USER_AGENT},
+            follow_redirects=False,
+            trust_env=False,
+        )
+        return cls(settings, client, environment, mask=mask)
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Carry an exchange out and return what it ends in.
+
+        :param exchange: A conversation that streams nothing.
+        :raises CapillaryError: The conversation ended in this.
+        """
+        got: Any = None
+        reading: asyncio.Future[Step | _End] | None = None
+        try:
+            while True:
+                if isinstance(got, Response) and len(got.body) > _LARGE_BODY:
+                    # Reading the history of years takes long enough to hold up everything else on the loop.
+                    reading = asyncio.get_running_loop().run_in_executor(None, _advance, flow, got)
+                    step = await asyncio.shield(reading)
+                else:
+                    step = _advance(flow, got)
+                if isinstance(step, _End):
+                    result: T = step.value
+                    return result
+                got = None
+                if isinstance(step, SendRequest):
+                    got = await self._send(step.request)
+                elif isinstance(step, Sleep):
+                    await asyncio.sleep(step.seconds)
+                elif isinstance(step, AwaitToken):
+                    got = await asyncio.wrap_future(step.future)
+                elif isinstance(step, MaskSecret):
+                    await self._mask(step.secret)
+                else:
+                    raise TypeError(f"{type(step).__name__} is for files, which are read on a worker")
+        finally:
+            if reading is None or reading.done():
+                flow.close()
+            else:
+                # Cancelled meanwhile. A thread cannot be stopped, and until it is through nobody else may end this.
+                reading.add_done_callback(lambda _: flow.close())
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def _send(self, request: ApiRequest) -> Response | TransportFailure:
+        proxy = self._environment.proxy_for(request.url)
+        try:
+            async with asyncio.timeout(common.OVERALL_TIMEOUTS * self._settings.timeout_seconds):
+                response = await self._client.request(
+                    request.method, request.url, headers=dict(request.headers), content=request.body
+                )
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
+            return _fault(error, self._settings, proxy)
+        return Response(
+            response.status_code,
+            {name.lower(): value for name, value in response.headers.items()},
+            response.content,
+        )
+
+
+class _EnvironmentTransport(httpx.AsyncBaseTransport):
+    """Sends each request through the proxy that its URL is reached by.
+
+    :param environment: Which one that is.
+    :param context: The SSL context; shared, because another one for each proxy would cost 18 ms.
+    """
+
+    def __init__(self, environment: Environment, context: ssl.SSLContext) -> None:
+        self._environment = environment
+        self._context = context
+        self._transports: dict[Proxy | None, httpx.AsyncHTTPTransport] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request."""
+        proxy = self._environment.proxy_for(str(request.url))
+        if proxy not in self._transports:
+            self._transports[proxy] = httpx.AsyncHTTPTransport(
+                verify=self._context, trust_env=False, proxy=None if proxy is None else self._to_httpx(proxy)
+            )
+        return await self._transports[proxy].handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for transport in self._transports.values():
+            await transport.aclose()
+
+    def _to_httpx(self, proxy: Proxy) -> httpx.Proxy:
+        return httpx.Proxy(proxy.url, ssl_context=self._context if proxy.scheme == "https" else None)
+
+
+@dataclass(frozen=True)
+class _End:
+    """What an exchange ended in. A StopIteration cannot leave a thread."""
+
+    value: Any
+
+
+def _advance(flow: Flow[Any], got: Any) -> Step | _End:
+    try:
+        return flow.send(got)
+    except StopIteration as stop:
+        return _End(stop.value)
+
+
+_contexts: dict[tuple[bool | str, int], ssl.SSLContext] = {}
+_contexts_lock = ForkLock()
+
+
+def _read_environment(settings: ConnectionSettings) -> tuple[Environment, ssl.SSLContext]:
+    environment = Environment(settings, socks_module="socksio")
+    return environment, _ssl_context(environment.trusted)
+
+
+def _ssl_context(trusted: bool | str) -> ssl.SSLContext:
+    """Return the SSL context that all clients which trust the same certificates share.
+
+    :param trusted: See :func:`~airflow_provider_capillary._transport.environment.trusted_certificates`.
+    """
+    with _contexts_lock:
+        # A triggerer lives long enough to see a bundle replaced.
+        key = trusted, 0 if isinstance(trusted, bool) else Path(trusted).stat().st_mtime_ns
+        context = _contexts.get(key)
+        if context is None:
+            if isinstance(trusted, bool):
+                # Without the environment: httpx goes by other variables than requests does.
+                context = httpx.create_ssl_context(verify=trusted, trust_env=False)
+            else:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                load_certificates(context, trusted)
+            _contexts[key] = context
+        return context
+
+
+def _fault(error: Exception, settings: ConnectionSettings, proxy: Proxy | None) -> TransportFailure:
+    """Say in plain words what happened. The text of the exception is left out: it may quote the URL."""
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
+        return common.timed_out(settings, proxy)
+    if isinstance(error, httpx.ConnectError):
+        text = str(error)
+        if _is_caused_by(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in text:
+            return common.untrusted(proxy)
+        if _is_caused_by(error, ssl.SSLError):
+            return common.no_handshake(proxy)
+        # httpx keeps only the text of what the resolver said.
+        is_unresolved = any(
+            words in text
+            for words in (
+                "Name or service not known",
+                "Temporary failure in name",
+                "getaddrinfo",
+                "nodename nor servname",
+                "No address associated",
+            )
+        )
+        return common.unresolved(proxy) if is_unresolved else common.unreachable(proxy)
+    if isinstance(error, httpx.ProxyError):
+        answer = _REFUSED_TUNNEL.match(str(error))
+        return common.proxy_refused(proxy, None if answer is None else int(answer[1]))
+    if isinstance(error, httpx.DecodingError):
+        return common.UNDECODABLE
+    if isinstance(error, httpx.TransportError) and not isinstance(
+        error, httpx.UnsupportedProtocol | httpx.LocalProtocolError
+    ):
+        return common.broke_off(proxy)
+    return common.not_sendable(error)
+
+
+def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None:
+        if isinstance(error, kind):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

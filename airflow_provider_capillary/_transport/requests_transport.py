@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carries the steps of an exchange out with ``requests``: the side that runs on a worker."""
+
+from __future__ import annotations
+
+import re
+import time
+from ssl import SSLCertVerificationError
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.utils import select_proxy
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NameResolutionError, NewConnectionError
+
+from airflow_provider_capillary._transport import common
+from airflow_provider_capillary._transport.environment import Environment
+from airflow_provider_capillary._transport.response_deadline import bind_answers, whole_within
+from airflow_provider_capillary.api.client import AwaitToken, EmitChunk, MaskSecret, ReadBody, SendRequest, Sleep
+from airflow_provider_capillary.api.error_files import check_peer
+from airflow_provider_capillary.api.http_messages import Response, TransportFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from socket import socket
+
+    from airflow_provider_capillary._transport.environment import Proxy
+    from airflow_provider_capillary.api.client import Flow
+    from airflow_provider_capillary.api.http_messages import ApiRequest
+    from airflow_provider_capillary.api.settings import ConnectionSettings
+
+T = TypeVar("T")
+
+#: How much of a streamed body the exchange gets to see before it decides that this is the file.
+_HEAD = 64 << 10
+_PIECE = 1 << 20
+#: What the standard library says of a proxy that refused to connect.
+_REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b", re.ASCII)
+
+
+class RequestsTransport:
+    """Runs exchanges over a pooled session.
+
+    :param settings: The connection.
+    :param mask: Keeps a secret out of the logs.
+    :raises CapillaryConfigurationError: The certificates or the proxy of the connection cannot be used.
+    """
+
+    def __init__(self, settings: ConnectionSettings, *, mask: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._mask = mask
+        self._environment = _environment(settings)
+        self._session = make_session(settings, self._environment)
+        self._file_session = make_session(settings, self._environment, is_guarded=True)
+        self._session.knows_redirects = self._file_session.knows_redirects = False
+
+    def run(self, flow: Flow[T]) -> T:
+        """Carry an exchange out and return what it ends in.
+
+        :param exchange: A conversation that hands on no file.
+        :raises CapillaryError: The conversation ended in this.
+        """
+        steps = self._steps(flow)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+
+    def iterate(self, flow: Flow[None]) -> Iterator[EmitChunk]:
+        """Carry an exchange out and yield the pieces of the file that it hands on.
+
+        :param exchange: The reading of a file.
+        :raises CapillaryError: The conversation ended in this.
+        """
+        yield from self._steps(flow)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
+        self._file_session.close()
+
+    def _steps(self, flow: Flow[T]) -> Any:
+        got: Any = None
+        streamed: requests.Response | None = None
+        try:
+            while True:
+                try:
+                    step = flow.send(got)
+                except StopIteration as stop:
+                    return stop.value
+                got = None
+                if isinstance(step, SendRequest):
+                    if streamed is not None:
+                        streamed.close()
+                    got = self._send(step.request)
+                    rest = got.rest if isinstance(got, Response) else None
+                    streamed = rest if isinstance(rest, requests.Response) else None
+                elif isinstance(step, ReadBody):
+                    got = self._read(step.response.rest)
+                elif isinstance(step, Sleep):
+                    time.sleep(step.seconds)
+                elif isinstance(step, AwaitToken):
+                    got = step.future.result()
+                elif isinstance(step, MaskSecret):
+                    self._mask(step.secret)
+                elif isinstance(step, EmitChunk):
+                    yield step
+        finally:
+            flow.close()
+            if streamed is not None:
+                streamed.close()
+
+    def _send(self, request: ApiRequest) -> Response | TransportFailure:
+        is_from_outside = request.stream and not self._settings.is_api_host(request.url)
+        session = self._file_session if is_from_outside else self._session
+        proxy = self._environment.proxy_for(request.url)
+        try:
+            # A file is read at the pace at which it is written elsewhere, so only its headers are bound.
+            with whole_within(common.OVERALL_TIMEOUTS * self._settings.timeout_seconds):
+                response = session.request(
+                    request.method,
+                    request.url,
+                    headers=dict(request.headers),
+                    data=request.body,
+                    stream=True,
+                    allow_redirects=False,
+                )
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                if not request.stream:
+                    with response:
+                        return Response(response.status_code, headers, _whole_body(response))
+            return Response(response.status_code, headers, *self._head(response, proxy))
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            return _fault(error, self._settings, proxy)
+
+    def _head(
+        self, response: requests.Response, proxy: Proxy | None
+    ) -> tuple[bytes, requests.Response | TransportFailure | None]:
+        """Return the first bytes of a streamed body, and what the others are read from."""
+        head = bytearray()
+        try:
+            while len(head) < _HEAD:
+                piece = response.raw.read1(_HEAD - len(head), decode_content=False)
+                if not piece:
+                    response.close()
+                    return bytes(head), None
+                head += piece
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            response.close()
+            # What came before it broke is worth reading on from.
+            return bytes(head), _fault(error, self._settings, proxy)
+        return bytes(head), response
+
+    def _read(self, rest: requests.Response | TransportFailure) -> bytes | TransportFailure:
+        if isinstance(rest, TransportFailure):
+            return rest
+        try:
+            data: bytes = rest.raw.read1(_PIECE, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            return _fault(error, self._settings, self._environment.proxy_for(rest.url))
+        return data
+
+
+def _whole_body(response: requests.Response) -> bytes:
+    body = bytearray()
+    while piece := response.raw.read1(_PIECE, decode_content=True):
+        body += piece
+    return bytes(body)
+
+
+class CapillarySession(requests.Session):
+    """A session that users may send requests of their own with: authenticated towards the API host, and only there.
+
+    :param settings: The connection.
+    :param environment: Proxies and certificates.
+    """
+
+    #: Off where the exchange follows redirects itself. requests looks into them all the same, and fails on a malformed
+    #: one with whatever error the standard library has for it.
+    knows_redirects = True
+    #: What copies take along. Users' authentication is a closure, so that no secret gets into a pickle.
+    __attrs__ = (*requests.Session.__attrs__, "_settings", "_environment", "knows_redirects")
+
+    def __init__(self, settings: ConnectionSettings, environment: Environment) -> None:
+        super().__init__()
+        self._settings = settings
+        self._environment = environment
+        # Neither proxies nor certificates of the environment once more, nor credentials from ~/.netrc.
+        self.trust_env = False
+        self.verify = environment.trusted
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send a prepared request, with the connection's timeout unless another one is given."""
+        if kwargs.get("timeout") is None:
+            kwargs["timeout"] = self._settings.timeout_seconds
+        return super().send(request, **kwargs)
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return where a response leads on to."""
+        target: str | None = super().get_redirect_target(resp) if self.knows_redirects else None
+        return target
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Drop credentials from a redirect that leaves their host.
+
+        In place of what requests does: that knows no Capillary headers, and looks for the new host in ~/.netrc.
+        """
+        asked, url = response.request.url or "", prepared_request.url or ""
+        if self.should_strip_auth(asked, url):  # type: ignore[no-untyped-call] # the stubs of requests leave it untyped
+            prepared_request.headers.pop("Authorization", None)
+        if not self._settings.is_api_host(prepared_request.url or ""):
+            for name in (self._settings.auth_header_name, *self._settings.headers):
+                prepared_request.headers.pop(name, None)
+
+
+def make_session(
+    settings: ConnectionSettings, environment: Environment | None = None, *, is_guarded: bool = False
+) -> CapillarySession:
+    """Return a pooled session for a connection; opens no connection yet.
+
+    :param settings: The connection.
+    :param environment: Proxies and certificates; None to read them now.
+    :param is_guarded: Whether it is for file URLs, which come from outside and must not lead inside.
+    :raises CapillaryConfigurationError: The certificates or the proxy of the connection cannot be used.
+    """
+    environment = environment or _environment(settings)
+    session = CapillarySession(settings, environment)
+    session.headers["User-Agent"] = common.USER_AGENT
+    adapter = _GuardedAdapter(settings, environment) if is_guarded else _EnvironmentAdapter(environment)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+def _environment(settings: ConnectionSettings) -> Environment:
+    return Environment(settings, socks_module="socks")
+
+
+class _EnvironmentAdapter(HTTPAdapter):
+    """Sends each request, each hop of a redirect too, through the proxy that its own URL is reached by.
+
+    A session of requests works proxies out for the first URL and keeps them for those that it redirects to.
+    """
+
+    __attrs__ = (*HTTPAdapter.__attrs__, "_environment")
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        super().__init__()
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: bool | str = True,
+        cert: Any = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        """Send a request. Proxies that the user of the session chose count more than those of the environment."""
+        url = request.url or ""
+        if select_proxy(url, proxies) is None:
+            proxy = self._environment.proxy_for(url)
+            proxies = {} if proxy is None else {"all": proxy.url}
+        return super().send(request, stream, timeout, verify, cert, proxies)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        bind_answers(self.poolmanager)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the pool manager of a proxy, which is made only once."""
+        manager = super().proxy_manager_for(*args, **kwargs)
+        bind_answers(manager)
+        return manager
+
+
+class _GuardedAdapter(_EnvironmentAdapter):
+    """Checks the address behind a host name as soon as it is connected, before anything is sent.
+
+    A check of the name beforehand would not do: it may resolve to something else the next time.
+    """
+
+    __attrs__ = (*_EnvironmentAdapter.__attrs__, "_settings")
+
+    def __init__(self, settings: ConnectionSettings, environment: Environment) -> None:
+        self._settings = settings
+        super().__init__(environment)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        # Not so for proxies, which get a pool manager of their own: there, the address is the proxy's.
+        self.poolmanager.pool_classes_by_scheme = _guarded_pools(self._settings)
+        bind_answers(self.poolmanager)
+
+
+def _guarded_pools(settings: ConnectionSettings) -> dict[str, Any]:
+    class Guard(HTTPConnection):
+        def _new_conn(self) -> socket:
+            connection = super()._new_conn()
+            try:
+                check_peer(self.host, connection.getpeername()[0], settings)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+    class GuardedHTTPConnection(Guard):
+        pass
+
+    class GuardedHTTPSConnection(Guard, HTTPSConnection):
+        pass
+
+    class GuardedHTTPConnectionPool(HTTPConnectionPool):
+        ConnectionCls = GuardedHTTPConnection
+
+    class GuardedHTTPSConnectionPool(HTTPSConnectionPool):
+        ConnectionCls = GuardedHTTPSConnection
+
+    return {"http": GuardedHTTPConnectionPool, "https": GuardedHTTPSConnectionPool}
+
+
+def _fault(error: Exception, settings: ConnectionSettings, proxy: Proxy | None) -> TransportFailure:
+    """Say in plain words what happened. The text of the exception is left out: it quotes the URL."""
+    causes = list(_causes(error))
+
+    def wraps(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    if wraps(SSLCertVerificationError):
+        return common.untrusted(proxy)
+    if wraps(NameResolutionError):
+        return common.unresolved(proxy)
+    if proxy is not None and proxy.scheme.startswith("socks") and wraps(NewConnectionError):
+        # Also where the proxy answered that it cannot connect.
+        is_dead = any(type(cause).__name__ == "ProxyConnectionError" for cause in causes)
+        return common.unreachable(proxy) if is_dead else common.proxy_refused(proxy)
+    if wraps(NewConnectionError):  # a kind of timeout to urllib3, whatever the reason
+        return common.unreachable(proxy)
+    if wraps(requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError):
+        return common.timed_out(settings, proxy)
+    if wraps(requests.exceptions.SSLError, urllib3.exceptions.SSLError):
+        return common.no_handshake(proxy)
+    if wraps(requests.exceptions.ProxyError):
+        answer = next((match for cause in causes if (match := _REFUSED_TUNNEL.search(str(cause)))), None)
+        return common.proxy_refused(proxy, None if answer is None else int(answer[1]))
+    if wraps(urllib3.exceptions.DecodeError):
+        return common.UNDECODABLE
+    if wraps(urllib3.exceptions.ProtocolError):
+        return common.broke_off(proxy)
+    # A malformed request is a ValueError to requests, besides being one of its own errors.
+    return common.not_sendable(error) if isinstance(error, ValueError) else common.unreachable(proxy)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and what it wraps; requests and urllib3 put that into different places."""
+    waiting: list[Any] = [error]
+    seen: list[Any] = []
+    while waiting:
+        current = waiting.pop()
+        if not isinstance(current, BaseException) or any(current is each for each in seen):
+            continue
+        seen.append(current)
+        yield current
+        waiting += [*current.args, getattr(current, "reason", None), current.__cause__, current.__context__]

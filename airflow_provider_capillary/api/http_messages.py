@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is sent to Capillary and what comes back, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_capillary.api.secrecy import without_query
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, repr=False)
+class ApiRequest:
+    """One HTTP request.
+
+    :param method: HTTP method.
+    :param url: Absolute URL. In the repr without its query, which may be a signature.
+    :param headers: Request headers. Not in the repr: they carry the token.
+    :param body: Request body. Not in the repr: the token request carries the client secret.
+    :param is_safe: Whether sending the request twice does no harm.
+    :param needs_token: Whether the request carries the OAuth token.
+    :param stream: Whether the answer's body may be large and is to be read piece by piece.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    body: bytes | None = None
+    is_safe: bool = True
+    needs_token: bool = False
+    stream: bool = False
+
+    def __repr__(self) -> str:
+        return f"ApiRequest({self.method} {without_query(self.url)})"
+
+    def with_headers(self, headers: Mapping[str, str]) -> ApiRequest:
+        """Return the same request with more headers, which replace those of the same name in any case.
+
+        Two spellings of one name would be one header to requests and two to httpx.
+        """
+        names = {name.lower() for name in headers}
+        kept = {name: value for name, value in self.headers.items() if name.lower() not in names}
+        return replace(self, headers={**kept, **headers})
+
+
+@dataclass(frozen=True)
+class Response:
+    """One HTTP answer.
+
+    :param status: HTTP status.
+    :param headers: Response headers, names in lower case.
+    :param body: The whole body; of a streamed request its first bytes (at most 64 KiB).
+    :param rest: Of a streamed request, what the driver reads the bytes after ``body`` from; None where ``body`` is
+        already all; a :class:`TransportFailure` where it broke off behind ``body``.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    body: bytes = field(default=b"", repr=False)
+    rest: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class TransportFailure:
+    """What a driver reports instead of an answer when none came back whole.
+
+    :param message: What happened, in plain words, without URL, headers or body.
+    :param is_transient: False where trying again cannot help, such as a certificate that is not trusted.
+    """
+
+    message: str
+    is_transient: bool = True
+
+
+def proxy_wants_credentials(source: str = "") -> TransportFailure:
+    """Return what to report for HTTP 407, which only a proxy sends, in place of the host's answer.
+
+    :param source: Where the proxy was set, where that is known.
+    """
+    where = source or "the environment variable that names it, such as HTTPS_PROXY"
+    return TransportFailure(
+        "the proxy does not accept its user name and password, or was sent none (HTTP 407); write them into "
+        f"{where}, as in http://user:password@host:port",
+        is_transient=False,
+    )
