@@ -52,31 +52,19 @@ SIZES = pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "of sev
 #: From an endpoint that begins anew each time, and from one where the file can be read on.
 SOURCES = pytest.mark.parametrize("endpoint", ["download", "files"])
 
-#: Ways to break off that nobody can take for the end.
+#: Ways to break off. The download knows no store, and tests/hooks/test_error_file_breaks.py has
+#: all ways of it; a store differs in whether it has parts of the file by then.
 BREAKS = {
-    "at once": Fault("cut", fraction=0.0),
-    "at once, in chunks": Fault("cut", fraction=0.0, content_length=False),
-    "in the middle": Fault("cut", fraction=0.5),
-    "in the middle, in chunks": Fault("cut", fraction=0.5, content_length=False),
-    "shortly before the end": Fault("cut", fraction=0.99),
-    "shortly before the end, in chunks": Fault("cut", fraction=0.99, content_length=False),
-    "before the last chunk": Fault("cut", fraction=1.0, content_length=False),
-    "by a reset in the middle": Fault("cut", fraction=0.5, rst=True),
-    "by a reset before any answer": Fault("reset"),
-    "short of the announced length": Fault("wrong_length"),
+    "small, in the middle": (SMALL, Fault("cut", fraction=0.5)),
+    "of several parts, shortly before the end, in chunks": (LARGE, Fault("cut", fraction=0.99, content_length=False)),
+    "of several parts, by a reset in the middle": (LARGE, Fault("cut", fraction=0.5, rst=True)),
 }
-#: Those among them where a large file has something of its own to show: parts that are already with the store.
-LARGE_BREAKS = ("in the middle", "shortly before the end, in chunks", "by a reset in the middle")
 
 
 def broken(*, forever: bool) -> pytest.MarkDecorator:
-    """Run a test for every way to break off, for a small file and, where it differs, a large one."""
-    cases = [(SMALL, how) for how in BREAKS] + [(LARGE, how) for how in LARGE_BREAKS]
-    return pytest.mark.parametrize(
-        ("content", "fault"),
-        [(content, _repeated(BREAKS[how], forever=forever)) for content, how in cases],
-        ids=[f"{'small' if content is SMALL else 'of several parts'}, {how}" for content, how in cases],
-    )
+    """Run a test for each way to break off."""
+    cases = [(content, _repeated(fault, forever=forever)) for content, fault in BREAKS.values()]
+    return pytest.mark.parametrize(("content", "fault"), cases, ids=BREAKS)
 
 
 def _repeated(fault: Fault, *, forever: bool) -> dict[str, object]:
@@ -159,7 +147,7 @@ class Arrival(Contract):
         assert run.xcoms["error_file"]["size_bytes"] == 0
         assert run.xcoms["error_file"]["sha256"] == sha256(b"").hexdigest()
 
-    @pytest.mark.parametrize("answer", [b"", b"\n", b"OK", b"{}", b"[]", b"null"], ids=repr)
+    @pytest.mark.parametrize("answer", [b"", b"{}"], ids=repr)
     @pytest.mark.parametrize("overwrite", [True, "if_changed"])
     def test_something_else_in_place_of_the_file_leaves_the_old_object(
         self, sandbox: Sandbox, store: Store, to: dict, answer: bytes, overwrite: bool | str
@@ -412,12 +400,11 @@ class Wholeness(Contract):
         assert store.unfinished() == []
 
     @SIZES
-    @pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
     def test_an_end_that_is_not_marked_is_not_believed(
-        self, sandbox: Sandbox, store: Store, to: dict, before: dict, content: bytes, fraction: float
+        self, sandbox: Sandbox, store: Store, to: dict, before: dict, content: bytes
     ) -> None:
         job = sandbox.add_job(SERIES, errors=1, error_file=content)
-        sandbox.inject(Fault("unmarked", endpoint="download", fraction=fraction, times=None))
+        sandbox.inject(Fault("unmarked", endpoint="download", fraction=0.5, times=None))
 
         with pytest.raises(CapillaryError, match="Content-Length"):
             pull(job, **to)
@@ -562,8 +549,11 @@ class Killing(Contract):
     """A worker may be killed at any moment, and a retry does not care what the try before it came to."""
 
     SIZE = 256 * MIB
+    #: The moments depend on it; it is printed where the test fails.
+    SEED = 20261125
+    ROUNDS = 2
 
-    def test_killed_at_ten_random_moments_it_shows_the_old_object_and_the_retry_makes_it_whole(
+    def test_killed_at_random_moments_it_shows_the_old_object_and_the_retry_makes_it_whole(
         self, sandbox: Sandbox, store: Store, to: dict, tmp_path: Path
     ) -> None:
         source = tmp_path / "source.csv"
@@ -573,7 +563,8 @@ class Killing(Contract):
         digest = sha256(source.read_bytes()).hexdigest()
         job = sandbox.add_job(SERIES, errors=1, error_file=source, error_file_url=file_url(sandbox))
         state_file = str(tmp_path / "state.json")
-        chance = random.Random()
+        chance = random.Random(self.SEED)
+        print(f"seed of the moments: {self.SEED}")
 
         def started() -> Child:
             asked = sandbox.count("files")
@@ -587,7 +578,7 @@ class Killing(Contract):
         seconds = time.monotonic() - asked
 
         store.put(NAME, OLD)
-        for _ in range(10):
+        for _ in range(self.ROUNDS):
             with started() as child:
                 time.sleep(chance.random() * seconds)
                 child.kill()

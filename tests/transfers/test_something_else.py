@@ -87,13 +87,21 @@ def assert_refused(run: Run, store: LocalFolder, *, name: str = "error file") ->
 
 
 @EACH_ANSWER
+@pytest.mark.parametrize("place", ["download"], indirect=True)
+def test_it_does_not_replace_the_object_of_yesterday(place: Place, store: LocalFolder, answer: bytes) -> None:
+    store.put(NAME, YESTERDAY)
+
+    assert_refused(Run(place.add_job(answer), store.folder + NAME), store)
+
+
+@pytest.mark.parametrize("answer", ["an array", "nothing"])
 @OVERWRITE
-def test_it_does_not_replace_the_object_of_yesterday(
-    place: Place, store: LocalFolder, answer: bytes, overwrite: Any
+def test_it_does_not_replace_it_from_any_place_and_with_if_changed(
+    place: Place, store: LocalFolder, answer: str, overwrite: Any
 ) -> None:
     store.put(NAME, YESTERDAY)
 
-    assert_refused(Run(place.add_job(answer), store.folder + NAME, overwrite=overwrite), store)
+    assert_refused(Run(place.add_job(ANSWERS[answer]), store.folder + NAME, overwrite=overwrite), store)
 
 
 def test_it_does_not_pass_for_unchanged_where_it_lies_in_the_store_already(place: Place, store: LocalFolder) -> None:
@@ -105,13 +113,10 @@ def test_it_does_not_pass_for_unchanged_where_it_lies_in_the_store_already(place
 
 
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES)
-@OVERWRITE
-def test_a_file_that_resembles_it_replaces_the_object(
-    place: Place, store: LocalFolder, content: bytes, overwrite: Any
-) -> None:
+def test_a_file_that_resembles_it_replaces_the_object(place: Place, store: LocalFolder, content: bytes) -> None:
     store.put(NAME, YESTERDAY)
 
-    Run(place.add_job(content), store.folder + NAME, overwrite=overwrite)()
+    Run(place.add_job(content), store.folder + NAME, overwrite="if_changed")()
 
     assert store.visible() == {NAME: Content.of(content)}
 
@@ -131,13 +136,13 @@ def test_an_object_with_a_signed_url_is_none_even_there(place: Place, store: Loc
     assert_refused(Run(place.add_job(ANSWERS["a signed URL"], errors=0), store.folder + NAME), store)
 
 
-@EACH_ANSWER
+@pytest.mark.parametrize("answer", ["a signed URL", "nothing", "OK"])
 @pytest.mark.parametrize("file_type", ["success", "uploaded"])
 def test_it_does_not_pass_for_another_file_of_the_job_either(
-    sandbox: Sandbox, store: LocalFolder, answer: bytes, file_type: Any
+    sandbox: Sandbox, store: LocalFolder, answer: str, file_type: Any
 ) -> None:
     store.put(NAME, YESTERDAY)
-    files: Any = {f"{file_type}_file": answer}
+    files: Any = {f"{file_type}_file": ANSWERS[answer]}
     job = sandbox.add_job(SERIES, rows=9, errors=7, **files)
 
     assert_refused(Run(job, store.folder + NAME, file_type=file_type), store, name=f"{file_type} file")
@@ -155,7 +160,7 @@ def test_another_file_of_the_job_may_be_empty_where_no_rows_are_counted_for_it(
     assert store.visible() == {NAME: Content.of(b"")}
 
 
-@EACH_ANSWER
+@pytest.mark.parametrize("answer", [ANSWERS["a signed URL"], ANSWERS["nothing"]], ids=["a signed URL", "nothing"])
 def test_compression_on_the_way_does_not_hide_it(sandbox: Sandbox, store: LocalFolder, answer: bytes) -> None:
     store.put(NAME, YESTERDAY)
     packed = Fault(
