@@ -83,16 +83,16 @@ def measure(candidate: str, given: dict[str, Any]) -> dict[str, float]:
 
 
 def serve(file: str) -> None:
-    """Serve the file as Capillary until nobody listens any more."""
+    """Serve the file as Capillary until standard input ends."""
     from airflow_provider_capillary.sandbox import Sandbox
 
     with Sandbox(queued_seconds=0, started_seconds=0) as sandbox:
-        told = {"base_url": sandbox.base_url, "connection": sandbox.connection_json(requests_per_minute=100_000)}
+        setup = {"base_url": sandbox.base_url, "connection": sandbox.connection_json(requests_per_minute=100_000)}
         for name, content in (("small", b"a few bytes"), ("large", Path(file))):
             url = f"{sandbox.base_url}/files/{name}.csv"
             job = sandbox.add_job(SERIES, errors=1, error_file=content, error_file_url=url)
-            told[name] = {"url": url, "path": f"files/{name}.csv", "job_id": job.job_id}
-        print(json.dumps(told), flush=True)
+            setup[name] = {"url": url, "path": f"files/{name}.csv", "job_id": job.job_id}
+        print(json.dumps(setup), flush=True)
         sys.stdin.read()
 
 
@@ -112,17 +112,17 @@ def round_of(size: int, folder: Path) -> dict[str, dict[str, float]]:
         SeaweedFS() as s3,
     ):
         assert server.stdout is not None
-        told = json.loads(server.stdout.readline())
+        setup = json.loads(server.stdout.readline())
         given = {
-            name: told[name] | {"bucket": s3.bucket, "copy": str(folder / f"{name}-copy.csv")}
+            name: setup[name] | {"bucket": s3.bucket, "copy": str(folder / f"{name}-copy.csv")}
             for name in ("small", "large")
         }
         env = os.environ | {
             "AIRFLOW_HOME": str(folder),
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
-            "AIRFLOW_CONN_CAPILLARY_DEFAULT": told["connection"],
+            "AIRFLOW_CONN_CAPILLARY_DEFAULT": setup["connection"],
             "AIRFLOW_CONN_AWS_DEFAULT": s3.aws_connection_json(),
-            "AIRFLOW_CONN_PEER": json.dumps({"conn_type": "http", "host": told["base_url"]}),
+            "AIRFLOW_CONN_PEER": json.dumps({"conn_type": "http", "host": setup["base_url"]}),
             "NO_PROXY": "127.0.0.1",
         }
         figures = {}
@@ -181,8 +181,8 @@ def main() -> None:
             (UPLOAD, seconds[UPLOAD]),
             ("both", seconds[CURL] + seconds[UPLOAD]),
         ):
-            told = {"both": f"{CURL}, then {UPLOAD}"}.get(name, name)
-            lines.append(f"{'ours to ' + told:<36}{seconds[OURS] / other:>10.2f}")
+            peer = {"both": f"{CURL}, then {UPLOAD}"}.get(name, name)
+            lines.append(f"{'ours to ' + peer:<36}{seconds[OURS] / other:>10.2f}")
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -64,7 +64,7 @@ async def measure(
 ) -> dict[str, float]:
     """Let the waits run for some time and say what it took.
 
-    :param from_start: Whether the lag counts from the first look on, and not only once everybody is in the rhythm.
+    :param from_start: Whether the lag counts from the first poll on, and not only once everybody is in the rhythm.
     """
     lags: list[float] = []
     ended: list[float] = []
@@ -116,7 +116,7 @@ async def measure(
 def run(candidate: str, arguments: argparse.Namespace, waits: int, *, history: int = 0) -> dict[str, float]:
     """Start a server and a process for the waits, and return what that process measured.
 
-    :param history: Jobs of the past in the first series, in which one more ends at every look then.
+    :param history: Jobs of the past in the first series, in which one more ends at every poll then.
     """
     with tempfile.TemporaryDirectory() as home:
         file = Path(home) / "connection.json"
@@ -168,33 +168,33 @@ def run(candidate: str, arguments: argparse.Namespace, waits: int, *, history: i
                     raise SystemExit(errors.read())
                 output.seek(0)
                 *_, last = output
-            told = dict(json.loads(last))
-            counts = [(at, number) for at, number in counts if told["from"] <= at <= told["to"]]
-            told["requests_per_minute"] = told["busiest_minute"] = float("nan")
+            figures = dict(json.loads(last))
+            counts = [(at, number) for at, number in counts if figures["from"] <= at <= figures["to"]]
+            figures["requests_per_minute"] = figures["busiest_minute"] = float("nan")
             if len(counts) > 1:
-                told["requests_per_minute"] = 60 * (counts[-1][1] - counts[0][1]) / (counts[-1][0] - counts[0][0])
-                told["busiest_minute"] = max(
+                figures["requests_per_minute"] = 60 * (counts[-1][1] - counts[0][1]) / (counts[-1][0] - counts[0][0])
+                figures["busiest_minute"] = max(
                     behind - before for at, before in counts for later, behind in counts if 0 <= later - at <= _WINDOW
                 )
-            return told
+            return figures
         finally:
             server.terminate()
             server.wait(10)
 
 
-def line_of(candidate: str, waits: int, told: dict[str, float]) -> str:
-    figures = [f"{waits}", f"{told['requests_per_minute']:.0f}", f"{told['busiest_minute']:.0f}"]
-    figures += [f"{told['cpu_percent']:.2f}", f"{told['lag_p99_ms']:.1f} ms", f"{told['lag_max_ms']:.0f} ms"]
-    figures += [f"{told['peak_memory_mb']:.0f}"]
-    if told["events"]:
-        figures += [f"{told['late_p50_s']:.1f} s", f"{told['late_p99_s']:.1f} s"]
-    return f"{candidate:<28}" + "".join(f"{figure:>10}" for figure in figures)
+def line_of(candidate: str, waits: int, figures: dict[str, float]) -> str:
+    columns = [f"{waits}", f"{figures['requests_per_minute']:.0f}", f"{figures['busiest_minute']:.0f}"]
+    columns += [f"{figures['cpu_percent']:.2f}", f"{figures['lag_p99_ms']:.1f} ms", f"{figures['lag_max_ms']:.0f} ms"]
+    columns += [f"{figures['peak_memory_mb']:.0f}"]
+    if figures["events"]:
+        columns += [f"{figures['late_p50_s']:.1f} s", f"{figures['late_p99_s']:.1f} s"]
+    return f"{candidate:<28}" + "".join(f"{figure:>10}" for figure in columns)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--waits", type=int, nargs="+", default=[1000, 10_000])
-    parser.add_argument("--interval", type=float, default=10.0, help="seconds between two looks (default: 10)")
+    parser.add_argument("--interval", type=float, default=10.0, help="seconds between two polls (default: 10)")
     parser.add_argument("--seconds", type=float, default=90.0, help="how long to measure (default: 90)")
     parser.add_argument("--requests-per-minute", type=int, default=400, help="limit of our connection (default: 400)")
     parser.add_argument("--history", type=int, default=20_000, help="jobs in a long history (default: 20000)")
@@ -210,20 +210,20 @@ def main() -> None:
         return
     columns = ("waits", "req/min", "busiest", "CPU %", "lag p99", "lag max", "peak MB", "late p50", "late p99")
     lines = [
-        f"{len(SERIES)} series, a look every {arguments.interval:g} s, measured for {arguments.seconds:g} s",
+        f"{len(SERIES)} series, a poll every {arguments.interval:g} s, measured for {arguments.seconds:g} s",
         f"{'':<28}" + "".join(f"{column:>10}" for column in columns),
     ]
     for waits in arguments.waits:
         cpu = {}
         for candidate in (PEER, OURS):
-            told = run(candidate, arguments, waits)
-            cpu[candidate] = told["cpu_percent"]
-            lines.append(line_of(candidate, waits, told))
+            figures = run(candidate, arguments, waits)
+            cpu[candidate] = figures["cpu_percent"]
+            lines.append(line_of(candidate, waits, figures))
         lines.append(f"{'CPU, ours to theirs':<28}{waits:>10}{'':>20}{cpu[OURS] / cpu[PEER]:>10.3f}")
-    told = run(OURS, arguments, len(SERIES), history=arguments.history)
+    figures = run(OURS, arguments, len(SERIES), history=arguments.history)
     lines += [
-        f"and with a history of {arguments.history} jobs in one of the series, lag from the first look on",
-        line_of(OURS, len(SERIES), told),
+        f"and with a history of {arguments.history} jobs in one of the series, lag from the first poll on",
+        line_of(OURS, len(SERIES), figures),
     ]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "waits.txt").write_text("\n".join(lines) + "\n")
