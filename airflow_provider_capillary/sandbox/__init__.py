@@ -12,14 +12,15 @@ From a test::
         sandbox.inject(Fault("status", endpoint="status", status=503, times=2))
         ...  # point a connection at sandbox.connection()
 
-It uses the standard library alone, so it starts in a few milliseconds and never imports Airflow.
+It imports neither Airflow nor the rest of this package, so it starts in a fraction of a second. Uploads need
+python-multipart: Airflow 3 brings it, elsewhere the extra ``sandbox`` does.
 """
 
 from __future__ import annotations
 
 from airflow_provider_capillary.sandbox.faults import Fault
+from airflow_provider_capillary.sandbox.http_messages import RecordedRequest
 from airflow_provider_capillary.sandbox.jobs import SandboxJob
-from airflow_provider_capillary.sandbox.records import RecordedRequest
 from airflow_provider_capillary.sandbox.server import Sandbox
 
 __all__ = ["Fault", "RecordedRequest", "Sandbox", "SandboxJob"]

@@ -13,10 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_capillary.sandbox.answers import REFUSALS
-from airflow_provider_capillary.sandbox.control import is_loopback
-from airflow_provider_capillary.sandbox.fields import FieldError
+from airflow_provider_capillary.sandbox.endpoints import is_loopback
+from airflow_provider_capillary.sandbox.http_messages import REFUSALS
 from airflow_provider_capillary.sandbox.server import Sandbox
+from airflow_provider_capillary.sandbox.validation import FieldError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -122,7 +122,7 @@ def test_wheel_says_what_it_is(wheel: Path) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert "Framework :: Apache Airflow :: Provider" in metadata.get_all("Classifier", [])
-    assert metadata.get_all("Provides-Extra") == ["azure", "gcs", "s3"]
+    assert metadata.get_all("Provides-Extra") == ["azure", "gcs", "s3", "sandbox"]
     assert len(licences) == 1
     assert "provider_info = airflow_provider_capillary.get_provider_info:get_provider_info" in declared
 

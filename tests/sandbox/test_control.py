@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from airflow_provider_capillary.sandbox import Fault
-from airflow_provider_capillary.sandbox.control import is_loopback
+from airflow_provider_capillary.sandbox.endpoints import find_route, is_loopback
+from airflow_provider_capillary.sandbox.http_messages import Headers, Request
 from tests.sandbox.client import SERIES
 
 
@@ -134,11 +137,10 @@ def test_faults_and_records_leave_the_control_alone(client, sandbox):
 
 
 def test_only_this_machine_may_use_it(sandbox):
-    from airflow_provider_capillary.sandbox.control import Control
+    route, argument = find_route("/sandbox")
+    request = Request("GET", argument, Headers([]), io.BytesIO(), peer="192.168.1.5")
 
-    answer = Control(sandbox).answer(None, peer="192.168.1.5")
-
-    assert answer.status == 403
+    assert route.respond(sandbox, request).status == 403
 
 
 @pytest.mark.parametrize(

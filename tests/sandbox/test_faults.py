@@ -116,6 +116,17 @@ def test_a_header_of_a_fault_replaces_that_of_the_answer(client, sandbox):
     assert reply.body == b"{"
 
 
+@pytest.mark.parametrize("headers", [{"Content-Length": "1000"}, {"Transfer-Encoding": "chunked"}])
+def test_a_header_of_a_fault_may_contradict_the_body(client, sandbox, headers):
+    sandbox.inject(Fault("body", status=200, body="short", headers=headers))
+
+    head, _, body = read_to_the_end(client, "/").partition(b"\r\n\r\n")
+
+    ((name, value),) = headers.items()
+    assert f"{name}: {value}".encode() in head
+    assert body == b"short"
+
+
 def test_retry_after_can_be_any_text(client, sandbox):
     sandbox.inject(Fault("status", retry_after="Wed, 21 Oct 2026 07:28:00 GMT"))
 

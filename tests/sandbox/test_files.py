@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_capillary.sandbox.ranges import UnsatisfiableRangeError, wanted_range
+from airflow_provider_capillary.sandbox.endpoints import UnsatisfiableRangeError, parse_range
 from tests.sandbox.client import DOWNLOAD_PATH, SERIES
 
 CONTENT = bytes(range(256)) * 4
@@ -268,15 +268,15 @@ def test_a_range_is_what_a_slice_would_be(first, last, size):
     if first is None and last is not None:
         expected = content[max(0, size - last) :]
     elif first is None or (last is not None and last < first):
-        assert wanted_range(f"bytes={text[0]}-{text[1]}", size) is None
+        assert parse_range(f"bytes={text[0]}-{text[1]}", size) is None
         return
     else:
         expected = content[first : None if last is None else last + 1]
 
     if not expected:
         with pytest.raises(UnsatisfiableRangeError):
-            wanted_range(f"bytes={text[0]}-{text[1]}", size)
+            parse_range(f"bytes={text[0]}-{text[1]}", size)
     else:
-        start, length = wanted_range(f"bytes={text[0]}-{text[1]}", size)
+        start, length = parse_range(f"bytes={text[0]}-{text[1]}", size)
         assert content[start : start + length] == expected
         assert len(expected) == length

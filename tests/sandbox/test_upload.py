@@ -4,11 +4,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
+import tracemalloc
+from pathlib import Path
 
 import pytest
 
+import airflow_provider_capillary
 from tests.sandbox.client import BOUNDARY, COLUMNS, SERIES, csv_file, good_row, multipart, upload_parts
+
+ROOT = Path(airflow_provider_capillary.__file__).parents[1]
 
 
 def test_an_upload_is_answered_as_in_the_sample(start):
@@ -165,12 +172,12 @@ def headers_without(key: str) -> tuple[None, bytes]:
         (changed(uploadHeaders=headers_without("redeemedAt")), "uploadHeaders has no redeemedAt"),
         (changed(uploadHeaders=headers_without("redeemedDateInMillis")), "uploadHeaders has no redeemedDateInMillis"),
         (b"", "does not end with its closing boundary"),
-        (b"no form at all", "does not end with its closing boundary"),
+        (b"no form at all", "the form is malformed"),
         (changed()[:-6], "does not end with its closing boundary"),
-        (changed().replace(b'name="file"', b"nothing"), "a part has no name"),
-        (changed().replace(b"Content-Disposition", b"X-Disposition"), "a part has no name"),
-        (changed().replace(b"\r\n\r\n", b"\r\n"), "a part has no headers"),
-        (f"--{BOUNDARY}\r\n--{BOUNDARY}--".encode(), "a part has no headers"),
+        (changed().replace(b'name="file"', b"nothing"), "the form is malformed"),
+        (changed().replace(b"Content-Disposition", b"X-Disposition"), "the form is malformed"),
+        (changed().replace(b"\r\n\r\n", b"\r\n"), "the form is malformed"),
+        (f"--{BOUNDARY}\r\n--{BOUNDARY}--".encode(), "does not end with its closing boundary"),
         (changed().replace(b"couponIdentifier", b"customerIdentifier"), "part customerIdentifier is there twice"),
         (multipart({f"part{n}": (None, b"") for n in range(40)}), "has too many parts"),
     ],
@@ -183,6 +190,39 @@ def test_a_form_that_lacks_something_is_refused_and_says_what(client, sandbox, f
     assert (answer["success"], answer["status"], answer["result"]) == (False, 400, None)
     assert message in answer["message"]
     assert sandbox.jobs() == []
+
+
+def test_malformed_forms_leave_stderr_alone():
+    forms = [
+        b"no form at all",
+        changed() + b"epilogue",
+        changed().replace(b"Content-Disposition", b"Content Disposition"),
+    ]
+    code = (
+        "import sys\n"
+        "from airflow_provider_capillary.sandbox import Sandbox\n"
+        "from tests.sandbox.client import Client\n"
+        "with Sandbox() as sandbox:\n"
+        f"    statuses = [Client(sandbox).upload(form).status for form in {forms!r}]\n"
+        "assert statuses == [400, 200, 400], statuses\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_upload_without_python_multipart_is_refused_with_the_extra_to_install(client, sandbox, monkeypatch):
+    monkeypatch.setitem(sys.modules, "python_multipart", None)
+    monkeypatch.delitem(sys.modules, "python_multipart.multipart", raising=False)
+    monkeypatch.delitem(sys.modules, "python_multipart.exceptions", raising=False)
+
+    reply = client.upload(changed())
+
+    assert reply.status == 501
+    assert "pip install 'airflow-provider-capillary[sandbox]'" in reply.json()["message"]
+    assert sandbox.jobs() == []
+    assert client.ask_status().status == 200
 
 
 @pytest.mark.parametrize(
@@ -266,6 +306,31 @@ def test_a_large_file_is_taken_and_not_kept_in_the_records(client, sandbox):
     assert (sandbox.jobs(SERIES)[0].rows, sandbox.jobs(SERIES)[0].errors) == (60_000, 0)
     assert sandbox.requests[-1].body == b""
     assert sandbox.requests[-1].body_size > len(content) > 1024 * 1024
+
+
+def test_a_large_upload_is_spooled_to_disk(client, sandbox):
+    size = 32 * 1024 * 1024
+    row = b",".join(str(cell).encode() for cell in good_row("INVALID" + "x" * 60_000)) + b"\n"
+    head, tail = multipart(upload_parts(b"CONTENT")).split(b"CONTENT")
+    rows = size // len(row)
+
+    def form():
+        yield head + b"head\n"
+        for _ in range(rows):
+            yield row
+        yield tail
+
+    tracemalloc.start()
+    try:
+        # A series that is no number is refused once the whole form has been read.
+        reply = client.upload(form(), series="x")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert reply.status == 400
+    assert sandbox.requests[-1].body_size > size - len(row)
+    assert peak < 8 * 1024 * 1024
 
 
 def test_uploads_at_the_same_time_redeem_each_coupon_once(client, sandbox):

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The endpoints of Capillary and of the sandbox itself, without sockets and faults."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from dataclasses import dataclass
+from email.utils import formatdate
+from hashlib import sha256
+from inspect import signature
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from airflow_provider_capillary.sandbox.faults import Fault
+from airflow_provider_capillary.sandbox.http_messages import (
+    Body,
+    Request,
+    RequestError,
+    Response,
+    coupon_error,
+    coupon_success,
+    html_response,
+    make_response,
+    refused_token,
+)
+from airflow_provider_capillary.sandbox.uploads import redeem_upload
+from airflow_provider_capillary.sandbox.validation import FieldError, check_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_capillary.sandbox.jobs import SandboxJob, StoredFile
+    from airflow_provider_capillary.sandbox.state import SandboxState
+
+# 19 digits hold any file size, and are fewer than Python refuses to convert.
+_ONE_RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.ASCII | re.IGNORECASE)
+_TOKEN_HEADER = "X-CAP-API-OAUTH-TOKEN"  # documented; without `Bearer`
+
+
+def _generate_token(state: SandboxState, request: Request) -> Response:
+    # The media type is documented: a form body, as RFC 6749 has it, is not understood.
+    given = request.json_object()
+    if not (_same(given.get("key"), state.client_key) and _same(given.get("secret"), state.client_secret)):
+        # The HTTP status of this response is unknown, hence a setting.
+        return _token_error(state.bad_credentials_status, "Invalid client key and secret", code=320001)
+    lifetime = {"ttlSeconds": state.token_ttl_seconds} if state.ttl_in_answer else {}
+    data = {"accessToken": state.issue_token(), **lifetime}
+    return make_response(200, {"data": data, "errors": None, "warnings": None})
+
+
+def _token_error(status: int, message: str, *, code: int | None = None) -> Response:
+    return make_response(status, {"data": None, "errors": [{"code": code or status, "message": message}]})
+
+
+def _same(given: object, expected: str) -> bool:
+    return isinstance(given, str) and hmac.compare_digest(given.encode(errors="replace"), expected.encode())
+
+
+def _list_jobs(state: SandboxState, request: Request) -> Response:
+    series = _series_id(request)
+    return coupon_success(_result(state, series, [job.to_json() for job in state.jobs(series)]))
+
+
+def _upload(state: SandboxState, request: Request) -> Response:
+    series = _series_id(request)
+    upload = redeem_upload(request, lambda coupon: state.redeem(series, coupon))
+    job = state.add_upload(series, upload)
+    return coupon_success(_result(state, series, [job.to_upload_json()]) | {"fileName": job.uploaded_file_name})
+
+
+def _series_id(request: Request) -> int:
+    if not re.fullmatch(r"\d{1,18}", request.argument, re.ASCII):
+        raise RequestError("Incorrect or invalid input.")
+    return int(request.argument)
+
+
+def _result(state: SandboxState, series: int, jobs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"orgId": state.org_id, "couponSeriesId": series, "redeemUploadJobStatuses": jobs}
+
+
+def _download(state: SandboxState, request: Request) -> Response:
+    name = request.json_object().get("fileName")
+    if not isinstance(name, str):
+        raise RequestError("fileName is missing")
+    file = state.file(name)
+    if file is None:
+        raise RequestError("There is no such file.", status=404)
+    return Response(200, {"Content-Type": "application/octet-stream"}, Body.of(file.content))
+
+
+def _file(state: SandboxState, request: Request) -> Response:
+    file = state.file(request.argument)
+    if file is None:
+        return make_response(404, "There is no such file.\n")
+    body = Body.of(file.content)
+    tag, modified = _version(file)
+    headers = {"Content-Type": "application/octet-stream", "ETag": tag, "Last-Modified": modified}
+    if not state.file_ranges:
+        return Response(200, headers, body)
+    headers["Accept-Ranges"] = "bytes"
+    # A range is defined for GET alone.
+    ranged = request.method == "GET" and request.headers.get("If-Range", tag) in (tag, modified)
+    try:
+        part = parse_range(request.headers.get("Range") if ranged else None, body.size)
+    except UnsatisfiableRangeError:
+        return Response(416, headers | {"Content-Range": f"bytes */{body.size}"})
+    if part is None:
+        return Response(200, headers, body)
+    first, length = part
+    headers["Content-Range"] = f"bytes {first}-{first + length - 1}/{body.size}"
+    return Response(206, headers, body.part(first, length))
+
+
+class UnsatisfiableRangeError(Exception):
+    """The range begins behind the end of the file: HTTP 416."""
+
+
+def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """Parse a Range header (RFC 9110, section 14) for a file of ``size`` bytes, as object stores do: one range.
+
+    :return: first byte and number of bytes; None for the whole file: without a header, and for a malformed one
+        or several ranges, which a server may ignore
+    :raises UnsatisfiableRangeError: if no byte of the file is in the range
+    """
+    match = _ONE_RANGE.fullmatch(header or "")
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = (int(digits) if digits else None for digits in match.groups())
+    if first is None:
+        first, last = max(0, size - (last or 0)), None  # "-5": the last five bytes
+    elif last is not None and last < first:
+        return None
+    if first >= size:
+        raise UnsatisfiableRangeError
+    end = size if last is None else min(last + 1, size)
+    return first, end - first
+
+
+def _version(file: StoredFile) -> tuple[str, str]:
+    """Return ETag and Last-Modified of a file."""
+    if isinstance(file.content, Path):
+        stat = file.content.stat()
+        return f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"', formatdate(stat.st_mtime, usegmt=True)
+    return f'"{sha256(file.content).hexdigest()[:32]}"', formatdate(file.made_at.timestamp(), usegmt=True)
+
+
+def _control(state: SandboxState, request: Request) -> Response:
+    """Respond to a request to ``/sandbox``, without a token, a secret or a row of a file."""
+    if not is_loopback(request.peer):
+        # There is no password here: clients on a network may use the API alone.
+        raise RequestError("/sandbox is there for this machine only", status=403)
+    match request.method, request.argument:
+        case "GET" | "HEAD", "":
+            return make_response(200, _overview(state))
+        case "POST", "jobs":
+            return make_response(201, _describe(_add_job(state, request.json_object(any_type=True))))
+        case "POST", "faults":
+            state.inject(Fault.from_json(request.json_object(any_type=True)))
+            return make_response(201, {"faults": state.faults})
+        case "DELETE", "faults":
+            state.clear_faults()
+            return make_response(200, {"faults": []})
+    known = "GET /sandbox, POST /sandbox/jobs, POST /sandbox/faults, DELETE /sandbox/faults"
+    raise RequestError(f"unknown; there are {known}", status=404)
+
+
+def _control_error(status: int, message: str) -> Response:
+    return make_response(status, {"error": message})
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an IP address is one of this machine alone; False for any other text."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    # A socket for both families shows IPv4 peers as ::ffff:127.0.0.1.
+    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
+    return (mapped or parsed).is_loopback
+
+
+def _add_job(state: SandboxState, values: dict[str, Any]) -> SandboxJob:
+    check_names(values, known=signature(state.add_job).parameters, required="coupon_series_id")
+    for name in ("error_file", "success_file", "uploaded_file"):
+        if (content := values.get(name)) is not None:
+            # The content itself. Were it a path, any page in a browser could read any file.
+            if not isinstance(content, str):
+                raise FieldError(name, "must be the text of the file")
+            values[name] = content.encode()
+    return state.add_job(**values)
+
+
+def _overview(state: SandboxState) -> dict[str, Any]:
+    series: dict[str, list[dict[str, Any]]] = {}
+    for job in state.jobs():
+        series.setdefault(str(job.coupon_series_id), []).append(_describe(job))
+    return {"base_url": state.base_url, "coupon_series": series, "faults": state.faults, "requests": state.counts}
+
+
+def _describe(job: SandboxJob) -> dict[str, Any]:
+    return {
+        "job_id": job.job_id,
+        "coupon_series_id": job.coupon_series_id,
+        "status": job.status(),
+        "rows": job.rows,
+        "errors": job.errors,
+        "uploaded_file_name": job.uploaded_file_name,
+        "error_file": job.handle if job.error_file is not None else None,
+        "error_file_bytes": job.error_file_size,
+    }
+
+
+def _not_found(state: SandboxState, request: Request) -> Response:
+    return html_response(404)
+
+
+@dataclass(frozen=True)
+class Route:
+    """An endpoint: its name, a pattern of its path whose group is the argument, its methods and its handler.
+
+    Without methods, it takes any; ``error`` makes its error responses.
+    """
+
+    endpoint: str
+    pattern: str
+    methods: tuple[str, ...]
+    handler: Callable[[SandboxState, Request], Response]
+    needs_token: bool = False
+    error: Callable[[int, str], Response] = coupon_error
+
+    def respond(self, state: SandboxState, request: Request) -> Response:
+        """Check method and token, and let the handler respond."""
+        if self.methods and request.method not in self.methods:
+            refusal = self.error(405, "Method not allowed.")
+            return Response(405, refusal.headers | {"Allow": ", ".join(self.methods)}, refusal.body)
+        if self.needs_token and not state.accepts_token(request.headers.get(_TOKEN_HEADER)):
+            return refused_token(state.refusal, at=state.cluster_time())
+        try:
+            return self.handler(state, request)
+        except RequestError as error:
+            return self.error(error.status, str(error))
+        except FieldError as error:
+            return make_response(400, {"error": str(error), "field": error.field})
+
+
+_UPLOAD = "/coupon/api/v1/upload"
+#: The first route whose pattern matches the path takes a request.
+ROUTES = (
+    Route("token", "/v3/oauth/token/generate", ("POST",), _generate_token, error=_token_error),
+    Route("status", f"{_UPLOAD}/getUploadRedeemedCouponStatus/(.*)", ("GET",), _list_jobs, needs_token=True),
+    Route("upload", f"{_UPLOAD}/redeemFile/(.*)", ("POST",), _upload, needs_token=True),
+    Route("download", "/coupon/api/v1/download", ("POST",), _download, needs_token=True),
+    Route("files", "/files/(.*)", ("GET", "HEAD"), _file),
+    Route("control", "/sandbox(?:/(.*))?", (), _control, error=_control_error),
+    Route("other", ".*", (), _not_found),
+)
+
+
+def find_route(path: str) -> tuple[Route, str]:
+    """Return the route of a percent-encoded path, and the decoded argument in it."""
+    # The documents print a double slash in this very path.
+    path = re.sub("/{2,}", "/", path)
+    for route in ROUTES:
+        if match := re.fullmatch(route.pattern, path):
+            return route, unquote("".join(match.groups("")))
+    raise AssertionError("the last route matches any path")

@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State of a local Capillary: settings, tokens, jobs, faults and recorded requests. No socket."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import math
+import secrets
+import threading
+import time
+from collections import Counter, deque
+from dataclasses import replace
+from datetime import datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from airflow_provider_capillary.sandbox.http_messages import ENDPOINTS, REFUSALS, RecordedRequest
+from airflow_provider_capillary.sandbox.jobs import (
+    MAX_GENERATED_ERRORS,
+    SandboxJob,
+    StoredFile,
+    generate_error_file,
+)
+from airflow_provider_capillary.sandbox.validation import (
+    FieldError,
+    check_choice,
+    check_types,
+)
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from airflow_provider_capillary.sandbox.faults import Fault
+    from airflow_provider_capillary.sandbox.uploads import Upload
+
+_FIRST_JOB_ID = 4455
+# Thirty years: beyond the age of any job, and within the range of dates.
+_MAX_AGE_SECONDS = 30 * 366 * 86_400
+# A sandbox may run for weeks; the counts cover all requests.
+_MAX_RECORDED_REQUESTS = 10_000
+
+
+class SandboxState:
+    """State of a local Capillary; safe to use from several threads. ``Sandbox`` documents the parameters."""
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        client_key: str = "sandbox-key",
+        client_secret: str = "sandbox-secret",
+        org_id: int = 100458,
+        token_ttl_seconds: float = 300,
+        ttl_in_answer: bool = True,
+        queued_seconds: float = 0.0,
+        started_seconds: float = 0.0,
+        cluster_timezone: str = "Asia/Kolkata",
+        ssl_context: ssl.SSLContext | None = None,
+        file_ranges: bool = True,
+        refusal: str = "http_401",
+        bad_credentials_status: int = 200,
+        access_log: Callable[[str], None] | None = None,
+        _monotonic: Callable[[], float] = time.monotonic,
+        _wall: Callable[[], float] = time.time,
+    ) -> None:
+        check_types(SandboxState.__init__.__annotations__, locals(), port=(0, 65535), bad_credentials_status=(200, 599))
+        check_choice("refusal", refusal, REFUSALS)
+        try:
+            self._zone = ZoneInfo(cluster_timezone)
+        except (KeyError, ValueError, OSError):  # unknown, no name at all, a folder of names
+            raise FieldError("cluster_timezone", "is not a known time zone") from None
+        self._host = host
+        self._port = port
+        self.client_key = client_key
+        self.client_secret = client_secret
+        self.org_id = org_id
+        self.token_ttl_seconds = token_ttl_seconds
+        self.ttl_in_answer = ttl_in_answer
+        self._queued_seconds = queued_seconds
+        self._started_seconds = started_seconds
+        self.ssl_context = ssl_context
+        self.file_ranges = file_ranges
+        self.refusal = refusal
+        self.bad_credentials_status = bad_credentials_status
+        self.access_log = access_log
+        self._clock = _monotonic
+        self._wall = _wall
+        self._lock = threading.RLock()
+        self._token_ends: dict[str, float] = {}
+        self._jobs: dict[int, SandboxJob] = {}
+        self._files: dict[str, tuple[SandboxJob, str]] = {}
+        self._redeemed: set[tuple[int, str]] = set()
+        self._faults: list[Fault] = []
+        self._requests: deque[RecordedRequest] = deque(maxlen=_MAX_RECORDED_REQUESTS)
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def host(self) -> str:
+        """Address to reach it at: the one it listens on, or loopback if that is all addresses."""
+        with contextlib.suppress(ValueError):
+            if (address := ip_address(self._host)).is_unspecified:
+                return "127.0.0.1" if address.version == 4 else "::1"
+        return self._host
+
+    @property
+    def port(self) -> int:
+        """Port it listens on; stays the same after a stop.
+
+        :raises RuntimeError: before the first start, if any free port is to be used
+        """
+        if not self._port:
+            raise RuntimeError("the sandbox has no port before it is started")
+        return self._port
+
+    @property
+    def base_url(self) -> str:
+        """Address with scheme and port, without a slash at the end."""
+        return f"{self._origin}:{self.port}"
+
+    @property
+    def _origin(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.ssl_context else 'http'}://{host}"
+
+    def connection(self, **extra: Any) -> dict[str, Any]:
+        """Return the Airflow connection to this sandbox.
+
+        :param extra: goes into the extra of the connection
+        """
+        return {
+            "conn_type": "capillary",
+            "host": self._origin,
+            "port": self.port,
+            "login": self.client_key,
+            "password": self.client_secret,
+            "extra": extra,
+        }
+
+    def connection_json(self, **extra: Any) -> str:
+        """Return the connection as the value of ``AIRFLOW_CONN_CAPILLARY_DEFAULT``."""
+        return json.dumps(self.connection(**extra))
+
+    def cluster_time(self, *, age_seconds: float = 0.0) -> datetime:
+        """Return the time on the cluster, ``age_seconds`` ago."""
+        return datetime.fromtimestamp(self._wall() - age_seconds, self._zone)
+
+    # Tokens: each call issues another one, and all of them live side by side (documented).
+
+    def issue_token(self) -> str:
+        """Issue a token like the real ones: three base64url parts, with the lifetime in its claims (sample)."""
+        issued_at = int(self._wall())
+        lifetime = {"iat": issued_at, "exp": issued_at + int(self.token_ttl_seconds)}
+        claims = {"org": self.org_id, "jti": secrets.token_hex(8)} | lifetime
+        header = {"kid": "sandbox", "alg": "RS256"}
+        parts = (json.dumps(header).encode(), json.dumps(claims).encode(), secrets.token_bytes(32))
+        token = ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
+        with self._lock:
+            self._token_ends[token] = self._clock() + self.token_ttl_seconds
+        return token
+
+    def accepts_token(self, token: str | None) -> bool:
+        """Whether ``token`` was issued here and has not expired."""
+        with self._lock:
+            return token is not None and self._token_ends.get(token, float("-inf")) > self._clock()
+
+    def expire_tokens(self) -> None:
+        """Refuse every token issued so far from now on."""
+        with self._lock:
+            self._token_ends = dict.fromkeys(self._token_ends, float("-inf"))
+
+    @property
+    def tokens_issued(self) -> list[str]:
+        """Every token ever issued, oldest first, so that a test can search its logs for them."""
+        with self._lock:
+            return list(self._token_ends)
+
+    # Jobs
+
+    def add_job(
+        self,
+        coupon_series_id: int,
+        *,
+        status: str | None = None,
+        ends: str = "COMPLETED",
+        rows: int = 3,
+        errors: int = 0,
+        error_file: bytes | Path | None = None,
+        job_id: int | None = None,
+        uploaded_file_name: str | None = None,
+        queued_seconds: float | None = None,
+        started_seconds: float | None = None,
+        error_file_url: str | None = "handle",
+        success_file: bytes | Path | None = None,
+        uploaded_file: bytes | Path | None = None,
+        age_seconds: float = 0.0,
+    ) -> SandboxJob:
+        """Add an upload job, as if a file had been uploaded.
+
+        :param coupon_series_id: number of the coupon series
+        :param status: status in which the job stays for ever, any text; None: it goes from QUEUED to STARTED to
+            ``ends``
+        :param ends: final status
+        :param rows: number of rows in the upload
+        :param errors: number of rows refused
+        :param error_file: the error file, as bytes or as the path of a file that is read for each request; None:
+            made up, with a row for each error
+        :param job_id: number of the job; None: one more than the largest
+        :param uploaded_file_name: name under which the upload is stored; None: made up
+        :param queued_seconds: how long it is QUEUED, in seconds; None: as the sandbox is set
+        :param started_seconds: how long it is then STARTED; None: as the sandbox is set
+        :param error_file_url: ``errorFileUrl`` once the job is done with errors or a given error file: ``handle``
+            for a bare handle of the usual form, None for null, any other text as given. An address under
+            ``/files/`` of this sandbox leads to the error file
+        :param success_file: the file of the accepted rows, likewise; None: there is none, as in every sample.
+            ``successFileUrl`` then shows a bare handle as soon as the job is done
+        :param uploaded_file: the file behind ``uploadedFileUrl``, likewise; None: it was not kept
+        :param age_seconds: how long ago the job was made, in seconds
+        :raises ValueError: if a value cannot be used; the message names the field
+        """
+        most_errors = math.inf if error_file is not None else MAX_GENERATED_ERRORS
+        check_types(
+            SandboxState.add_job.__annotations__, locals(), errors=(0, most_errors), age_seconds=(0, _MAX_AGE_SECONDS)
+        )
+        files = {"error_file": error_file, "success_file": success_file, "uploaded_file": uploaded_file}
+        for name, file in files.items():
+            if isinstance(file, Path) and not file.is_file():
+                raise FieldError(name, "is not a file")
+        if error_file is None and errors:
+            error_file = generate_error_file(errors)
+
+        with self._lock:
+            if job_id is None:
+                job_id = max(self._jobs, default=_FIRST_JOB_ID - 1) + 1
+            elif job_id in self._jobs:
+                raise FieldError("job_id", "is taken")
+            made_at = self.cluster_time(age_seconds=age_seconds)
+            if uploaded_file_name is None:
+                uploaded_file_name = self._stored_name("redeemed", coupon_series_id, made_at)
+            handle = f"error_redemption_upload_{self.org_id}_{coupon_series_id}{made_at:%Y_%m_%d_%H_%M_%S}"
+            if handle in self._files:
+                handle = f"{handle}_{job_id}"
+            starts_at = (
+                self._clock() - age_seconds + (self._queued_seconds if queued_seconds is None else queued_seconds)
+            )
+            ends_at = starts_at + (self._started_seconds if started_seconds is None else started_seconds)
+            schedule = [(-math.inf, "QUEUED"), (starts_at, "STARTED"), (ends_at, ends)]
+            job = SandboxJob(
+                job_id=job_id,
+                coupon_series_id=coupon_series_id,
+                org_id=self.org_id,
+                uploaded_file_name=uploaded_file_name,
+                rows=rows,
+                errors=errors,
+                handle=handle,
+                error_file=error_file,
+                url=handle if error_file_url == "handle" else error_file_url,
+                success_file=success_file,
+                uploaded_file=uploaded_file,
+                made_at=made_at,
+                clock=self._clock,
+                schedule=schedule if status is None else [(-math.inf, status)],
+            )
+            self._jobs[job_id] = job
+            self._files |= {name: (job, attribute) for name, attribute in job.file_names().items()}
+            return job
+
+    def add_upload(self, coupon_series_id: int, upload: Upload) -> SandboxJob:
+        """Add the job of an upload, whose file is stored as ``{name}_{milliseconds}_{series}.csv``."""
+        with self._lock:
+            stored = self._stored_name(Path(upload.file_name).stem or "upload", coupon_series_id, self.cluster_time())
+            return self.add_job(
+                coupon_series_id,
+                uploaded_file_name=stored,
+                rows=upload.rows,
+                errors=upload.errors,
+                error_file=upload.error_file,
+            )
+
+    def _stored_name(self, name: str, coupon_series_id: int, made_at: datetime) -> str:
+        stamp = round(made_at.timestamp() * 1000)
+        # Two uploads in one millisecond must not share a name: a client finds its job by it.
+        while (stored := f"{name}_{stamp}_{coupon_series_id}.csv") in self._files:
+            stamp += 1
+        return stored
+
+    def jobs(self, coupon_series_id: int | None = None) -> list[SandboxJob]:
+        """Return the jobs of a series, or of all, in the order they were added."""
+        with self._lock:
+            return [job for job in self._jobs.values() if coupon_series_id in (None, job.coupon_series_id)]
+
+    def finish(self, job: SandboxJob, status: str = "COMPLETED") -> None:
+        """End a job at once, with this status."""
+        check_types(SandboxState.finish.__annotations__, locals())
+        job.finish(status)
+
+    def file(self, name: str) -> StoredFile | None:
+        """Return the file of this name, once it is available. The name is never used as a path."""
+        with self._lock:
+            job, attribute = self._files.get(name, (None, ""))
+        return None if job is None else job.file(attribute)
+
+    def redeem(self, coupon_series_id: int, coupon: str) -> bool:
+        """Redeem a coupon; False if it was redeemed before."""
+        with self._lock:
+            known = (coupon_series_id, coupon) in self._redeemed
+            self._redeemed.add((coupon_series_id, coupon))
+            return not known
+
+    # Faults
+
+    def inject(self, fault: Fault) -> None:
+        """Add a fault behind those already there; the first that fits takes a request."""
+        with self._lock:
+            self._faults.append(fault)
+
+    def clear_faults(self) -> None:
+        """Remove all faults."""
+        with self._lock:
+            self._faults.clear()
+
+    @property
+    def faults(self) -> list[dict[str, Any]]:
+        """The pending faults: kind, endpoint, and the remaining ``skip`` and ``times``."""
+        with self._lock:
+            return [{"kind": f.kind, "endpoint": f.endpoint, "skip": f.skip, "times": f.times} for f in self._faults]
+
+    def take_fault(self, endpoint: str) -> Fault | None:
+        """Return the fault that a request to ``endpoint`` meets, and count it."""
+        with self._lock:
+            for index, fault in enumerate(self._faults):
+                if fault.endpoint not in ("any", endpoint):
+                    continue
+                if fault.skip:
+                    self._faults[index] = replace(fault, skip=fault.skip - 1)
+                    continue
+                if fault.times == 1:
+                    del self._faults[index]
+                elif fault.times is not None:
+                    self._faults[index] = replace(fault, times=fault.times - 1)
+                return fault
+            return None
+
+    # Recorded requests
+
+    def record(self, request: RecordedRequest) -> None:
+        """Keep and count a request."""
+        with self._lock:
+            self._requests.append(request)
+            self._counts[request.endpoint] += 1
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """The newest ten thousand requests, oldest first, without those to ``/sandbox``."""
+        with self._lock:
+            return list(self._requests)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of requests to each endpoint."""
+        with self._lock:
+            return dict(self._counts)
+
+    def count(self, endpoint: str) -> int:
+        """Return the number of requests to an endpoint.
+
+        :param endpoint: ``token``, ``status``, ``upload``, ``download``, ``files`` or ``other``
+        :raises ValueError: if there is no such endpoint
+        """
+        check_choice("endpoint", endpoint, ENDPOINTS)
+        return self.counts.get(endpoint, 0)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check arguments that come from outside; each error names the field."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+#: Parts of an annotation that can be checked: their description and type.
+_TYPES: dict[str, tuple[str, Any]] = {
+    "bool": ("true or false", bool),
+    "int": ("a whole number", int),
+    "float": ("a finite number", int | float),
+    "str": ("text", str),
+    "bytes": ("bytes", bytes),
+    "Path": ("a pathlib.Path", Path),
+}
+
+
+class FieldError(ValueError):
+    """A value that cannot be used.
+
+    :param field: name of the argument or JSON member
+    :param problem: the reason; never holds the value, which may be a secret
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+def check_types(annotations: Mapping[str, str], values: Mapping[str, Any], **limits: tuple[float, float]) -> None:
+    """Check arguments against the annotations of their parameters.
+
+    :param annotations: annotations as text; those of other types than the above are not checked
+    :param values: the arguments by name
+    :param limits: smallest and largest value of a number; by default it must be at least 0
+    """
+    for field, annotation in annotations.items():
+        names = annotation.split(" | ")
+        value = values.get(field)
+        if (value is None and "None" in names) or not _TYPES.keys() | {"None"} >= set(names):
+            continue
+        if not any(_has_type(value, name) for name in names):
+            descriptions = (_TYPES[name][0] for name in names if name != "None")
+            raise FieldError(field, f"must be {' or '.join(descriptions)}")
+        minimum, maximum = limits.get(field, (0, math.inf))
+        if isinstance(value, int | float) and not minimum <= value <= maximum:
+            allowed = f"at least {minimum}" if maximum == math.inf else f"from {minimum} to {maximum}"
+            raise FieldError(field, f"must be {allowed}")
+
+
+def _has_type(value: Any, name: str) -> bool:
+    if name == "None" or (isinstance(value, bool) and name != "bool"):
+        return False
+    return isinstance(value, _TYPES[name][1]) and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def check_choice(field: str, value: object, choices: Collection[str]) -> None:
+    """Check that ``value`` is one of ``choices``."""
+    if not isinstance(value, str) or value not in choices:
+        raise FieldError(field, f"must be one of {', '.join(choices)}")
+
+
+def check_header_value(field: str, value: object) -> None:
+    """Check that ``value`` fits into one header line (RFC 9110, 5.5): a tab and Latin-1 from 32 on."""
+    if not isinstance(value, str) or any(
+        not (32 <= ord(character) <= 255 or character == "\t") or character == "\x7f" for character in value
+    ):
+        raise FieldError(field, "must be Latin-1 text without control characters, as HTTP headers are")
+
+
+def check_names(values: Mapping[str, object], *, known: Collection[str], required: str) -> None:
+    """Check that ``values`` has ``required``, and no name but those of ``known``."""
+    for name in values:
+        if name not in known:
+            raise FieldError(name, f"is not known here; known are {', '.join(known)}")
+    if required not in values:
+        raise FieldError(required, "is missing")
