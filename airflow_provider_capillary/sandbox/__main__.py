@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary.sandbox.endpoints import is_loopback
 from airflow_provider_capillary.sandbox.http_messages import REFUSALS
@@ -22,75 +22,60 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _DAY = 86_400.0
+_WARNING = (
+    "Warning: {} is no loopback address: anyone who reaches it can use this sandbox. "
+    "From another machine, put the name of this one into the host of the connection, "
+    'and "allow_http": true into its extra.'
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until Ctrl-C or SIGTERM.
-
-    :param arguments: command line without the program's name; None: that of the process
-    :return: exit code: 0 after a clean stop, 1 if it cannot serve, 2 for wrong options
-    """
-    options = _read_options(arguments)
+    """Serve until Ctrl-C or SIGTERM; return 0 after a clean stop, 1 if it cannot serve, 2 for wrong options."""
+    settings = vars(_parser().parse_args(arguments))
+    series, file, quiet = (settings.pop(name) for name in ("seed_series", "connection_file", "quiet"))
     # Taken by sigwait below, never by a handler: a signal during the start or the stop cannot break in.
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
-        sandbox = Sandbox(
-            host=options.host,
-            port=options.port,
-            client_key=options.client_key,
-            client_secret=options.client_secret,
-            token_ttl_seconds=options.token_ttl,
-            queued_seconds=options.queued_seconds,
-            started_seconds=options.started_seconds,
-            refusal=options.refusal,
-            access_log=None if options.quiet else _log,
-        )
-        with sandbox:
-            _introduce(sandbox, options)
-            # Last, for whoever waits for the file finds all that was promised.
-            with _connection_file(sandbox, options.connection_file):
+        with Sandbox(**settings, access_log=None if quiet else _log) as sandbox:
+            _introduce(sandbox, list(dict.fromkeys(series)))
+            if settings["host"] != "localhost" and not is_loopback(settings["host"]):
+                _log(_WARNING.format(settings["host"]))
+            # Last, so that the sandbox is complete when the file appears.
+            with _connection_file(sandbox, file):
                 signal.sigwait(signals)
     except FieldError as error:
-        print(f"sandbox: {error}", file=sys.stderr)
+        _log(f"sandbox: {error}")
         return 2
     except OSError as error:
-        place = error.filename or f"{options.host}:{options.port}"
-        print(f"sandbox: {place}: {error.strerror}", file=sys.stderr)
+        place = error.filename or f"{settings['host']}:{settings['port']}"
+        _log(f"sandbox: {place}: {error.strerror}")
         return 1
     return 0
 
 
-def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_capillary.sandbox",
         description="A local Capillary, for developing DAGs without an account. Times (S) are in seconds.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8010, help="port to listen on; 0: any that is free")
-    parser.add_argument("--client-key", default="sandbox-key", help="key that the token endpoint accepts")
-    parser.add_argument("--client-secret", default="sandbox-secret", help="secret that goes with it")
-    parser.add_argument("--token-ttl", type=int, default=300, metavar="S", help="lifetime of tokens")
-    for step, meaning in (("queued", "how long a job is QUEUED"), ("started", "how long it is then STARTED")):
-        parser.add_argument(f"--{step}-seconds", type=float, default=5.0, metavar="S", help=meaning)
-    parser.add_argument("--refusal", choices=REFUSALS, default="http_401", help="how a token is refused")
-    parser.add_argument(
-        "--seed-series",
-        type=int,
-        nargs="*",
-        default=[535512],
-        metavar="ID",
-        help="coupon series to begin with; without an ID: none",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no line on stderr for each request")
-    parser.add_argument(
-        "--connection-file",
-        type=Path,
-        metavar="PATH",
-        help="write the connection there as JSON once it serves; the file goes when it stops",
-    )
-    return parser.parse_args(arguments)
+    add = parser.add_argument
+    seconds: dict[str, Any] = {"type": float, "metavar": "S", "default": 5.0}
+    add("--host", default="127.0.0.1", help="address to listen on")
+    add("--port", type=int, default=8010, help="port to listen on; 0: any that is free")
+    add("--client-key", default="sandbox-key", help="key that the token endpoint accepts")
+    add("--client-secret", default="sandbox-secret", help="secret that goes with it")
+    add("--token-ttl", dest="token_ttl_seconds", type=int, default=300, metavar="S", help="lifetime of tokens")
+    add("--queued-seconds", **seconds, help="how long a job is QUEUED")
+    add("--started-seconds", **seconds, help="how long it is then STARTED")
+    add("--refusal", choices=REFUSALS, default="http_401", help="how a token is refused")
+    series_help = "coupon series to begin with; without an ID: none"
+    add("--seed-series", type=int, nargs="*", default=[535512], metavar="ID", help=series_help)
+    add("--quiet", action="store_true", help="no line on stderr for each request")
+    file_help = "write the connection there as JSON once it serves; the file goes when it stops"
+    add("--connection-file", type=Path, metavar="PATH", help=file_help)
+    return parser
 
 
 def _log(line: str) -> None:
@@ -102,7 +87,7 @@ def _log(line: str) -> None:
 
 @contextlib.contextmanager
 def _connection_file(sandbox: Sandbox, path: Path | None) -> Iterator[None]:
-    """Keep the connection in a file while the sandbox serves; who waits for it never reads half of it."""
+    """Keep the connection in a file while the sandbox serves; it appears complete."""
     if path is None:
         yield
         return
@@ -118,7 +103,7 @@ def _connection_file(sandbox: Sandbox, path: Path | None) -> Iterator[None]:
 
 
 def _seed(sandbox: Sandbox, coupon_series_id: int) -> str:
-    """Give a series some history and a job in progress; return a line that tells of it."""
+    """Give a series some history and a job in progress; return a line about it."""
     for days_ago, rows, errors in ((3, 120, 0), (2, 95, 4), (1, 133, 0)):
         sandbox.add_job(coupon_series_id, rows=rows, errors=errors, age_seconds=days_ago * _DAY)
     job = sandbox.add_job(coupon_series_id, rows=110, errors=3)
@@ -128,34 +113,23 @@ def _seed(sandbox: Sandbox, coupon_series_id: int) -> str:
     )
 
 
-def _introduce(sandbox: Sandbox, options: argparse.Namespace) -> None:
+def _introduce(sandbox: Sandbox, series: list[int]) -> None:
     control = f"{sandbox.base_url}/sandbox"
-    series = options.seed_series[0] if options.seed_series else 535512
-    seeded = [_seed(sandbox, coupon_series_id) for coupon_series_id in dict.fromkeys(options.seed_series)]
-    job = f'{{"coupon_series_id": {series}, "rows": 10, "errors": 2}}'
+    seeded = [_seed(sandbox, coupon_series_id) for coupon_series_id in series]
+    job = f'{{"coupon_series_id": {[*series, 535512][0]}, "rows": 10, "errors": 2}}'
     fault = '{"kind": "status", "endpoint": "status", "status": 503, "times": 2}'
-    lines = [
+    print(
         f"Capillary sandbox on {sandbox.base_url}",
-        "",
         f"export AIRFLOW_CONN_CAPILLARY_DEFAULT={shlex.quote(sandbox.connection_json())}",
-        "",
-        *(seeded or ["No coupon series yet."]),
-        "",
-        f"Look at it:   curl -s {control}",
-        f"Add a job:    curl -s {control}/jobs -d '{job}'",
-        f"Add a fault:  curl -s {control}/faults -d '{fault}'",
-        f"Faults away:  curl -s -X DELETE {control}/faults",
-        "Stop it:      Ctrl-C",
-    ]
-    print("\n".join(lines), flush=True)
-    if options.host != "localhost" and not is_loopback(options.host):
-        print(
-            f"Warning: {options.host} is no loopback address: whoever reaches it can use this sandbox. "
-            "From another machine, put the name of this one into the host of the connection, "
-            'and "allow_http": true into its extra.',
-            file=sys.stderr,
-            flush=True,
-        )
+        "\n".join(seeded or ["No coupon series yet."]),
+        f"Show it:        curl -s {control}\n"
+        f"Add a job:      curl -s {control}/jobs -d '{job}'\n"
+        f"Add a fault:    curl -s {control}/faults -d '{fault}'\n"
+        f"Clear faults:   curl -s -X DELETE {control}/faults\n"
+        "Stop it:        Ctrl-C",
+        sep="\n\n",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import hmac
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from hashlib import sha256
 from inspect import signature
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -21,7 +22,6 @@ from airflow_provider_capillary.sandbox.http_messages import (
     RequestError,
     Response,
     coupon_error,
-    coupon_success,
     html_response,
     make_response,
     refused_token,
@@ -32,7 +32,7 @@ from airflow_provider_capillary.sandbox.validation import FieldError, check_name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_capillary.sandbox.jobs import SandboxJob, StoredFile
+    from airflow_provider_capillary.sandbox.jobs import SandboxJob
     from airflow_provider_capillary.sandbox.state import SandboxState
 
 # 19 digits hold any file size, and are fewer than Python refuses to convert.
@@ -61,14 +61,13 @@ def _same(given: object, expected: str) -> bool:
 
 def _list_jobs(state: SandboxState, request: Request) -> Response:
     series = _series_id(request)
-    return coupon_success(_result(state, series, [job.to_json() for job in state.jobs(series)]))
+    return _coupon_success(state, series, [job.to_json() for job in state.jobs(series)])
 
 
 def _upload(state: SandboxState, request: Request) -> Response:
     series = _series_id(request)
-    upload = redeem_upload(request, lambda coupon: state.redeem(series, coupon))
-    job = state.add_upload(series, upload)
-    return coupon_success(_result(state, series, [job.to_upload_json()]) | {"fileName": job.uploaded_file_name})
+    job = state.add_upload(series, *redeem_upload(request, lambda coupon: state.redeem(series, coupon)))
+    return _coupon_success(state, series, [job.to_upload_json()], fileName=job.uploaded_file_name)
 
 
 def _series_id(request: Request) -> int:
@@ -77,8 +76,9 @@ def _series_id(request: Request) -> int:
     return int(request.argument)
 
 
-def _result(state: SandboxState, series: int, jobs: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"orgId": state.org_id, "couponSeriesId": series, "redeemUploadJobStatuses": jobs}
+def _coupon_success(state: SandboxState, series: int, jobs: list[dict[str, Any]], **more: str) -> Response:
+    result = {"orgId": state.org_id, "couponSeriesId": series, "redeemUploadJobStatuses": jobs} | more
+    return make_response(200, {"success": True, "status": 200, "result": result})
 
 
 def _download(state: SandboxState, request: Request) -> Response:
@@ -88,42 +88,41 @@ def _download(state: SandboxState, request: Request) -> Response:
     file = state.file(name)
     if file is None:
         raise RequestError("There is no such file.", status=404)
-    return Response(200, {"Content-Type": "application/octet-stream"}, Body.of(file.content))
+    return Response(200, {"Content-Type": "application/octet-stream"}, Body.of(file[0]))
 
 
 def _file(state: SandboxState, request: Request) -> Response:
     file = state.file(request.argument)
     if file is None:
         return make_response(404, "There is no such file.\n")
-    body = Body.of(file.content)
-    tag, modified = _version(file)
-    headers = {"Content-Type": "application/octet-stream", "ETag": tag, "Last-Modified": modified}
+    content, made_at = file
+    body = Body.of(content)
+    if isinstance(content, Path):
+        stat = content.stat()
+        tag, modified = f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"', stat.st_mtime
+    else:
+        tag, modified = f'"{sha256(content).hexdigest()[:32]}"', made_at.timestamp()
+    date = formatdate(modified, usegmt=True)
+    headers = {"Content-Type": "application/octet-stream", "ETag": tag, "Last-Modified": date}
     if not state.file_ranges:
         return Response(200, headers, body)
     headers["Accept-Ranges"] = "bytes"
     # A range is defined for GET alone.
-    ranged = request.method == "GET" and request.headers.get("If-Range", tag) in (tag, modified)
-    try:
-        part = parse_range(request.headers.get("Range") if ranged else None, body.size)
-    except UnsatisfiableRangeError:
-        return Response(416, headers | {"Content-Range": f"bytes */{body.size}"})
+    ranged = request.method == "GET" and request.headers.get("If-Range", tag) in (tag, date)
+    part = parse_range(request.headers.get("Range") if ranged else None, body.size)
     if part is None:
         return Response(200, headers, body)
     first, length = part
+    if not length:
+        return Response(416, headers | {"Content-Range": f"bytes */{body.size}"})
     headers["Content-Range"] = f"bytes {first}-{first + length - 1}/{body.size}"
     return Response(206, headers, body.part(first, length))
 
 
-class UnsatisfiableRangeError(Exception):
-    """The range begins behind the end of the file: HTTP 416."""
-
-
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Parse a Range header (RFC 9110, section 14) for a file of ``size`` bytes, as object stores do: one range.
+    """Return first byte and number of bytes of a Range header (RFC 9110, section 14) for a file of ``size`` bytes.
 
-    :return: first byte and number of bytes; None for the whole file: without a header, and for a malformed one
-        or several ranges, which a server may ignore
-    :raises UnsatisfiableRangeError: if no byte of the file is in the range
+    None stands for the whole file. A malformed header and several ranges are ignored, as a server may do.
     """
     match = _ONE_RANGE.fullmatch(header or "")
     if match is None or match.groups() == ("", ""):
@@ -133,18 +132,8 @@ def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
         first, last = max(0, size - (last or 0)), None  # "-5": the last five bytes
     elif last is not None and last < first:
         return None
-    if first >= size:
-        raise UnsatisfiableRangeError
     end = size if last is None else min(last + 1, size)
-    return first, end - first
-
-
-def _version(file: StoredFile) -> tuple[str, str]:
-    """Return ETag and Last-Modified of a file."""
-    if isinstance(file.content, Path):
-        stat = file.content.stat()
-        return f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"', formatdate(stat.st_mtime, usegmt=True)
-    return f'"{sha256(file.content).hexdigest()[:32]}"', formatdate(file.made_at.timestamp(), usegmt=True)
+    return first, max(0, end - first)
 
 
 def _control(state: SandboxState, request: Request) -> Response:
@@ -173,13 +162,10 @@ def _control_error(status: int, message: str) -> Response:
 
 def is_loopback(address: str) -> bool:
     """Whether an IP address is one of this machine alone; False for any other text."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    # A socket for both families shows IPv4 peers as ::ffff:127.0.0.1.
-    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
-    return (mapped or parsed).is_loopback
+    with suppress(ValueError):
+        # A socket for both families shows IPv4 peers as ::ffff:127.0.0.1.
+        return ip_address(address.partition("%")[0].removeprefix("::ffff:")).is_loopback
+    return False
 
 
 def _add_job(state: SandboxState, values: dict[str, Any]) -> SandboxJob:
@@ -201,20 +187,10 @@ def _overview(state: SandboxState) -> dict[str, Any]:
 
 
 def _describe(job: SandboxJob) -> dict[str, Any]:
-    return {
-        "job_id": job.job_id,
-        "coupon_series_id": job.coupon_series_id,
-        "status": job.status(),
-        "rows": job.rows,
-        "errors": job.errors,
-        "uploaded_file_name": job.uploaded_file_name,
-        "error_file": job.handle if job.error_file is not None else None,
-        "error_file_bytes": job.error_file_size,
-    }
-
-
-def _not_found(state: SandboxState, request: Request) -> Response:
-    return html_response(404)
+    handle = job.handle if job.error_file is not None else None
+    names = ("job_id", "coupon_series_id", "rows", "errors", "uploaded_file_name")
+    file = {"error_file": handle, "error_file_bytes": job.error_file_size}
+    return {name: getattr(job, name) for name in names} | {"status": job.status()} | file
 
 
 @dataclass(frozen=True)
@@ -255,7 +231,7 @@ ROUTES = (
     Route("download", "/coupon/api/v1/download", ("POST",), _download, needs_token=True),
     Route("files", "/files/(.*)", ("GET", "HEAD"), _file),
     Route("control", "/sandbox(?:/(.*))?", (), _control, error=_control_error),
-    Route("other", ".*", (), _not_found),
+    Route("other", ".*", (), lambda state, request: html_response(404)),
 )
 
 

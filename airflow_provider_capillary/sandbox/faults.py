@@ -136,11 +136,7 @@ class Fault:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Fault:
-        """Make a fault of a JSON object.
-
-        :param values: the parameters by name
-        :raises ValueError: if a name is unknown, ``kind`` is missing or a value cannot be used
-        """
+        """Make a fault of a JSON object with its parameters by name."""
         check_names(values, known=[item.name for item in dataclasses.fields(cls)], required="kind")
         return cls(**values)
 
@@ -150,11 +146,7 @@ class Fault:
         return headers | dict(self.headers or {})
 
     def replacement(self, *, refusal: str, now: datetime) -> Response:
-        """Make the response that replaces the endpoint's.
-
-        :param refusal: form of ``expired_token`` unless the fault has its own
-        :param now: time on the cluster
-        """
+        """Make the response that replaces the endpoint's; ``refusal`` is the sandbox's own form."""
         match self.kind:
             case "expired_token":
                 return refused_token(self.form or refusal, at=now)

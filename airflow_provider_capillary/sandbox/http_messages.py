@@ -72,11 +72,7 @@ class Request:
     peer: str
 
     def json_object(self, *, any_type: bool = False) -> dict[str, Any]:
-        """Return the body as a JSON object.
-
-        :param any_type: whether the media type may be another one
-        :raises RequestError: if it is none, or too long
-        """
+        """Return the body as a JSON object, which need not be declared as JSON if ``any_type``."""
         media_type = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media_type != "application/json" and not any_type:
             raise RequestError("Unsupported Media Type", status=415)
@@ -124,10 +120,7 @@ class Body:
 
     @classmethod
     def of(cls, source: bytes | Path) -> Body:
-        """Make a body of bytes or of a file.
-
-        :raises OSError: if the file cannot be found
-        """
+        """Make a body of bytes or of a file."""
         if isinstance(source, Path):
             return cls(source.stat().st_size, lambda: source.open("rb"))
         return cls(len(source), lambda: io.BytesIO(source))
@@ -180,22 +173,13 @@ def html_response(status: int, content: Any = None) -> Response:
     return make_response(status, page if content is None else content, "text/html; charset=UTF-8")
 
 
-def coupon_success(result: dict[str, Any]) -> Response:
-    """Make a successful response of the coupon service (samples)."""
-    return make_response(200, {"success": True, "status": 200, "result": result})
-
-
 def coupon_error(status: int, message: str) -> Response:
     """Make an error of the coupon service, in the envelope of its successes: no sample of an error is public."""
     return make_response(status, {"success": False, "status": status, "result": None, "message": message})
 
 
 def refused_token(form: str, *, at: datetime) -> Response:
-    """Refuse a token with the v1.1 envelope, where ``success`` is "true" and the code is text (samples).
-
-    :param form: one of :data:`REFUSALS`
-    :param at: when the token expired, for the text of code 498
-    """
+    """Refuse a token with the v1.1 envelope, where ``success`` is "true" and the code is text (samples)."""
     layer, _, code = form.partition("_")
     stamp = f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}{at:%z}"
     message = "Unauthorized" if code == "401" else f"Token expired at {stamp}"

@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from airflow_provider_capillary.sandbox.http_messages import Body
@@ -46,13 +46,6 @@ def generate_error_file(errors: int) -> bytes:
     """Make up an error file with ``errors`` rows."""
     lines = (error_line(_MESSAGES[row % len(_MESSAGES)], f"SANDBOX{row + 1:06d}") for row in range(errors))
     return (error_header() + "".join(lines)).encode()
-
-
-class StoredFile(NamedTuple):
-    """Content of a job's file, and when its job was made."""
-
-    content: bytes | Path
-    made_at: datetime
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -111,11 +104,6 @@ class SandboxJob:
         return f"success_{self.handle.removeprefix('error_')}"
 
     @property
-    def success_file_url(self) -> str | None:
-        """Current value of ``successFileUrl``."""
-        return self.success_handle if self.is_done and self.success_file is not None else None
-
-    @property
     def error_file_size(self) -> int:
         """Size of the error file in bytes, 0 without one."""
         return Body.of(self.error_file or b"").size
@@ -134,14 +122,12 @@ class SandboxJob:
         others = {self.success_handle: "success_file", self.uploaded_file_name: "uploaded_file"}
         return others | dict.fromkeys(names, "error_file")
 
-    def file(self, attribute: str) -> StoredFile | None:
+    def file(self, attribute: str) -> bytes | Path | None:
         """Return a file of the job by its attribute, once it is available."""
-        content = getattr(self, attribute)
-        if content is None or not (self.is_done or attribute == "uploaded_file"):
-            return None
-        if isinstance(content, Path) and not content.is_file():
-            return None  # a test has removed its file
-        return StoredFile(content, self.made_at)
+        content: bytes | Path | None = getattr(self, attribute)
+        if (isinstance(content, Path) and not content.is_file()) or not (self.is_done or attribute == "uploaded_file"):
+            return None  # removed by a test, or not there yet
+        return content
 
     def to_json(self) -> dict[str, Any]:
         """Describe the job as the status endpoint does."""
@@ -158,7 +144,7 @@ class SandboxJob:
             "createdOn": day,
             "updatedOn": day,
             "errorFileUrl": self.error_file_url,
-            "successFileUrl": self.success_file_url,
+            "successFileUrl": self.success_handle if self.is_done and self.success_file is not None else None,
             "uploadedFileUrl": self.uploaded_file_name,
             "totalUploadedCount": rows,
             "actualRowCount": rows,

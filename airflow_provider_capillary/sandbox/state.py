@@ -22,7 +22,6 @@ from airflow_provider_capillary.sandbox.http_messages import ENDPOINTS, REFUSALS
 from airflow_provider_capillary.sandbox.jobs import (
     MAX_GENERATED_ERRORS,
     SandboxJob,
-    StoredFile,
     generate_error_file,
 )
 from airflow_provider_capillary.sandbox.validation import (
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_capillary.sandbox.faults import Fault
-    from airflow_provider_capillary.sandbox.uploads import Upload
 
 _FIRST_JOB_ID = 4455
 # Thirty years: beyond the age of any job, and within the range of dates.
@@ -110,10 +108,7 @@ class SandboxState:
 
     @property
     def port(self) -> int:
-        """Port it listens on; stays the same after a stop.
-
-        :raises RuntimeError: before the first start, if any free port is to be used
-        """
+        """Port it listens on; stays the same after a stop."""
         if not self._port:
             raise RuntimeError("the sandbox has no port before it is started")
         return self._port
@@ -129,10 +124,7 @@ class SandboxState:
         return f"{'https' if self.ssl_context else 'http'}://{host}"
 
     def connection(self, **extra: Any) -> dict[str, Any]:
-        """Return the Airflow connection to this sandbox.
-
-        :param extra: goes into the extra of the connection
-        """
+        """Return the Airflow connection to this sandbox, with ``extra`` in its extra."""
         return {
             "conn_type": "capillary",
             "host": self._origin,
@@ -203,22 +195,19 @@ class SandboxState:
         """Add an upload job, as if a file had been uploaded.
 
         :param coupon_series_id: number of the coupon series
-        :param status: status in which the job stays for ever, any text; None: it goes from QUEUED to STARTED to
-            ``ends``
+        :param status: fixed status, any text; None: it goes from QUEUED to STARTED to ``ends``
         :param ends: final status
         :param rows: number of rows in the upload
         :param errors: number of rows refused
-        :param error_file: the error file, as bytes or as the path of a file that is read for each request; None:
-            made up, with a row for each error
+        :param error_file: its bytes, or a path that is read for each request; None: made up, a row for each error
         :param job_id: number of the job; None: one more than the largest
         :param uploaded_file_name: name under which the upload is stored; None: made up
         :param queued_seconds: how long it is QUEUED, in seconds; None: as the sandbox is set
         :param started_seconds: how long it is then STARTED; None: as the sandbox is set
-        :param error_file_url: ``errorFileUrl`` once the job is done with errors or a given error file: ``handle``
-            for a bare handle of the usual form, None for null, any other text as given. An address under
-            ``/files/`` of this sandbox leads to the error file
-        :param success_file: the file of the accepted rows, likewise; None: there is none, as in every sample.
-            ``successFileUrl`` then shows a bare handle as soon as the job is done
+        :param error_file_url: ``errorFileUrl`` once the job is done and has an error file: ``handle`` for a bare
+            handle of the usual form, None for null, any other text as given. An address under ``/files/`` of this
+            sandbox leads to the error file
+        :param success_file: the file of the accepted rows, likewise; None: there is none, as in every sample
         :param uploaded_file: the file behind ``uploadedFileUrl``, likewise; None: it was not kept
         :param age_seconds: how long ago the job was made, in seconds
         :raises ValueError: if a value cannot be used; the message names the field
@@ -270,16 +259,14 @@ class SandboxState:
             self._files |= {name: (job, attribute) for name, attribute in job.file_names().items()}
             return job
 
-    def add_upload(self, coupon_series_id: int, upload: Upload) -> SandboxJob:
+    def add_upload(
+        self, coupon_series_id: int, file_name: str, rows: int, errors: int, error_file: bytes | None
+    ) -> SandboxJob:
         """Add the job of an upload, whose file is stored as ``{name}_{milliseconds}_{series}.csv``."""
         with self._lock:
-            stored = self._stored_name(Path(upload.file_name).stem or "upload", coupon_series_id, self.cluster_time())
+            name = self._stored_name(Path(file_name).stem or "upload", coupon_series_id, self.cluster_time())
             return self.add_job(
-                coupon_series_id,
-                uploaded_file_name=stored,
-                rows=upload.rows,
-                errors=upload.errors,
-                error_file=upload.error_file,
+                coupon_series_id, uploaded_file_name=name, rows=rows, errors=errors, error_file=error_file
             )
 
     def _stored_name(self, name: str, coupon_series_id: int, made_at: datetime) -> str:
@@ -299,11 +286,12 @@ class SandboxState:
         check_types(SandboxState.finish.__annotations__, locals())
         job.finish(status)
 
-    def file(self, name: str) -> StoredFile | None:
-        """Return the file of this name, once it is available. The name is never used as a path."""
+    def file(self, name: str) -> tuple[bytes | Path, datetime] | None:
+        """Return the file of this name and its date, once it is available. The name is never used as a path."""
         with self._lock:
             job, attribute = self._files.get(name, (None, ""))
-        return None if job is None else job.file(attribute)
+        content = job.file(attribute) if job else None
+        return (content, job.made_at) if job and content is not None else None
 
     def redeem(self, coupon_series_id: int, coupon: str) -> bool:
         """Redeem a coupon; False if it was redeemed before."""
@@ -367,10 +355,6 @@ class SandboxState:
             return dict(self._counts)
 
     def count(self, endpoint: str) -> int:
-        """Return the number of requests to an endpoint.
-
-        :param endpoint: ``token``, ``status``, ``upload``, ``download``, ``files`` or ``other``
-        :raises ValueError: if there is no such endpoint
-        """
+        """Return the number of requests to ``token``, ``status``, ``upload``, ``download``, ``files`` or ``other``."""
         check_choice("endpoint", endpoint, ENDPOINTS)
         return self.counts.get(endpoint, 0)

@@ -22,11 +22,7 @@ _TYPES: dict[str, tuple[str, Any]] = {
 
 
 class FieldError(ValueError):
-    """A value that cannot be used.
-
-    :param field: name of the argument or JSON member
-    :param problem: the reason; never holds the value, which may be a secret
-    """
+    """A value that cannot be used; the message names the field and never holds the value, which may be a secret."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
@@ -34,10 +30,8 @@ class FieldError(ValueError):
 
 
 def check_types(annotations: Mapping[str, str], values: Mapping[str, Any], **limits: tuple[float, float]) -> None:
-    """Check arguments against the annotations of their parameters.
+    """Check arguments by name against the annotations of their parameters, as far as they are of the types above.
 
-    :param annotations: annotations as text; those of other types than the above are not checked
-    :param values: the arguments by name
     :param limits: smallest and largest value of a number; by default it must be at least 0
     """
     for field, annotation in annotations.items():

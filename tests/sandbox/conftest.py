@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """A clock that only moves when told to."""
+    """A clock that a test sets."""
 
     def __init__(self, now: float) -> None:
         self.now = now

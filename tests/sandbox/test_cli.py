@@ -69,7 +69,7 @@ def wait_for_exit(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_it_serves_until_it_is_told_to_stop_and_stops_cleanly(run, by):
+def test_it_serves_until_a_signal_and_stops_cleanly(run, by):
     running = run("--quiet")
     assert running.client.ask_token().status == 200
 
@@ -80,7 +80,7 @@ def test_it_serves_until_it_is_told_to_stop_and_stops_cleanly(run, by):
         running.client.ask_token()
 
 
-def test_it_says_how_to_use_it_and_what_it_says_works(run):
+def test_the_printed_connection_works(run):
     running = run("--quiet")
     url = running.client.sandbox.base_url
     _, out, _ = running.stop()
@@ -206,7 +206,7 @@ def test_it_warns_when_others_can_reach_it(run):
     assert local.stop()[2] == ""
 
 
-def test_a_port_that_is_taken_is_told_in_one_line():
+def test_a_port_that_is_taken_is_reported_in_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = wait_for_exit("--port", str(port))
@@ -224,7 +224,7 @@ def test_a_port_that_is_taken_is_told_in_one_line():
         (["--unknown"], "unrecognized arguments"),
     ],
 )
-def test_a_wrong_option_is_told_in_words(options, message):
+def test_a_wrong_option_is_reported_without_a_traceback(options, message):
     done = wait_for_exit(*options)
 
     assert done.returncode == 2
@@ -232,7 +232,7 @@ def test_a_wrong_option_is_told_in_words(options, message):
     assert "Traceback" not in done.stderr
 
 
-def test_a_connection_file_that_cannot_be_written_is_told_in_one_line(tmp_path):
+def test_a_connection_file_that_cannot_be_written_is_reported_in_one_line(tmp_path):
     done = wait_for_exit("--port", "0", "--connection-file", str(tmp_path / "missing" / "file"))
 
     assert done.returncode == 1

@@ -121,7 +121,7 @@ def test_a_file_is_its_content_and_never_a_path(client, sandbox, name):
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/sandbox/jobs"), ("PUT", "/sandbox"), ("POST", "/sandbox/x")])
-def test_anything_else_is_told_what_there_is(client, method, path):
+def test_an_unknown_request_gets_a_list_of_the_known_ones(client, method, path):
     reply = client.send(method, path)
 
     assert reply.status == 404
@@ -158,5 +158,5 @@ def test_only_this_machine_may_use_it(sandbox):
         ("", False),
     ],
 )
-def test_loopback_is_told_from_everything_else(address, expected):
+def test_only_loopback_addresses_are_loopback(address, expected):
     assert is_loopback(address) is expected

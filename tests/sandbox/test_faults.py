@@ -30,7 +30,7 @@ def read_to_the_end(client, path):
 # Which requests a fault meets
 
 
-def test_a_fault_meets_one_request_unless_told_otherwise(client, sandbox):
+def test_a_fault_meets_one_request_by_default(client, sandbox):
     sandbox.inject(Fault("status"))
 
     assert [client.ask_token().status for _ in range(3)] == [503, 200, 200]
@@ -70,7 +70,7 @@ def test_faults_come_in_the_order_they_were_put(client, sandbox):
     assert [client.ask_token().status for _ in range(4)] == [500, 502, 503, 200]
 
 
-def test_the_faults_still_to_come_can_be_looked_at(client, sandbox):
+def test_pending_faults_are_listed(client, sandbox):
     sandbox.inject(Fault("status", endpoint="token", skip=2, times=3, body="secret"))
     client.ask_token()
 
@@ -98,7 +98,7 @@ def test_a_faulty_request_is_recorded_and_its_answer_has_a_request_id(client, sa
     ],
 )
 @pytest.mark.parametrize("kind", ["status", "body"])
-def test_status_and_body_answer_what_they_are_given(client, sandbox, kind, body, content_type, expected):
+def test_status_and_body_send_the_given_body(client, sandbox, kind, body, content_type, expected):
     sandbox.inject(Fault(kind, status=429, body=body, retry_after=7, headers={"X-Extra": "yes"}))
 
     reply = client.ask_token()
@@ -263,7 +263,7 @@ def test_cut_does_the_work_first(client, sandbox):
     assert len(sandbox.jobs(SERIES)) == 1
 
 
-def test_unmarked_ends_with_the_connection_and_nothing_tells_that_it_is_short(client, sandbox, path):
+def test_only_the_end_of_the_connection_marks_the_end_of_unmarked(client, sandbox, path):
     sandbox.inject(Fault("unmarked"))
     sandbox.inject(Fault("unmarked", fraction=1.0))
 
@@ -340,7 +340,7 @@ def test_drip_of_an_empty_body_is_an_empty_body(client, sandbox):
 
 
 @pytest.mark.parametrize("on_disk", [True, False])
-def test_gzip_compresses_the_body_and_tells_the_length_of_that(client, sandbox, tmp_path, on_disk):
+def test_gzip_compresses_the_body_and_announces_the_compressed_length(client, sandbox, tmp_path, on_disk):
     source = CONTENT
     if on_disk:
         source = tmp_path / "errors.csv"
@@ -392,7 +392,7 @@ def test_a_head_is_never_given_a_body(client, sandbox, path):
             assert answer.startswith(b"HTTP/1.1 ")
 
 
-# What is no fault
+# Invalid faults
 
 
 @pytest.mark.parametrize(
@@ -440,7 +440,7 @@ def test_a_redirect_needs_a_location():
         Fault("redirect")
 
 
-def test_a_fault_does_not_show_what_it_carries():
+def test_the_repr_of_a_fault_shows_no_content():
     fault = Fault("status", body="personal data", headers={"X-Secret": "s3cret"}, location="http://x/?signature=1")
 
     assert not any(word in repr(fault) for word in ("personal", "s3cret", "signature"))

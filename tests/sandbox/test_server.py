@@ -126,7 +126,7 @@ def test_a_setting_that_cannot_be_is_refused_by_its_name(field, value):
         Sandbox(**{field: value})
 
 
-def test_the_connection_is_what_airflow_wants(sandbox):
+def test_the_connection_has_the_keys_of_airflow(sandbox):
     connection = sandbox.connection(cluster_timezone="Asia/Kolkata", requests_per_minute=1000)
 
     assert connection == {
@@ -220,7 +220,7 @@ def test_pipelined_requests_are_answered_in_turn(client, sandbox):
     ]
 
 
-def test_a_client_that_waits_for_100_continue_is_told_to_go_on(client, sandbox):
+def test_a_client_that_expects_100_continue_gets_it_before_it_sends_the_body(client, sandbox):
     head = (
         b"POST /x HTTP/1.1\r\nHost: sandbox\r\nContent-Length: 3\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
     )
@@ -301,7 +301,7 @@ def test_every_answer_has_a_request_id_of_its_own(client):
         ),
     ],
 )
-def test_what_is_no_http_is_refused_and_the_connection_closed(client, capfd, request_bytes):
+def test_malformed_http_is_refused_and_the_connection_closed(client, capfd, request_bytes):
     answer = client.raw(request_bytes)
 
     assert int(answer.split()[1]) in (400, 431, 501)
@@ -405,7 +405,7 @@ def test_the_access_log_has_a_line_for_each_request_and_nothing_private(start):
     assert all(line.endswith(" ms") for line in lines)
 
 
-def test_a_bug_is_told_by_its_place_and_not_by_its_values(sandbox, client, capfd, monkeypatch):
+def test_a_bug_is_reported_by_its_place_without_values(sandbox, client, capfd, monkeypatch):
     def fail(*_):
         raise KeyError("private value")
 
@@ -444,7 +444,7 @@ def test_no_module_imports_another_in_a_circle_not_even_for_annotations():
         nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
         imports[file.stem] = {node.module.removeprefix(prefix) for node in nodes if node.module.startswith(prefix)}
 
-    assert "state" in imports["http_server"]
+    assert "state" in imports["server"]
     tuple(graphlib.TopologicalSorter(imports).static_order())  # raises CycleError
 
 

@@ -261,7 +261,7 @@ def test_an_unknown_path_gets_html_as_from_the_edge(client, sandbox, path):
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_another_method_is_refused_and_told_which_one_is_right(client, method):
+def test_another_method_is_refused_with_the_allowed_ones(client, method):
     reply = client.send(method, f"{STATUS_PATH}/{SERIES}", headers=client.authorized())
 
     assert reply.status == 405

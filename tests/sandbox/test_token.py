@@ -25,7 +25,7 @@ def test_right_credentials_give_a_token_and_its_lifetime(client):
     }
 
 
-def test_a_token_looks_like_a_real_one(client):
+def test_a_token_has_the_form_of_a_real_one(client):
     header, claims, signature = client.ask_token().json()["data"]["accessToken"].split(".")
 
     assert "kid" in json.loads(base64.urlsafe_b64decode(header + "=="))
