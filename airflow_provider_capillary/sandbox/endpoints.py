@@ -156,10 +156,6 @@ def _control(state: SandboxState, request: Request) -> Response:
     raise RequestError(f"unknown; there are {known}", status=404)
 
 
-def _control_error(status: int, message: str) -> Response:
-    return make_response(status, {"error": message})
-
-
 def is_loopback(address: str) -> bool:
     """Whether an IP address is one of this machine alone; False for any other text."""
     with suppress(ValueError):
@@ -230,7 +226,13 @@ ROUTES = (
     Route("upload", f"{_UPLOAD}/redeemFile/(.*)", ("POST",), _upload, needs_token=True),
     Route("download", "/coupon/api/v1/download", ("POST",), _download, needs_token=True),
     Route("files", "/files/(.*)", ("GET", "HEAD"), _file),
-    Route("control", "/sandbox(?:/(.*))?", (), _control, error=_control_error),
+    Route(
+        "control",
+        "/sandbox(?:/(.*))?",
+        (),
+        _control,
+        error=lambda status, message: make_response(status, {"error": message}),
+    ),
     Route("other", ".*", (), lambda state, request: html_response(404)),
 )
 

@@ -120,7 +120,7 @@ class Fault:
         if not isinstance(self.headers, Mapping | None):
             raise FieldError("headers", "must map names to values")
         headers = self.headers or {}
-        if not all(_HEADER_NAME.fullmatch(str(name)) for name in headers):
+        if not all(type(name) is str and _HEADER_NAME.fullmatch(name) for name in headers):
             raise FieldError("headers", "names must be letters, digits, hyphens or underscores")
         for field, value in (
             ("location", self.location or ""),

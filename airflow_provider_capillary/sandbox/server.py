@@ -132,7 +132,7 @@ class Sandbox(SandboxState):
 
     def _accept(self, listener: socket.socket) -> None:
         while not self._stopping.is_set():
-            with suppress(OSError):  # the client has gone away
+            with suppress(OSError, RuntimeError):  # the client has gone away, or there are too many threads
                 connection, address = listener.accept()
                 if self.ssl_context is not None:
                     # Without the handshake, which waits for the client.
@@ -141,8 +141,8 @@ class Sandbox(SandboxState):
                     )
                 thread = threading.Thread(target=self._serve, args=(connection, address[0]), daemon=True)
                 with self._lock:
+                    thread.start()
                     self._connections[connection] = thread
-                thread.start()
 
     def _serve(self, connection: socket.socket, peer: str) -> None:
         try:
@@ -157,7 +157,7 @@ class Sandbox(SandboxState):
                 sys.stderr.write(f"sandbox: {type(error).__name__} in {frame.filename}:{frame.lineno}\n")
         finally:
             with self._lock:
-                del self._connections[connection]
+                self._connections.pop(connection, None)
                 connection.close()
 
 

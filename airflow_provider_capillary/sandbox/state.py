@@ -19,16 +19,8 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from airflow_provider_capillary.sandbox.http_messages import ENDPOINTS, REFUSALS, RecordedRequest
-from airflow_provider_capillary.sandbox.jobs import (
-    MAX_GENERATED_ERRORS,
-    SandboxJob,
-    generate_error_file,
-)
-from airflow_provider_capillary.sandbox.validation import (
-    FieldError,
-    check_choice,
-    check_types,
-)
+from airflow_provider_capillary.sandbox.jobs import MAX_GENERATED_ERRORS, SandboxJob, generate_error_file
+from airflow_provider_capillary.sandbox.validation import FieldError, check_choice, check_types
 
 if TYPE_CHECKING:
     import ssl
