@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing of objects that appear whole or not at all, whatever happens on the way."""
+"""Writes objects that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_capillary._storage.part_writer import PartWriter
-from airflow_provider_capillary._storage.stores.base import ObjectLocation, store_of
+from airflow_provider_capillary._storage.stores.base import ObjectLocation
+from airflow_provider_capillary._storage.stores.choice import store_of
 from airflow_provider_capillary._storage.unfinished import note_for
 from airflow_provider_capillary._transport.object_storage import translate_errors
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError, CapillaryErrorFileError
@@ -24,29 +25,29 @@ log = logging.getLogger(__name__)
 
 
 class Writer(Protocol):
-    """What the bytes are written to."""
+    """Takes the bytes of an object."""
 
     def write(self, data: bytes) -> int:
         """Write all of ``data``."""
 
     @property
     def size(self) -> int:
-        """Bytes that were written so far."""
+        """Number of bytes written so far."""
 
     @property
     def sha256(self) -> str:
-        """Of what was written so far, in hex."""
+        """SHA-256 of the bytes written so far, in hex."""
 
 
 def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLocation:
-    """Read a destination as a user gives it.
+    """Parse a destination.
 
     :param destination: ``s3://bucket/key``, ``abfss://container@account.dfs.core.windows.net/name``, ``file:///path``
-        or ``/path``; a folder if it ends in ``/``. It may have a connection id in it, as Airflow allows
+        or ``/path``; a folder if it ends in ``/``. It may contain a connection id, as Airflow allows
         (``s3://aws_default@bucket/key``).
     :param conn_id: Airflow connection of the store.
     :param file_name: Name of the object within a folder.
-    :raises CapillaryConfigurationError: It names no place that can be written; the message says why.
+    :raises CapillaryConfigurationError: It names no object that can be written; the message gives the reason.
     """
     if not isinstance(destination, str):
         raise CapillaryConfigurationError(
@@ -73,60 +74,64 @@ def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLo
 
 @contextmanager
 def atomic_write(
-    location: ObjectLocation, *, overwrite: bool = True, record: bool = False, notes: StateStore | None = None
+    location: ObjectLocation,
+    *,
+    overwrite: bool = True,
+    store_checksum: bool = False,
+    state_store: StateStore | None = None,
 ) -> Iterator[Writer]:
-    """Open an object for writing that appears when the block ends, and not at all when it raises.
+    """Open an object for writing. It appears when the block ends, and does not appear if the block raises.
 
-    An object that is already there stays as it is until then.
+    An existing object stays as it is until then.
 
-    :param location: Where.
-    :param overwrite: Whether an object that is there, or comes in meanwhile, may be replaced.
-    :param record: Whether the store is to remember the sha256, for :func:`recorded_at`.
-    :param notes: Where it is noted what a killed process would leave behind, for ``remove_unfinished``.
-    :return: A context manager of the sink.
-    :raises CapillaryErrorFileError: The destination cannot be written, or is there and must not be replaced.
+    :param location: Where to write.
+    :param overwrite: Whether an existing object may be replaced, also one that appears during the write.
+    :param store_checksum: Whether the store is to keep the sha256, for :func:`stored_checksum_at`.
+    :param state_store: Keeps a note of what a killed process would leave behind, for ``remove_unfinished``.
+    :return: A context manager of the writer.
+    :raises CapillaryErrorFileError: The destination cannot be written, or exists and must not be replaced.
     """
     with _writing(location, overwrite=overwrite):
         store = store_of(location)
         if not overwrite and store.exists():
             raise FileExistsError
-    writer = PartWriter(store, note=note_for(notes, location))
+    writer = PartWriter(store, note=note_for(state_store, location))
     try:
         yield _StreamWriter(writer, location)
         with _writing(location, overwrite=overwrite):
-            writer.commit(overwrite=overwrite, record=record)
+            writer.commit(overwrite=overwrite, store_checksum=store_checksum)
     except BaseException:
         with suppress(Exception):
             writer.discard()
         raise
 
 
-def recorded_at(location: ObjectLocation) -> tuple[int, str] | None:
-    """Return size in bytes and sha256 of the object that is there.
+def stored_checksum_at(location: ObjectLocation) -> tuple[int, str] | None:
+    """Return size in bytes and sha256 of an object as its store keeps them.
 
-    :param location: Where.
-    :return: None where there is no object or no record of it, or the store does not let it be read.
+    :param location: The object.
+    :return: None for no object, no stored sha256, or no permission to read it.
     :raises CapillaryErrorFileError: The store cannot be reached with this connection.
     """
     with _writing(location):
         store = store_of(location)
     try:
-        recorded = store.stored_checksum()
+        stored = store.stored_checksum()
     except CapillaryError:
         raise
-    except Exception as error:  # noqa: BLE001 - every store brings its own classes
-        # The record only saves an upload. Who may write and not read sends the file each time.
+    except Exception as error:  # noqa: BLE001 - every store has its own classes
+        # The checksum only saves an upload. Credentials that may write but not read send the file each time.
         log.warning(
-            "Whether %s has changed cannot be read (%s): the file is sent again", location.uri, type(error).__name__
+            "The stored sha256 of %s cannot be read (%s): the file is sent again", location.uri, type(error).__name__
         )
         return None
-    if recorded is None or recorded[1] is None:
+    if stored is None or stored[1] is None:
         return None
-    return recorded[0], recorded[1]
+    return stored[0], stored[1]
 
 
 class _StreamWriter:
-    """What a block of :func:`atomic_write` writes to."""
+    """Passes writes of an :func:`atomic_write` block on and translates their errors."""
 
     def __init__(self, writer: PartWriter, location: ObjectLocation) -> None:
         self._writer = writer
@@ -151,7 +156,7 @@ def _writing(location: ObjectLocation, *, overwrite: bool = True) -> Iterator[No
         try:
             yield
         except FileExistsError:
-            # Where replacing is allowed, it is another thing that is there, and the remedy would be none.
+            # With overwrite on, something other than the object exists, and the remedy below would not help.
             if overwrite:
                 raise
             raise CapillaryErrorFileError(

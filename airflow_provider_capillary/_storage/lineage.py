@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports to OpenLineage which object came from which job. Needs ``apache-airflow-providers-openlineage``."""
+"""Describes transfers for OpenLineage. Needs ``apache-airflow-providers-openlineage``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from airflow_provider_capillary._storage.stores.base import ObjectLocation
     from airflow_provider_capillary._storage.transferred_file import TransferredFile
 
-#: Other spellings of the schemes that OpenLineage names stores by.
+#: Other spellings of schemes -> the one that the naming rules of OpenLineage use.
 _SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "abfss"}
 
 
 def lineage_of(file: TransferredFile | None, *, api_host: str) -> OperatorLineage[Any, Any]:
-    """Describe a transfer.
+    """Return the job file as input and the object as output.
 
-    :param file: The file; None where there was none.
+    :param file: The file; None if nothing was copied.
     :param api_host: Host of the Capillary cluster.
     """
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -39,9 +39,9 @@ def lineage_of(file: TransferredFile | None, *, api_host: str) -> OperatorLineag
 
 
 def dataset_name(location: ObjectLocation) -> tuple[str, str]:
-    """Return namespace and name of an object, by the naming rules of OpenLineage.
+    """Return namespace and name of an object by the naming rules of OpenLineage.
 
-    :param location: Where it is.
+    :param location: Location of the object.
     """
     if location.scheme == "file":
         return "file", str(location.path)
@@ -53,7 +53,7 @@ def dataset_name(location: ObjectLocation) -> tuple[str, str]:
 
 
 def _azure_account(location: ObjectLocation) -> str:
-    """Return what keeps a container apart from those of other accounts: the URI itself has the container alone."""
+    """Return ``@`` and the host of the storage account, because the URI names only the container."""
     from airflow_provider_capillary._transport.object_storage import object_storage_path, storage_account
 
     name, host = storage_account(object_storage_path(location.uri, location.conn_id).fs)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cuts what is written into parts and sends them while more is written, from a bounded set of buffers."""
+"""Splits written bytes into parts and sends them during further writes, from a fixed set of buffers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary._storage.stores.base import PartStore
 
-#: Buffers besides those that are on their way: the one that is being filled.
+#: Buffers besides those that are being sent: the one that is being filled.
 _SPARE = 1
 
 
 class HashingWriter:
-    """Takes bytes and keeps nothing of them but their number and their hash."""
+    """Counts and hashes bytes, and does not keep them."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -28,13 +28,13 @@ class HashingWriter:
 
     @property
     def sha256(self) -> str:
-        """Of what was written so far, in hex."""
+        """SHA-256 of the bytes written so far, in hex."""
         return self._digest.hexdigest()
 
     def write(self, data: bytes) -> int:
-        """Take bytes.
+        """Count and hash bytes.
 
-        :param data: Of any length.
+        :param data: The bytes.
         :return: Their number.
         """
         self._digest.update(data)
@@ -43,32 +43,33 @@ class HashingWriter:
 
 
 class PartWriter(HashingWriter):
-    """Sends an object in parts of 8 MiB, several at a time where the store can take them out of order.
+    """Sends an object in parts of 8 MiB, several at a time if the store accepts them out of order.
 
-    Not more buffers than these are ever made, and each is used again: three parts on their way and one being filled are
-    32 MiB. What fits into one part is sent whole at the end instead, which leaves nothing behind if it fails.
+    Buffers are reused and their number is fixed: three parts being sent and one being filled take 32 MiB. An object
+    that fits into one part is sent whole at the end, which leaves nothing behind if it fails.
 
-    :param store: Takes the parts.
-    :param note: Told what would be left behind if this process died; empty once there is nothing any more.
+    :param store: Store that takes the parts.
+    :param note: Called with what would be left behind if this process were killed; with an empty text once nothing
+        would be.
     """
 
     def __init__(self, store: PartStore, *, note: Callable[[str], None]) -> None:
         super().__init__()
         self._store = store
-        self._keep = note
+        self._save_note = note
         self._is_noted = False
         self._buffer = bytearray(BLOCK_BYTES)
         self._filled = 0
-        self._unmade = store.workers + _SPARE - 1
+        self._buffers_to_make = store.workers + _SPARE - 1
         self._free: SimpleQueue[bytearray] = SimpleQueue()
         self._pool: ThreadPoolExecutor | None = None
         self._sent: list[Future[Any]] = []
         self._error: BaseException | None = None
 
     def write(self, data: bytes) -> int:
-        """Take bytes; returns when they are copied, and waits while all buffers are on their way.
+        """Copy bytes into buffers. Waits while all buffers are being sent.
 
-        :param data: Of any length.
+        :param data: The bytes.
         :return: Their number.
         """
         super().write(data)
@@ -83,19 +84,19 @@ class PartWriter(HashingWriter):
             view = view[count:]
         return len(data)
 
-    def commit(self, *, overwrite: bool, record: bool) -> None:
-        """Show the object.
+    def commit(self, *, overwrite: bool, store_checksum: bool) -> None:
+        """Make the object visible.
 
-        :param overwrite: Whether one that is there may be replaced.
-        :param record: Whether the store is to remember the sha256.
-        :raises FileExistsError: One is there.
+        :param overwrite: Whether an existing object may be replaced.
+        :param store_checksum: Whether the store is to keep the sha256.
+        :raises FileExistsError: An object exists and must not be replaced.
         """
         if self._pool is None:
             self._store.put(
                 bytes(self._buffer[: self._filled]),
                 sha256=self.sha256,
                 overwrite=overwrite,
-                record=record,
+                store_checksum=store_checksum,
                 note=self._note,
             )
             self._note("")
@@ -104,13 +105,13 @@ class PartWriter(HashingWriter):
             self._send()
         tokens = [part.result() for part in self._sent]
         self._pool.shutdown()
-        self._store.finish(tokens, sha256=self.sha256, overwrite=overwrite, record=record)
+        self._store.finish(tokens, sha256=self.sha256, overwrite=overwrite, store_checksum=store_checksum)
         self._note("")
 
     def discard(self) -> None:
-        """Throw away what was sent, at whatever moment."""
+        """Discard the parts, at any stage of the write."""
         if self._pool is not None:
-            # A part that arrives behind the end of its upload would stay.
+            # A part that arrives after the upload has ended would stay in the store.
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._store.abort()
         self._note("")
@@ -118,7 +119,7 @@ class PartWriter(HashingWriter):
     def _note(self, left: str) -> None:
         if left or self._is_noted:
             self._is_noted = True
-            self._keep(left)
+            self._save_note(left)
 
     def _send(self) -> None:
         if self._pool is None:
@@ -137,8 +138,8 @@ class PartWriter(HashingWriter):
             self._free.put(buffer)
 
     def _next_buffer(self) -> bytearray:
-        if self._unmade:
-            self._unmade -= 1
+        if self._buffers_to_make:
+            self._buffers_to_make -= 1
             return bytearray(BLOCK_BYTES)
         buffer = self._free.get()
         if self._error is not None:

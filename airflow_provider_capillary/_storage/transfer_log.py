@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the log tells of a transfer: how far it is, and in the end how much it was. Never anything of the contents."""
+"""Logs progress and result of a transfer, and never any of its contents."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary.api.waiting import Log
 
-_BETWEEN_SECONDS = 10.0
+_INTERVAL_SECONDS = 10.0
 
 
 class TransferLog:
-    """Counts bytes and lines on their way, and logs about every ten seconds how far that got.
+    """Counts bytes and lines during a transfer, and logs progress about every ten seconds.
 
-    :param log: Where to.
-    :param what: What each line begins with, such as ``Error file of upload job 4455``.
+    :param log: The log.
+    :param what: Beginning of each log line, such as ``Error file of upload job 4455``.
     :param clock: Monotonic clock, in seconds.
     """
 
@@ -26,7 +26,7 @@ class TransferLog:
         self._log = log
         self._what = what
         self._clock = clock
-        self._started_at = self._told_at = clock()
+        self._started_at = self._logged_at = clock()
         self._size = 0
         self._line_ends = 0
         self._last = b"\n"
@@ -35,14 +35,14 @@ class TransferLog:
         """Count a block, at least one byte long.
 
         :param block: The bytes.
-        :param total: Bytes of the whole file; None where that is not known.
+        :param total: Size of the whole file in bytes; None if unknown.
         """
         self._size += len(block)
         self._line_ends += block.count(b"\n")
         self._last = block[-1:]
         now = self._clock()
-        if now - self._told_at >= _BETWEEN_SECONDS:
-            self._told_at = now
+        if now - self._logged_at >= _INTERVAL_SECONDS:
+            self._logged_at = now
             share = "" if total is None else f" of {total}"
             self._log.info(
                 "%s: %d%s bytes after %.0f s, %.1f MB/s",
@@ -55,14 +55,14 @@ class TransferLog:
 
     @property
     def lines(self) -> int:
-        """Lines so far, the last one also where nothing ends it."""
+        """Number of lines so far, counting a last line without a line end."""
         return self._line_ends + (self._last != b"\n")
 
     def finish(self, *, sha256: str, uri: str) -> None:
-        """Log what it came to.
+        """Log the result.
 
-        :param sha256: Of the whole file, in hex.
-        :param uri: Where it is now, without credentials.
+        :param sha256: SHA-256 of the whole file, in hex.
+        :param uri: URI of the object, without credentials.
         """
         now = self._clock()
         self._log.info(

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TransferredFile:
-    """A file that is in the object store now.
+    """A file that was copied to an object store.
 
-    :param location: Where.
-    :param coupon_series_id: Coupon series.
-    :param job_id: Upload job.
+    :param location: Location of the object.
+    :param coupon_series_id: The coupon series.
+    :param job_id: The upload job.
     :param file_type: Which file of the job.
-    :param error_count: Refused rows, as Capillary counts them.
-    :param size_bytes: Its length.
-    :param sha256: In hex.
-    :param lines: Its lines, a header included.
+    :param error_count: Number of refused rows, as Capillary reports it.
+    :param size_bytes: Length of the file.
+    :param sha256: SHA-256 of the file, in hex.
+    :param lines: Number of lines, including a header.
     """
 
     location: ObjectLocation
@@ -35,6 +35,6 @@ class TransferredFile:
     lines: int
 
     def facts(self) -> dict[str, Any]:
-        """Return what XCom and asset events carry."""
+        """Return the dictionary for the XCom and asset events."""
         names = ("coupon_series_id", "job_id", "error_count", "size_bytes", "sha256")
         return {"uri": self.location.uri} | {name: getattr(self, name) for name in names}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Notes of unfinished writes, kept from try to try, so that a retry removes what a killed run left behind."""
+"""Keeps notes of unfinished writes between tries of a task, so that a retry removes what a killed run left behind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_capillary._storage.stores.base import ObjectLocation, store_of
+from airflow_provider_capillary._storage.stores.base import ObjectLocation
+from airflow_provider_capillary._storage.stores.choice import store_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,75 +17,76 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KEY = "capillary_unfinished"
-#: Of more, the oldest are dropped: a state store is no place for a list that grows for ever.
+#: Beyond this number, the oldest notes are dropped: a list in a state store must not grow forever.
 _MOST_NOTES = 100
 
 
 class StateStore(Protocol):
-    """What outlives a try of a task: Airflow's state store of the task."""
+    """Keeps values between tries of a task, as Airflow's task state store does."""
 
     def get(self, key: str) -> Any:
-        """Return what was set, or None."""
+        """Return the value of a key, or None."""
 
     def set(self, key: str, value: Any) -> None:
-        """Keep a value that is JSON."""
+        """Store a JSON value."""
 
     def delete(self, key: str) -> None:
-        """Forget it."""
+        """Delete a key."""
 
 
-def remove_unfinished(notes: StateStore | None, *, conn_id: str | None = None) -> None:
-    """Remove what earlier tries of the task left behind, wherever that is. Best effort: a failure is only logged.
+def remove_unfinished(state_store: StateStore | None, *, conn_id: str | None = None) -> None:
+    """Remove what earlier tries of the task left behind, at any location. Best effort: a failure is only logged.
 
-    :param notes: The state store of the task; None where Airflow has none.
-    :param conn_id: Airflow connection for notes of version 0.1, which name none.
+    :param state_store: State store of the task; None if Airflow has none.
+    :param conn_id: Airflow connection for notes of version 0.1, which have none.
     """
     with suppress(Exception):
-        found = _read(notes)
+        found = _read(state_store)
         kept = [note for note in found if not _remove(note, conn_id)]
-        if notes is not None and len(kept) < len(found):
-            _write(notes, kept)
+        if state_store is not None and len(kept) < len(found):
+            _write(state_store, kept)
 
 
-def note_for(notes: StateStore | None, location: ObjectLocation) -> Callable[[str], None]:
-    """Return a function that notes what a run would leave behind at a location, and with an empty text forgets it.
+def note_for(state_store: StateStore | None, location: ObjectLocation) -> Callable[[str], None]:
+    """Return a function that notes what a run would leave behind at a location. An empty text deletes the note.
 
-    :param notes: The state store of the task; None where Airflow has none.
-    :param location: Where the object is written to.
+    :param state_store: State store of the task; None if Airflow has none.
+    :param location: Location of the object.
     """
 
     def note(left: str) -> None:
-        # Best effort, and where reading fails nothing is written: it would replace the notes of other objects.
+        # Best effort: failing to record the upload id must not fail the transfer. If reading fails, nothing is
+        # written, because it would replace the notes of other objects.
         with suppress(Exception):
-            if notes is not None:
-                others = [other for other in _read(notes) if other["uri"] != location.uri]
-                _write(notes, [*others, asdict(location) | {"left": left}] if left else others)
+            if state_store is not None:
+                others = [other for other in _read(state_store) if other["uri"] != location.uri]
+                _write(state_store, [*others, asdict(location) | {"left": left}] if left else others)
 
     return note
 
 
-def _read(notes: StateStore | None) -> list[dict[str, Any]]:
+def _read(state_store: StateStore | None) -> list[dict[str, Any]]:
     """Return the notes, oldest first. Version 0.1 kept a single one."""
-    stored = notes.get(_KEY) if notes is not None else None
+    stored = state_store.get(_KEY) if state_store is not None else None
     listed = stored if isinstance(stored, list) else [stored]
     return [note for note in listed if isinstance(note, dict) and _is_text(note.get("uri"), note.get("left"))]
 
 
-def _write(notes: StateStore, kept: list[dict[str, Any]]) -> None:
+def _write(state_store: StateStore, kept: list[dict[str, Any]]) -> None:
     if kept:
-        notes.set(_KEY, kept[-_MOST_NOTES:])
+        state_store.set(_KEY, kept[-_MOST_NOTES:])
     else:
-        notes.delete(_KEY)
+        state_store.delete(_KEY)
 
 
 def _remove(note: dict[str, Any], conn_id: str | None) -> bool:
-    """Remove what a note names; return whether the note is settled."""
+    """Remove what a note names. Return whether the note can be deleted."""
     location = ObjectLocation(note["uri"], note.get("conn_id", conn_id), note.get("account_host"))
     try:
         store_of(location).remove(note["left"])
-    except Exception as error:  # noqa: BLE001 - every store brings its own classes
+    except Exception as error:  # noqa: BLE001 - every store has its own classes
         log.warning(
-            "What an earlier try left behind at %s could not be removed (%s); the next try does it again",
+            "Could not remove what an earlier try left behind at %s (%s); the next try will try again",
             location.uri,
             type(error).__name__,
         )

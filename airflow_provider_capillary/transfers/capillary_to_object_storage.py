@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 IfNoErrors = Literal["skip", "succeed", "fail"]
 _IF_CHANGED = "if_changed"
 _BLOCK_BYTES = 1 << 20
-#: Which file -> how its name in a folder begins.
+#: File type -> beginning of the file name in a folder.
 _NAMES = {"error": "redeem_errors", "success": "redeem_success", "uploaded": "redeem_uploaded"}
 
 
@@ -47,23 +47,23 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
     Each ``Asset`` among the ``outlets`` gets an event whose extra is the dictionary of XCom ``error_file``.
 
     :param coupon_series_id: The coupon series, number or text. (templated)
-    :param job_id: The job; it must be done, see ``CapillaryRedeemUploadSensor``. (templated)
+    :param job_id: The job; it must be finished, see ``CapillaryRedeemUploadSensor``. (templated)
     :param file_type: Which file of the job: ``error`` (default), ``success``, which no published sample has, or
         ``uploaded``. (templated)
     :param destination: ``s3://bucket/key``, ``abfs://container/name``, ``gs://bucket/key``, ``file:///path`` or an
         absolute path. One that ends in ``/`` is a folder, in which the file is named
         ``redeem_errors_{coupon_series_id}_{job_id}.csv``, ``redeem_success_...`` or ``redeem_uploaded_...``.
         (templated)
-    :param object_storage_conn_id: Airflow connection of the object store; None, the default, for what the worker
-        itself may do; a template may render natively to None. (templated)
-    :param if_no_errors: What to do where the job has no errors and no file, or, for another file than that of the
-        errors, no such file: ``skip`` the task (default), ``succeed``, or ``fail`` without retry. (templated)
-    :param overwrite: Whether to replace an object that is already there; default True. With ``"if_changed"``, the file
-        is read first and sent only if the object that is there has another length or another recorded sha256.
+    :param object_storage_conn_id: Airflow connection of the object store; None, the default, for the credentials
+        of the worker; a template may render natively to None. (templated)
+    :param if_no_errors: What to do if the job has no errors and no error file, or, for the other file types, no such
+        file: ``skip`` the task (default), ``succeed``, or ``fail`` without retry. (templated)
+    :param overwrite: Whether to replace an existing object; default True. With ``"if_changed"``, the file is read first
+        and sent only if its length or sha256 differs from the existing object's.
     :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``. (templated)
-    :return: XCom ``return_value``: the object's URI, without connection id or credentials; None where there was
-        nothing to pull. XCom ``error_file``: ``{uri, coupon_series_id, job_id, error_count, size_bytes, sha256}``.
-    :raises CapillaryConfigurationError: ``overwrite`` is none of the three.
+    :return: XCom ``return_value``: the object's URI, without connection id or credentials; None if there was
+        nothing to copy. XCom ``error_file``: ``{uri, coupon_series_id, job_id, error_count, size_bytes, sha256}``.
+    :raises CapillaryConfigurationError: ``overwrite`` is not one of these.
     """
 
     template_fields: Sequence[str] = (
@@ -109,7 +109,7 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
 
     @cached_property
     def hook(self) -> CapillaryHook:
-        """The hook of the connection."""
+        """The hook for the Capillary connection."""
         return CapillaryHook(self.capillary_conn_id)
 
     def execute(self, context: Context) -> str | None:
@@ -122,15 +122,15 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
         :raises CapillaryErrorFileError: The job is not finished, its file cannot be fetched, or the destination cannot
             be written.
         """
-        # The stores are imported where a task runs: a DAG file is parsed over and over, and writes nothing.
+        # Import the stores only when a task runs: a DAG file is parsed again and again, and writes nothing.
         from airflow_provider_capillary._storage.atomic_write import locate
         from airflow_provider_capillary._storage.unfinished import remove_unfinished
 
-        # Before anything can end this try: an earlier one may have left parts of a file of personal data.
+        # First of all, before anything can end this try: an earlier try may have left parts of a file of personal data.
         remove_unfinished(context.get("task_state_store"), conn_id=self.object_storage_conn_id)
         validate_choice("if_no_errors", self.if_no_errors, get_args(IfNoErrors))
         validate_choice("file_type", self.file_type, JOB_FILES)
-        if self.object_storage_conn_id is not None:  # natively rendered, None may be meant
+        if self.object_storage_conn_id is not None:  # a template that renders natively may give None
             read_text("object_storage_conn_id", self.object_storage_conn_id)
         series_id, job_id = parse_id("coupon_series_id", self.coupon_series_id), parse_id("job_id", self.job_id)
         file_name = f"{_NAMES[self.file_type]}_{series_id}_{job_id}.csv"
@@ -146,7 +146,7 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
         return self._transferred.location.uri
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Report which object came from which job. Called by Airflow's OpenLineage provider only.
+        """Return the job file as input and the object as output. Called by Airflow's OpenLineage provider only.
 
         :param task_instance: The task instance.
         """
@@ -162,11 +162,14 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
         self.log.info("There is nothing to copy: %s", reason)
 
     def _reason_for_no_file(self, job: UploadJob) -> str | None:
-        """Return why the job rightly has no such file, or None where it has one."""
+        """Return why the job has no such file; None if it has one.
+
+        :raises CapillaryErrorFileError: The job is not finished, or should have an error file and has none.
+        """
         if not job.is_done:
             raise CapillaryErrorFileError(
                 f"upload job {job.job_id} is still {shown_status(job)}; "
-                f"wait for it with CapillaryRedeemUploadSensor before its {self.file_type} file is pulled"
+                f"wait for it with CapillaryRedeemUploadSensor before its {self.file_type} file is copied"
             )
         if job.file_url(self.file_type):
             return None
@@ -183,18 +186,18 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
         return f"upload job {job.job_id} has no errors and no error file"
 
     def _transfer(self, context: Context, series_id: int, job: UploadJob, location: ObjectLocation) -> TransferredFile:
-        """Stream the file to its destination, unless ``overwrite`` is ``"if_changed"`` and the same file is there."""
-        from airflow_provider_capillary._storage.atomic_write import atomic_write, recorded_at
+        """Stream the file to its destination; with ``overwrite="if_changed"``, only if the object there differs."""
+        from airflow_provider_capillary._storage.atomic_write import atomic_write, stored_checksum_at
 
         what = f"{self.file_type.capitalize()} file of upload job {job.job_id}"
-        there = recorded_at(location) if self.overwrite == _IF_CHANGED else None
+        stored = stored_checksum_at(location) if self.overwrite == _IF_CHANGED else None
         writer: Writer = HashingWriter()
         progress = TransferLog(self.log, what, clock=self._clock)
-        if there is not None:
+        if stored is not None:
             with self.hook.open_job_file(job, self.file_type) as source:
-                _stream(source, writer, progress, most=there[0])
-        if there == (writer.size, writer.sha256):
-            progress.finish(sha256=writer.sha256, uri=f"{location.uri} as before, and was not sent again")
+                _stream(source, writer, progress, most=stored[0])
+        if stored == (writer.size, writer.sha256):
+            progress.finish(sha256=writer.sha256, uri=f"{location.uri} unchanged, not sent again")
         else:
             progress = TransferLog(self.log, what, clock=self._clock)
             with (
@@ -202,8 +205,8 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
                 atomic_write(
                     location,
                     overwrite=bool(self.overwrite),
-                    record=self.overwrite == _IF_CHANGED,
-                    notes=context.get("task_state_store"),
+                    store_checksum=self.overwrite == _IF_CHANGED,
+                    state_store=context.get("task_state_store"),
                 ) as writer,
             ):
                 _stream(source, writer, progress)
@@ -220,7 +223,7 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
         )
 
     def _publish(self, context: Context, facts: dict[str, Any]) -> None:
-        """Push the XCom, and attach the same facts to the event of each asset among the outlets."""
+        """Push the XCom, and add the same dictionary to the event of each asset among the outlets."""
         from airflow_provider_capillary._airflow_compat import Asset
 
         context["ti"].xcom_push(key="error_file", value=facts)
@@ -230,7 +233,7 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
 
 
 def _stream(source: BinaryIO, writer: Writer, progress: TransferLog, *, most: float = float("inf")) -> None:
-    """Write a stream to its end, or stop once it is longer than ``most`` bytes."""
+    """Copy a stream to a writer, up to its end or until more than ``most`` bytes are written."""
     from airflow_provider_capillary._transport.error_file_stream import size_of
 
     while writer.size <= most and (block := source.read(_BLOCK_BYTES)):

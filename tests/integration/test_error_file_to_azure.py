@@ -72,7 +72,7 @@ class TestWholeness(contract.Wholeness):
             errors = [error for each in done if (error := each.exception()) is not None]
 
         assert len(errors) <= 1
-        assert all("somebody else wrote the blob meanwhile" in str(error) for error in errors)
+        assert all("another process wrote the blob at the same time" in str(error) for error in errors)
         assert store.visible() in [{NAME: Content.of(content)} for content in contents]
         # And a retry makes up for it.
         runs[0]()

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from airflow_provider_capillary._storage.stores.base import ObjectLocation, store_of
+from airflow_provider_capillary._storage.stores.base import ObjectLocation
+from airflow_provider_capillary._storage.stores.choice import store_of
 from airflow_provider_capillary._storage.unfinished import remove_unfinished
 from airflow_provider_capillary.exceptions import CapillaryConfigurationError, CapillaryErrorFileError
 from airflow_provider_capillary.sandbox import Fault
@@ -159,7 +160,7 @@ def test_without_overwrite_a_conflict_with_another_write_does_not_say_that_an_ob
 
     with (
         gateway(store, monkeypatch, shows_the_object(409, "ConditionalRequestConflict")) as (_, to),
-        pytest.raises(CapillaryErrorFileError, match="another write to the same object was under way") as caught,
+        pytest.raises(CapillaryErrorFileError, match="another process wrote the same object") as caught,
     ):
         pull(job, **to, overwrite=False)
 
@@ -229,7 +230,7 @@ def test_an_object_whose_hash_cannot_be_recorded_is_complete_and_so_is_the_task(
     assert before.count("PUT", "tagging") == 1
     assert run.result == store.folder + NAME
     assert store.visible() == {NAME: Content.of(LARGE)}
-    assert "sha256 could not be recorded" in caplog.text
+    assert "sha256 could not be stored" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["refused", "a time-out"])
@@ -263,7 +264,7 @@ def test_with_if_changed_a_store_that_fails_when_it_is_asked_gets_the_file(
         pull(job, **to, overwrite="if_changed")
 
     assert store.visible() == {NAME: Content.of(content)}
-    assert "has changed cannot be read (ClientError): the file is sent again" in caplog.text
+    assert "cannot be read (ClientError): the file is sent again" in caplog.text
 
 
 # --- encryption and access that a bucket asks for ----------------------------------------------------------------
@@ -371,9 +372,9 @@ def test_the_tags_that_the_connection_asks_for_stay_beside_the_hash(
 @pytest.mark.parametrize(
     ("extra_args", "problem"),
     [
-        ({"ServerSideEncription": "AES256"}, "has ServerSideEncription, which an upload does not take"),
-        ({"Body": "x", "ACL": "private"}, "has Body, which an upload does not take"),
-        ({"IfNoneMatch": "*"}, "has IfNoneMatch, which an upload does not take"),
+        ({"ServerSideEncription": "AES256"}, "has ServerSideEncription, which an upload does not accept"),
+        ({"Body": "x", "ACL": "private"}, "has Body, which an upload does not accept"),
+        ({"IfNoneMatch": "*"}, "has IfNoneMatch, which an upload does not accept"),
         (["ACL"], "must be a JSON object"),
         ("ACL", "must be a JSON object"),
     ],

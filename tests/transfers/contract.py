@@ -307,7 +307,7 @@ class Changing(Contract):
         assert second.result == first.result
         assert second.xcoms == first.xcoms
         assert sandbox.count("download") == 2
-        assert "was not sent again" in capsys.readouterr().out
+        assert "unchanged, not sent again" in capsys.readouterr().out
 
     @pytest.mark.parametrize("change", ["another byte", "shorter", "longer"])
     def test_another_file_replaces_the_object(

@@ -161,7 +161,7 @@ class TestFolder:
     ) -> None:
         destination = store.folder.removesuffix("/")
 
-        with pytest.raises(CapillaryErrorFileError, match=f"destination {destination} cannot be written.* end in /"):
+        with pytest.raises(CapillaryErrorFileError, match=f"destination {destination} cannot .* end it with /"):
             pull(job, destination)
 
         assert store.visible() == {}

@@ -119,7 +119,7 @@ def test_a_link_into_a_folder_that_is_not_there_is_named(
     # The share that it leads to may not be mounted: a folder made in its place would hide the file.
     linked(store, tmp_path / "share" / "target.csv")
 
-    with pytest.raises(CapillaryErrorFileError, match=r"is a symbolic link to .*/share/target.csv, whose folder is"):
+    with pytest.raises(CapillaryErrorFileError, match=r"is a symbolic link to .*/share/target.csv, whose folder does"):
         pull(job, store.folder + NAME, overwrite=overwrite)
 
     assert not (tmp_path / "share").exists()
@@ -213,7 +213,7 @@ def test_of_a_file_with_several_names_one_is_replaced_and_the_log_says_so(
     pull(job, store.folder + NAME)
 
     assert store.visible() == {"other.csv": Content.of(OLD), NAME: Content.of(SMALL)}
-    assert f"{store.path / NAME} has 2 names (hard links): only this one gets the new contents" in caplog.text
+    assert f"{store.path / NAME} has 2 names (hard links): only this one will have the new contents" in caplog.text
 
 
 @OVERWRITE
@@ -251,7 +251,7 @@ def test_a_device_is_refused_by_name_a_linked_one_too(
 def test_a_folder_is_refused_by_name(job: SandboxJob, store: LocalFolder, overwrite: bool | str) -> None:
     (store.path / NAME).mkdir()
 
-    with pytest.raises(CapillaryErrorFileError, match="it is a folder; let it end in / to have the file named"):
+    with pytest.raises(CapillaryErrorFileError, match="it is a folder; end it with / to have the file named"):
         pull(job, store.folder + NAME, overwrite=overwrite)
 
 

@@ -191,7 +191,7 @@ def test_what_cannot_be_removed_stays_noted_and_does_not_keep_the_rest(
 
     assert store.unfinished() == []
     assert [note["uri"] for note in state.get(KEY)] == ["file:///lake/x.csv"]
-    assert "file:///lake/x.csv could not be removed (AirflowNotFoundException)" in caplog.text
+    assert "left behind at file:///lake/x.csv (AirflowNotFoundException)" in caplog.text
 
 
 def test_notes_do_not_grow_for_ever_and_the_newest_are_kept(store: LocalFolder) -> None:

@@ -139,7 +139,7 @@ def test_a_job_that_is_not_done_is_an_error_that_names_the_file(
 ) -> None:
     job = sandbox.add_job(SERIES, status="STARTED", uploaded_file=CONTENTS["uploaded"])
 
-    with pytest.raises(CapillaryErrorFileError, match=f"still STARTED; .* before its {file_type} file is pulled"):
+    with pytest.raises(CapillaryErrorFileError, match=f"still STARTED; .* before its {file_type} file is copied"):
         pull(job, store.folder, file_type=file_type, if_no_errors=if_no_errors)
 
     assert store.visible() == {}

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How each kind of store keeps an object out of sight until it is whole."""
+"""One module for each kind of store: how it hides an object until it is complete."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Azure Blob Storage: blocks that are staged side by side, and committed as a list."""
+"""Azure Blob Storage: stages blocks in parallel and commits them as a list."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_capillary._storage.stores.base import SHA256
+from airflow_provider_capillary._storage.stores.base import SHA256, PartStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class AzureBlocks:
-    """Blocks of a blob, by the client of Airflow's path.
+class AzureBlocks(PartStore):
+    """Writes blocks of a blob with the client of Airflow's path.
 
-    adlfs would show what it has when it is closed, whether or not that is all. Blocks that were staged and not
-    committed are never seen; the next commit to the blob drops them, or else Azure after a week.
+    adlfs commits on close even if the file is incomplete. Blocks that were staged and not committed are never visible.
+    The next commit to the blob drops them, otherwise Azure does after a week, so there is nothing to abort or remove.
     """
 
     workers = 3
@@ -37,7 +37,7 @@ class AzureBlocks:
     def __init__(self, location: ObjectLocation, path: Any) -> None:
         self._fs = path.fs
         self._blob = self._fs.service_client.get_blob_client(location.container, location.key)
-        # All blocks of a blob need ids of the same length, those that adlfs may have left there too: 32 characters.
+        # All block ids of a blob must have the same length, including those that adlfs may have left: 32 characters.
         self._ours = uuid.uuid4().hex[:24]
 
     def exists(self) -> bool:
@@ -49,9 +49,6 @@ class AzureBlocks:
             return None
         return properties.size, (properties.metadata or {}).get(SHA256)
 
-    def begin(self) -> str:
-        return ""
-
     def send(self, number: int, data: bytes | bytearray) -> Any:
         from azure.storage.blob import BlobBlock
 
@@ -59,34 +56,30 @@ class AzureBlocks:
         self._run(self._blob.stage_block(block, memoryview(data), length=len(data)))
         return BlobBlock(block)
 
-    def finish(self, sent: list[Any], *, sha256: str, overwrite: bool, record: bool) -> None:
+    def finish(self, sent: list[Any], *, sha256: str, overwrite: bool, store_checksum: bool) -> None:
         from azure.core import MatchConditions
         from azure.core.exceptions import HttpResponseError
 
         condition = {} if overwrite else {"match_condition": MatchConditions.IfMissing}
         try:
-            with _refused_if_there():
+            with _translate_conflict():
                 self._run(self._blob.commit_block_list(sent, metadata={SHA256: sha256}, **condition))
         except HttpResponseError as error:
             if getattr(error, "error_code", None) == "InvalidBlockList":
                 raise OSError(
-                    "somebody else wrote the blob meanwhile, upon which Azure dropped the blocks of this run; the next "
-                    "try sends them again"
+                    "another process wrote the blob at the same time, so Azure dropped the blocks of this run; the "
+                    "next try sends them again"
                 ) from error
             raise
 
-    def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool, note: Callable[[str], None]) -> None:
-        with _refused_if_there():
+    def put(
+        self, data: bytes, *, sha256: str, overwrite: bool, store_checksum: bool, note: Callable[[str], None]
+    ) -> None:
+        with _translate_conflict():
             self._run(self._blob.upload_blob(data, overwrite=overwrite, metadata={SHA256: sha256}))
 
-    def abort(self) -> None:
-        """Nothing: a block that was not committed is not there for anybody."""
-
-    def remove(self, left: str) -> None:
-        """Nothing, as for :meth:`abort`."""
-
     def _properties(self) -> Any:
-        """Return what is known of the blob that is there; None where there is none, or it may not be asked for."""
+        """Return the properties of the existing blob; None if there is none or they may not be read."""
         from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
         try:
@@ -94,11 +87,13 @@ class AzureBlocks:
         except ResourceNotFoundError:
             return None
         except HttpResponseError as error:
-            # 403: a signature may allow to write and not to read; 409: a blob under a customer's key. The write itself
-            # decides then.
+            # 403: a signature may permit writing but not reading; 409: a blob under a customer's key. The write itself
+            # then shows whether the blob exists.
             if error.status_code not in (403, 409):
                 raise
-            log.info("Azure does not say whether the blob is there (HTTP %s); the write decides", error.status_code)
+            log.info(
+                "Azure does not report whether the blob exists (HTTP %s); the write will show it", error.status_code
+            )
             return None
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -106,8 +101,8 @@ class AzureBlocks:
 
 
 @contextmanager
-def _refused_if_there() -> Iterator[None]:
-    """Turn the refusal of our own condition into what it means; other conflicts are leases and immutable blobs."""
+def _translate_conflict() -> Iterator[None]:
+    """Raise FileExistsError if our own condition failed; other conflicts are leases and immutable blobs."""
     from azure.core.exceptions import ResourceExistsError
 
     try:

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What writing an object whole asks of a store, and which kind of store can do it which way."""
+"""The interface of a store that writes objects whole, and the location of an object."""
 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_capillary._transport.object_storage import object_storage_path
 from airflow_provider_capillary.api.object_uris import parse_object_uri
 
 if TYPE_CHECKING:
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What the hash of an object is called where a store keeps it.
+#: Name under which a store keeps the hash of an object.
 SHA256 = "sha256"
 
 
 @dataclass(frozen=True)
 class ObjectLocation:
-    """Where an object is to be.
+    """The place of an object in a store.
 
-    :param uri: Without connection id or credentials: fit for logs and XCom, and for ``ObjectStoragePath`` with the
-        connection.
-    :param conn_id: Airflow connection of the store; None for what the machine itself may do.
-    :param account_host: Host of the Azure storage account that the destination names; the connection has to be one
-        of that account.
+    :param uri: Without connection id or credentials, so it may appear in logs and XComs. ``ObjectStoragePath`` takes it
+        with the connection.
+    :param conn_id: Airflow connection of the store; None for the credentials of the machine.
+    :param account_host: Host of the Azure storage account that the destination names. The connection must be for that
+        account.
     """
 
     uri: str
@@ -59,80 +59,80 @@ class ObjectLocation:
         return Path(self.uri.removeprefix("file://"))
 
 
-class PartStore(Protocol):
-    """Takes an object in parts that stay out of sight until all are there.
+class PartStore(ABC):
+    """Writes an object in parts that readers do not see until all are there.
 
-    The methods raise whatever the store's library raises; ``FileExistsError`` where an object is there that must not
-    be replaced. All are called from one thread, but for :meth:`send`.
+    Methods raise the errors of the store's library, and ``FileExistsError`` for an object that must not be replaced.
+    All of them but :meth:`send` are called from one thread. A store overrides the defaults that do not fit it.
     """
 
-    #: How many parts may be on their way at once; with 1 they come in order.
-    workers: int
+    #: How many parts may be sent at once; with 1 they arrive in order.
+    workers = 1
 
     @classmethod
+    @abstractmethod
     def supports(cls, fs: AbstractFileSystem) -> bool:
-        """Say whether a file system can do it this way, by what it has and not by its name."""
+        """Return whether this store can write to a file system, judged by its features and not by its name."""
 
+    @abstractmethod
     def __init__(self, location: ObjectLocation, path: Any) -> None:
-        """Take where the object is to be, and Airflow's path of it. Asks nothing of the store."""
+        """Keep the location and Airflow's path of the object. Send nothing."""
 
+    @abstractmethod
     def exists(self) -> bool:
-        """Say whether an object is there."""
+        """Return whether there is an object at the location."""
 
+    @abstractmethod
     def stored_checksum(self) -> tuple[int, str | None] | None:
-        """Return size in bytes and sha256 of the object that is there; None for no object, or for no known sha256."""
+        """Return size in bytes and sha256 of the stored object; None for no object, or for an unknown sha256."""
 
     def begin(self) -> str:
-        """Begin, and return what :meth:`remove` finds again what would be left behind; empty where there is nothing."""
+        """Start a write. Return what :meth:`remove` needs to clean up after a killed run; empty for nothing."""
+        return ""
 
+    @abstractmethod
     def send(self, number: int, data: bytes | bytearray) -> Any:
-        """Send a part, from 1 on, and return what :meth:`finish` needs to know of it."""
+        """Send a part, numbered from 1. Return what :meth:`finish` needs to refer to it."""
 
-    def finish(self, sent: list[Any], *, sha256: str, overwrite: bool, record: bool) -> None:
-        """Put the parts together, in one step for whoever reads.
+    @abstractmethod
+    def finish(self, sent: list[Any], *, sha256: str, overwrite: bool, store_checksum: bool) -> None:
+        """Assemble the parts, in one step as readers see it.
 
         :param sent: What :meth:`send` returned, in the order of the parts.
-        :param sha256: Of the whole, in hex.
-        :param overwrite: Whether an object that is there may be replaced.
-        :param record: Whether :meth:`recorded` has to know the sha256 later.
+        :param sha256: Of the whole object, in hex.
+        :param overwrite: Whether an existing object may be replaced.
+        :param store_checksum: Whether to keep the sha256 for :meth:`stored_checksum`.
         """
 
-    def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool, note: Callable[[str], None]) -> None:
-        """Send an object that is no larger than one part, whole.
+    def put(
+        self, data: bytes, *, sha256: str, overwrite: bool, store_checksum: bool, note: Callable[[str], None]
+    ) -> None:
+        """Write an object that fits into one part.
 
-        :param note: Takes what :meth:`begin` returns, where it takes more than one step.
+        :param note: Takes what :meth:`begin` returns, where the write needs more than one step.
         """
+        note(self.begin())
+        self.finish([self.send(1, data)], sha256=sha256, overwrite=overwrite, store_checksum=store_checksum)
 
     def abort(self) -> None:
-        """Throw away what was sent. May be called at any moment, twice too, when no part is on its way any more."""
+        """Discard the parts. Called when no part is being sent, at any stage of a write, perhaps twice."""
+        return
 
     def remove(self, left: str) -> None:
-        """Throw away what a run left behind that was killed."""
+        """Remove what a killed run left behind.
+
+        :param left: What :meth:`begin` returned in that run.
+        """
+        return
 
 
 @contextmanager
-def warning_of_no_record() -> Iterator[None]:
-    """Let a task succeed whose object is complete, although its sha256 could not be recorded, for any reason."""
+def warn_if_checksum_not_stored() -> Iterator[None]:
+    """Let a task succeed if the object is complete but its sha256 could not be stored, for any reason."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - every store brings its own classes
+    except Exception as error:  # noqa: BLE001 - every store has its own classes
         log.warning(
-            "The object is there, but its sha256 could not be recorded (%s): the next run will send it again",
+            "The object was written, but its sha256 could not be stored (%s): the next run will send it again",
             type(error).__name__,
         )
-
-
-def store_of(location: ObjectLocation) -> PartStore:
-    """Return the way in which an object is written whole to where it is to be.
-
-    :param location: Where.
-    """
-    from airflow_provider_capillary._storage.stores.azure import AzureBlocks
-    from airflow_provider_capillary._storage.stores.local import LocalSibling
-    from airflow_provider_capillary._storage.stores.s3 import S3Parts
-    from airflow_provider_capillary._storage.stores.staged import StagedFile
-
-    path = object_storage_path(location.uri, location.conn_id, account_host=location.account_host, name="destination")
-    kinds: tuple[type[PartStore], ...] = (LocalSibling, S3Parts, AzureBlocks, StagedFile)
-    kind = next(kind for kind in kinds if kind.supports(path.fs))
-    return kind(location, path)

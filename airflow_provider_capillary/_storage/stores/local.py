@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of this machine and of what it has mounted."""
+"""Local files, including mounted file systems."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from airflow_provider_capillary._storage.stores.base import PartStore
 
+if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
     from airflow_provider_capillary._storage.stores.base import ObjectLocation
@@ -33,10 +33,8 @@ _KINDS = (
 )
 
 
-class LocalSibling:
-    """A hidden sibling that takes the file's place in one step: what goes through $TMPDIR may cross file systems."""
-
-    workers = 1
+class LocalSibling(PartStore):
+    """Writes a hidden file in the same folder and renames it: a rename from $TMPDIR may cross file systems."""
 
     @classmethod
     def supports(cls, fs: AbstractFileSystem) -> bool:
@@ -59,11 +57,11 @@ class LocalSibling:
 
     def begin(self) -> str:
         old = _status_of(self._path)
-        # A link is followed, as by other programs that write to a path: replaced by a file, its target would stay old.
+        # Follow a link, as other programs do: replacing it by a file would leave its target unchanged.
         self._target = Path(os.path.realpath(self._path)) if self._path.is_symlink() else self._path
         folder = self._target.parent
         if self._target != self._path and not folder.is_dir():
-            raise NotADirectoryError(f"it is a symbolic link to {self._target}, whose folder is not there")
+            raise NotADirectoryError(f"it is a symbolic link to {self._target}, whose folder does not exist")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
@@ -77,7 +75,7 @@ class LocalSibling:
     def send(self, number: int, data: bytes | bytearray) -> None:
         self._file.write(data)
 
-    def finish(self, sent: list[Any], *, sha256: str, overwrite: bool, record: bool) -> None:
+    def finish(self, sent: list[Any], *, sha256: str, overwrite: bool, store_checksum: bool) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -85,17 +83,12 @@ class LocalSibling:
         if overwrite:
             part.replace(self._target)
             return
-        # Unlike a rename, a link does not replace what came in meanwhile.
+        # Unlike a rename, a link does not replace a file that was created in the meantime.
         self._target.hardlink_to(part)
         try:
             part.unlink()
         except OSError as error:
-            log.warning("The file is there, but %s could not be removed (%s)", part, error.strerror)
-
-    def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool, note: Callable[[str], None]) -> None:
-        note(self.begin())
-        self.send(1, data)
-        self.finish([], sha256=sha256, overwrite=overwrite, record=record)
+            log.warning("The file was written, but %s could not be removed (%s)", part, error.strerror)
 
     def abort(self) -> None:
         if self._file is not None:
@@ -107,28 +100,30 @@ class LocalSibling:
 
     def remove(self, left: str) -> None:
         part = Path(left)
-        # What was noted down comes from outside: nothing but a part is ever removed. It lies beside the target of a
-        # link, which may lead elsewhere by now, so the folder is not compared.
+        # The note comes from outside, so remove nothing but a part. The part is beside the target of a link, which may
+        # have changed since, so the folder is not compared.
         if part.is_absolute() and _PART.fullmatch(part.name):
             part.unlink(missing_ok=True)
 
     def _keep_access(self, old: os.stat_result) -> None:
-        """Give the part the mode and, where permitted, the owner of the old file, before there is anything in it."""
+        """Give the part the mode and, if permitted, the owner of the old file, before anything is written to it."""
         if old.st_nlink > 1:
-            log.warning("%s has %s names (hard links): only this one gets the new contents", self._target, old.st_nlink)
+            log.warning(
+                "%s has %s names (hard links): only this one will have the new contents", self._target, old.st_nlink
+            )
         descriptor = self._file.fileno()
         for owner, group in ((old.st_uid, -1), (-1, old.st_gid)):
             with suppress(OSError):
                 os.fchown(descriptor, owner, group)
-        # Not every mounted share has modes.
+        # Not every mounted share supports modes.
         with suppress(OSError):
             os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
 
 
 def _status_of(path: Path) -> os.stat_result | None:
-    """Return the status of the file that is to be replaced; None where there is none.
+    """Return the status of the file to be replaced; None if there is none.
 
-    :raises OSError: It is something else, which must not be replaced, or it is not known what it is.
+    :raises OSError: It is not a file and must not be replaced, or its status cannot be read.
     """
     try:
         status = path.stat()
@@ -139,7 +134,7 @@ def _status_of(path: Path) -> os.stat_result | None:
             raise OSError("it is a symbolic link that leads back to itself; remove it") from None
         raise
     if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError("it is a folder; let it end in / to have the file named for you")
+        raise IsADirectoryError("it is a folder; end it with / to have the file named for you")
     kind = next((kind for is_kind, kind in _KINDS if is_kind(status.st_mode)), None)
     if kind is not None:
         raise OSError(f"it is {kind}, not a file; choose another destination")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""S3, and what speaks its protocol: a multipart upload, its parts sent side by side."""
+"""S3 and compatible stores: a multipart upload with its parts sent in parallel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from airflow_provider_capillary._airflow_compat import mask_secret
-from airflow_provider_capillary._storage.stores.base import SHA256, warning_of_no_record
+from airflow_provider_capillary._storage.stores.base import SHA256, PartStore, warn_if_checksum_not_stored
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class S3Parts:
-    """A multipart upload by boto3, with the client of Airflow's connection.
+class S3Parts(PartStore):
+    """Writes a multipart upload by boto3, with the client of Airflow's connection.
 
-    s3fs sends one part at a time. boto3's own ``upload_fileobj`` sends several, but reads its source to the end before
-    it lets an interrupted task go.
+    s3fs sends one part at a time. boto3's ``upload_fileobj`` sends several, but an interrupted task ends only after it
+    has read its source to the end.
     """
 
     workers = 3
@@ -57,7 +57,7 @@ class S3Parts:
         return read_extra_args(self._hook.service_config.get("extra_args"), self._client)
 
     def _call(self, operation: str, **arguments: Any) -> Any:
-        """Call the store with what the connection wants to go with each call that takes it, such as encryption."""
+        """Call the store with the extra arguments of the connection that the operation accepts, such as encryption."""
         method = self._client.meta.method_to_api_mapping[operation]
         taken = self._client.meta.service_model.operation_model(method).input_shape.members
         extra = {name: value for name, value in self._extra_args.items() if name in taken}
@@ -73,7 +73,7 @@ class S3Parts:
         sha256 = head["Metadata"].get(SHA256)
         if sha256 is None:
             tags = []
-            with suppress(Exception):  # not every store has tags, nor every role the right to read them
+            with suppress(Exception):  # some stores have no tags, and some roles may not read them
                 tags = self._call("get_object_tagging")["TagSet"]
             sha256 = next((tag["Value"] for tag in tags if tag["Key"] == SHA256), None)
         return head["ContentLength"], sha256
@@ -87,8 +87,8 @@ class S3Parts:
         checksums = {name: sent[name] for name in sent if name.startswith("Checksum") and name != "ChecksumType"}
         return {"PartNumber": number, "ETag": sent["ETag"], **checksums}
 
-    def finish(self, sent: list[Any], *, sha256: str, overwrite: bool, record: bool) -> None:
-        with _refused_if_there(overwrite):
+    def finish(self, sent: list[Any], *, sha256: str, overwrite: bool, store_checksum: bool) -> None:
+        with _translate_conflict(overwrite):
             self._call(
                 "complete_multipart_upload",
                 UploadId=self._upload_id,
@@ -96,21 +96,23 @@ class S3Parts:
                 **_condition(overwrite),
             )
         self._upload_id = None
-        if record:
-            # Metadata has to be given when an upload begins, and the hash is known when it ends. The call replaces all
-            # tags of the object.
-            with warning_of_no_record():  # not every store has tags, nor every role the right to write them
+        if store_checksum:
+            # Metadata must be given when an upload begins, but the hash is known only when it ends. The call replaces
+            # all tags of the object.
+            with warn_if_checksum_not_stored():  # some stores have no tags, and some roles may not write them
                 tags = [*parse_qsl(self._extra_args.get("Tagging", ""), keep_blank_values=True), (SHA256, sha256)]
                 self._call("put_object_tagging", Tagging={"TagSet": [{"Key": key, "Value": of} for key, of in tags]})
 
-    def put(self, data: bytes, *, sha256: str, overwrite: bool, record: bool, note: Callable[[str], None]) -> None:
+    def put(
+        self, data: bytes, *, sha256: str, overwrite: bool, store_checksum: bool, note: Callable[[str], None]
+    ) -> None:
         metadata = {**self._extra_args.get("Metadata", {}), SHA256: sha256}
         try:
-            with _refused_if_there(overwrite):
+            with _translate_conflict(overwrite):
                 self._call("put_object", Body=data, Metadata=metadata, **_condition(overwrite))
         except FileExistsError as refused:
-            # Where the answer of a successful attempt was lost, boto3 tried again, and met the object of that attempt.
-            if not _was_tried_again(refused.__cause__) or self.stored_checksum() != (len(data), sha256):
+            # If the response to a successful attempt was lost, boto3 retried and found the object of that attempt.
+            if not _was_retried(refused.__cause__) or self.stored_checksum() != (len(data), sha256):
                 raise
 
     def abort(self) -> None:
@@ -124,31 +126,33 @@ class S3Parts:
         try:
             self._call("abort_multipart_upload", UploadId=left)
         except ClientError as error:
-            if _status(error) != 404:  # there is no such upload any more
+            if _status(error) != 404:  # the upload no longer exists
                 raise
 
     def _head(self) -> Any:
-        """Return what the store says of the object that is there; None where there is none, or it does not say."""
+        """Return the headers of the existing object; None if there is none or the store does not report it."""
         from botocore.exceptions import ClientError
 
         try:
             return self._call("head_object")
         except ClientError as error:
-            # 403 is the answer for a missing object to a role without s3:ListBucket, and for any object to one without
-            # s3:GetObject; 400 for an object under a customer's key. The write itself decides then.
+            # 403 is returned for a missing object to a role without s3:ListBucket, and for any object to one without
+            # s3:GetObject; 400 for an object under a customer's key. The write itself then shows whether it exists.
             if _status(error) not in (400, 403, 404):
                 raise
             if _status(error) != 404:
-                log.info("S3 does not say whether the object is there (HTTP %s); the write decides", _status(error))
+                log.info(
+                    "S3 does not report whether the object exists (HTTP %s); the write will show it", _status(error)
+                )
             return None
 
 
 def read_extra_args(given: Any, client: Any) -> dict[str, Any]:
     """Check the ``extra_args`` of a connection's ``service_config`` for S3.
 
-    :param given: What is there; None for nothing.
-    :param client: Client of S3, which knows what there is.
-    :raises CapillaryConfigurationError: It is not an object, or has a key that does not describe an object as a whole.
+    :param given: The value; None if it is not set.
+    :param client: Client of S3, whose service model has the valid keys.
+    :raises CapillaryConfigurationError: It is not a JSON object, or has a key that is no parameter of a new upload.
     """
     if given is None:
         return {}
@@ -159,7 +163,7 @@ def read_extra_args(given: Any, client: Any) -> dict[str, Any]:
     if unknown:
         raise CapillaryConfigurationError(
             f"service_config.s3.extra_args of the AWS connection has {', '.join(unknown)}, which an upload does not "
-            "take; write names of the parameters of CreateMultipartUpload, such as ServerSideEncryption or ACL"
+            "accept; use names of the parameters of CreateMultipartUpload, such as ServerSideEncryption or ACL"
         )
     if key := given.get("SSECustomerKey"):
         # botocore logs request headers at debug level; they have it in base64.
@@ -176,13 +180,13 @@ def _status(error: Any) -> int:
     return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
 
 
-def _was_tried_again(error: Any) -> bool:
+def _was_retried(error: Any) -> bool:
     return bool(error.response["ResponseMetadata"].get("RetryAttempts"))
 
 
 @contextmanager
-def _refused_if_there(overwrite: bool) -> Iterator[None]:
-    """Turn the refusal of our own condition into what it means. Without a condition, 409 and 412 mean other things."""
+def _translate_conflict(overwrite: bool) -> Iterator[None]:
+    """Translate a failure of our own condition. Without a condition, 409 and 412 have other meanings."""
     from botocore.exceptions import ClientError
 
     try:
@@ -193,5 +197,5 @@ def _refused_if_there(overwrite: bool) -> Iterator[None]:
         if _status(error) == 412:
             raise FileExistsError from error
         raise OSError(
-            "another write to the same object was under way at the same time (HTTP 409); the next try decides"
+            "another process wrote the same object at the same time (HTTP 409); the next try will show the result"
         ) from error
