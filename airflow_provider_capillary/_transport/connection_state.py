@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all hooks of one connection share within a process: the token and the request limit."""
+"""The token and the request limit that all hooks of a connection share within a process."""
 
 from __future__ import annotations
 
-import os
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_capillary._transport.forking import ForkLock
+from airflow_provider_capillary._transport.forking import PerProcess
 from airflow_provider_capillary.api.limiter import RequestLimiter
 from airflow_provider_capillary.api.tokens import TokenCache
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class ConnectionState:
     """The shared state of one connection.
 
-    :param tokens: Keeps its token.
-    :param limiter: Spaces its requests.
+    :param tokens: Caches its token.
+    :param limiter: Limits its requests per minute.
     """
 
     tokens: TokenCache
@@ -31,7 +31,7 @@ class ConnectionState:
 
     @classmethod
     def fresh(cls, settings: ConnectionSettings) -> ConnectionState:
-        """Return a state that nobody else shares.
+        """Return a state that is not shared.
 
         :param settings: The connection.
         """
@@ -41,20 +41,22 @@ class ConnectionState:
         )
 
 
-_lock = ForkLock()
-_states: dict[str, tuple[str, ConnectionState]] = {}
+_lock = PerProcess(threading.Lock)
+#: Connection id -> identity of the settings, and the state.
+_cache: PerProcess[dict[str, tuple[str, ConnectionState]]] = PerProcess(dict)
 
 
 def connection_state(settings: ConnectionSettings) -> ConnectionState:
     """Return the state that all hooks of this connection share in this process.
 
-    :param settings: The connection. Once it was edited, its hooks begin with a new token and limit.
+    :param settings: The connection. After it was edited, it has a new state.
     """
-    with _lock:
-        identity, state = _states.get(settings.conn_id, (None, None))
+    with _lock.value:
+        states = _cache.value
+        identity, state = states.get(settings.conn_id, (None, None))
         if state is None or identity != settings.identity:
             state = ConnectionState.fresh(settings)
-            _states[settings.conn_id] = (settings.identity, state)
+            states[settings.conn_id] = (settings.identity, state)
         return state
 
 
@@ -62,7 +64,7 @@ def make_client(settings: ConnectionSettings, http_retry: HttpRetry | None = Non
     """Return a client that shares token and request limit with all others of its connection in this process.
 
     :param settings: The connection.
-    :param http_retry: How safe requests are tried again.
+    :param http_retry: How safe requests are retried.
     """
     from airflow_provider_capillary.api.client import CapillaryClient
 
@@ -71,9 +73,5 @@ def make_client(settings: ConnectionSettings, http_retry: HttpRetry | None = Non
 
 
 def forget_connection_states() -> None:
-    """Begin anew, as a process does after a fork: a fetch of a token that the parent had under way never ends here."""
-    _states.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=forget_connection_states)
+    """Clear the cache, as in a new process."""
+    _cache.value.clear()

@@ -1,34 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a fork must not hand on: Airflow forks a process for each task."""
+"""Values that a forked process must not share with its parent: Airflow forks a process for each task."""
 
 from __future__ import annotations
 
 import os
-import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakSet
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+_instances: WeakSet[PerProcess[Any]] = WeakSet()
 
 
-class ForkLock:
-    """A lock of a module, which a forked child finds free.
+class PerProcess(Generic[T]):
+    """Holds a value of this process. A forked child starts with a new one.
 
-    A thread of the parent that held it does not exist in the child, and would never let it go there.
+    In the child, a lock that another thread of the parent held would never be released, a token request of such a
+    thread would never end, and a socket would be shared with the parent.
+
+    :param make: Returns the value to start with.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._begin_anew)
+    def __init__(self, make: Callable[[], T]) -> None:
+        self.value = make()
+        self._make = make
+        self._inherited: list[T] = []
+        _instances.add(self)
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
+    def start_anew(self) -> None:
+        """Replace the value of the parent process. Called in a forked child."""
+        # Keep the old value: its finalizer might wait for a lock that a thread of the parent held.
+        self._inherited.append(self.value)
+        self.value = self._make()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._lock.release()
 
-    def _begin_anew(self) -> None:
-        self._lock = threading.Lock()
+def _start_anew() -> None:
+    for instance in list(_instances):
+        instance.start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +15,7 @@ import httpx
 
 from airflow_provider_capillary._transport import common
 from airflow_provider_capillary._transport.environment import Environment, load_certificates
-from airflow_provider_capillary._transport.forking import ForkLock
+from airflow_provider_capillary._transport.forking import PerProcess
 from airflow_provider_capillary.api.client import AwaitToken, MaskSecret, SendRequest, Sleep
 from airflow_provider_capillary.api.http_messages import Response, TransportFailure
 
@@ -177,7 +178,7 @@ def _advance(flow: Flow[Any], got: Any) -> Step | _End:
 
 
 _contexts: dict[tuple[bool | str, int], ssl.SSLContext] = {}
-_contexts_lock = ForkLock()
+_contexts_lock = PerProcess(threading.Lock)
 
 
 def _read_environment(settings: ConnectionSettings) -> tuple[Environment, ssl.SSLContext]:
@@ -190,7 +191,7 @@ def _ssl_context(trusted: bool | str) -> ssl.SSLContext:
 
     :param trusted: See :func:`~airflow_provider_capillary._transport.environment.trusted_certificates`.
     """
-    with _contexts_lock:
+    with _contexts_lock.value:
         # A triggerer lives long enough to see a bundle replaced.
         key = trusted, 0 if isinstance(trusted, bool) else Path(trusted).stat().st_mtime_ns
         context = _contexts.get(key)

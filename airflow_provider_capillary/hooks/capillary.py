@@ -7,23 +7,16 @@ time it is parsed.
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from airflow_provider_capillary._airflow_compat import (
-    AirflowNotFoundException,
-    BaseHook,
-    mask_secret,
-)
+from airflow_provider_capillary._airflow_compat import AirflowNotFoundException, BaseHook
 from airflow_provider_capillary._copying import BeginsAnew
 from airflow_provider_capillary._transport.connections import aread_settings, read_settings, warn_about
-from airflow_provider_capillary.api.errors import (
-    CapillaryError,
-    CapillaryErrorFileError,
-)
+from airflow_provider_capillary._transport.forking import PerProcess
+from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError
 from airflow_provider_capillary.api.values import read_text
 
 if TYPE_CHECKING:
@@ -35,13 +28,16 @@ if TYPE_CHECKING:
     import requests
 
     from airflow_provider_capillary._transport.async_connection import AsyncConnection
-    from airflow_provider_capillary._transport.requests_transport import RequestsTransport
-    from airflow_provider_capillary.api.client import CapillaryClient
+    from airflow_provider_capillary._transport.sync_connection import SyncConnection
     from airflow_provider_capillary.api.jobs import JobFile, JobHistory, UploadJob
     from airflow_provider_capillary.api.retry import HttpRetry
     from airflow_provider_capillary.api.settings import ConnectionSettings
 
 _TEST_DEADLINE_SECONDS = 14.0
+
+
+def _nothing() -> None:
+    """Return the connection that a hook starts with."""
 
 
 class _CapillaryConnection(BeginsAnew, BaseHook):
@@ -75,8 +71,7 @@ class CapillaryHook(_CapillaryConnection):
         of up to 1, 2, 4 and 8 seconds.
     """
 
-    _in_process: tuple[int, RequestsTransport, CapillaryClient] | None = None
-    _made_by_use = ("settings", "_in_process")
+    _made_by_use = ("settings", "_opened")
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -123,30 +118,24 @@ class CapillaryHook(_CapillaryConnection):
             return False
         self.log.info("Airflow connection %r changed; polls use what it says now", self.capillary_conn_id)
         warn_about(settings, self.log)
-        opened, self._in_process = self._in_process, None
-        if opened is not None and opened[0] == os.getpid():
-            opened[1].close()
+        connection, self._opened.value = self._opened.value, None
+        if connection is not None:
+            connection.close()
         self.__dict__["settings"] = settings
         return True
 
-    @property
-    def _transport(self) -> RequestsTransport:
-        return self._opened[1]
+    @cached_property
+    def _opened(self) -> PerProcess[SyncConnection | None]:
+        return PerProcess(_nothing)
 
-    @property
-    def _capillary(self) -> CapillaryClient:
-        return self._opened[2]
+    def _open(self) -> SyncConnection:
+        """Return the open connection of this process; the first call opens it."""
+        connection = self._opened.value
+        if connection is None:
+            from airflow_provider_capillary._transport.sync_connection import SyncConnection
 
-    @property
-    def _opened(self) -> tuple[int, RequestsTransport, CapillaryClient]:
-        # After a fork, sockets and a fetch of a token that is under way are the parent's.
-        if self._in_process is None or self._in_process[0] != os.getpid():
-            from airflow_provider_capillary._transport.connection_state import make_client
-            from airflow_provider_capillary._transport.requests_transport import RequestsTransport
-
-            transport = RequestsTransport(self.settings, mask=mask_secret)
-            self._in_process = os.getpid(), transport, make_client(self.settings, self.http_retry)
-        return self._in_process
+            connection = self._opened.value = SyncConnection.open(self.settings, http_retry=self.http_retry)
+        return connection
 
     def get_conn(self) -> requests.Session:
         """Return a pooled session for requests of your own.
@@ -163,7 +152,8 @@ class CapillaryHook(_CapillaryConnection):
 
         def authenticate(request: requests.PreparedRequest) -> requests.PreparedRequest:
             if self.settings.is_api_host(request.url or ""):
-                token = self._transport.run(self._capillary.get_token())
+                connection = self._open()
+                token = connection.run(connection.client.get_token())
                 for name, value in self.settings.headers.items():
                     # The Content-Type of the user's own body counts more.
                     if name.lower() != "content-type" or name not in request.headers:
@@ -184,7 +174,8 @@ class CapillaryHook(_CapillaryConnection):
             series without any.
         :raises CapillaryError: Capillary could not be asked, see the subclasses in ``exceptions``.
         """
-        return self._transport.run(self._capillary.get_redeem_upload_jobs(coupon_series_id))
+        connection = self._open()
+        return connection.run(connection.client.get_redeem_upload_jobs(coupon_series_id))
 
     def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
         """Return one redeem upload job.
@@ -194,7 +185,8 @@ class CapillaryHook(_CapillaryConnection):
         :raises CapillaryJobNotFoundError: The series has no such job.
         :raises CapillaryError: Capillary could not be asked.
         """
-        return self._transport.run(self._capillary.get_redeem_upload_job(coupon_series_id, job_id))
+        connection = self._open()
+        return connection.run(connection.client.get_redeem_upload_job(coupon_series_id, job_id))
 
     def open_error_file(self, job: UploadJob) -> AbstractContextManager[BinaryIO]:
         """Open the error file of a job for reading: short for ``open_job_file(job, "error")``.
@@ -237,8 +229,9 @@ class CapillaryHook(_CapillaryConnection):
             with open_object(source, expects_rows=has_rows) as stream:
                 yield stream
             return
-        pieces = self._transport.iterate(self._capillary.read_file(source, expects_rows=has_rows))
-        with open_pieces(pieces) as stream:
+        connection = self._open()
+        chunks = connection.iterate(connection.client.read_file(source, expects_rows=has_rows))
+        with open_pieces(chunks) as stream:
             yield stream
 
     def test_connection(self) -> tuple[bool, str]:

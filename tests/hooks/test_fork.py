@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -10,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ import pytest
 from asgiref.sync import SyncToAsync
 
 from airflow_provider_capillary._transport import connection_state, httpx_transport
-from airflow_provider_capillary._transport.forking import ForkLock
+from airflow_provider_capillary._transport.forking import PerProcess
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault
 from tests.hooks.clients import CONN_ID, QUICK, SERIES
@@ -114,16 +116,15 @@ def test_a_hook_that_was_used_before_does_not_share_its_tcp_connection(sandbox: 
 
 
 @pytest.mark.parametrize(
-    "module", [connection_state, httpx_transport], ids=lambda module: module.__name__.rpartition(".")[2]
+    "lock", [connection_state._lock, httpx_transport._contexts_lock], ids=["connection_state", "httpx_transport"]
 )
 def test_a_lock_that_the_parent_holds_while_it_forks_is_free_in_the_child(
-    client: Client, sandbox: Sandbox, conn_id: str, module: Any
+    client: Client, sandbox: Sandbox, conn_id: str, lock: PerProcess[Any]
 ) -> None:
-    (lock,) = [each for each in vars(module).values() if isinstance(each, ForkLock)]
     over, held = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with lock:
+        with lock.value:
             held.set()
             over.wait(10)
 
@@ -148,6 +149,31 @@ def test_no_module_has_a_lock_that_a_fork_leaves_held() -> None:
     ]
     assert len(modules) > 10
     assert found == []
+
+
+def test_a_child_starts_with_a_new_value_and_the_parent_keeps_its_own() -> None:
+    held = PerProcess(list)
+    held.value.append("of the parent")
+    assert in_child(lambda: held.value) == {"result": []}
+    assert held.value == ["of the parent"]
+
+
+def test_a_child_of_a_child_starts_with_a_new_value() -> None:
+    held = PerProcess(list)
+
+    def fork_again() -> Any:
+        held.value.append("of the child")
+        return in_child(lambda: held.value)
+
+    assert in_child(fork_again) == {"result": {"result": []}}
+
+
+def test_a_value_that_nobody_holds_is_not_kept_for_forks() -> None:
+    held = PerProcess(list)
+    reference = weakref.ref(held)
+    del held
+    gc.collect()
+    assert reference() is None
 
 
 def _until(happened: Callable[[], bool]) -> None:

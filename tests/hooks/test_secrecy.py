@@ -318,7 +318,8 @@ def test_nothing_shows_in_a_repr(sandbox: Sandbox, secretive: str) -> None:
     hook = CapillaryHook(secretive)
     hook.get_redeem_upload_jobs(SERIES)
     settings = hook.settings
-    token = hook._transport.run(hook._capillary.get_token())
+    connection = hook._open()
+    token = connection.run(connection.client.get_token())
     state = connection_state(settings)
     headers = {"X-CAP-API-OAUTH-TOKEN": token.value, "X-Brand": HEADER_VALUE}
     values: list[Any] = [
@@ -327,8 +328,9 @@ def test_nothing_shows_in_a_repr(sandbox: Sandbox, secretive: str) -> None:
         state,
         state.tokens,
         state.limiter,
-        hook._transport,
-        hook._capillary,
+        connection,
+        connection.transport,
+        connection.client,
         ApiRequest("POST", sandbox.base_url, headers=headers, body=SECRET.encode()),
         Response(200, headers, body=token.value.encode()),
         hook,
