@@ -79,8 +79,9 @@ def capillary_connection(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two attempts, a few milliseconds apart: the waits themselves are tested where they are decided."""
-    from airflow_provider_capillary.api.retry import HttpRetry
+def quick_retries(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Two attempts, a few milliseconds apart, or the ``HttpRetry`` that the test gives as indirect parameter."""
+    from airflow_provider_capillary.api.retry import HttpRetry, default_http_retry
 
-    monkeypatch.setattr(HttpRetry.__init__, "__defaults__", (2, 0.01, 0.02, 0.05))
+    with default_http_retry(getattr(request, "param", HttpRetry(2, 0.01, 0.02, 0.05))):
+        yield

@@ -36,7 +36,7 @@ from airflow_provider_capillary.api.responses import (
     raise_for_failure,
     read_payload,
 )
-from airflow_provider_capillary.api.retry import HttpRetry, parse_http_date, parse_retry_after
+from airflow_provider_capillary.api.retry import current_http_retry, parse_http_date, parse_retry_after
 from airflow_provider_capillary.api.secrecy import query_secrets, shown, tail, without_query
 from airflow_provider_capillary.api.tokens import Token, TokenCache, TokenRefresh, claimed_lifetime, make_token
 from airflow_provider_capillary.api.values import as_int
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary.api.jobs import JobHistory, UploadJob
     from airflow_provider_capillary.api.limiter import RequestLimiter
+    from airflow_provider_capillary.api.retry import HttpRetry
     from airflow_provider_capillary.api.settings import ConnectionSettings
 
 STATUS_PATH = "/coupon/api/v1/upload/getUploadRedeemedCouponStatus/{coupon_series_id}"
@@ -196,7 +197,7 @@ class CapillaryClient:
         self.settings = settings
         self._tokens = tokens
         self._limiter = limiter
-        self._retry = retry or HttpRetry()
+        self._retry = retry or current_http_retry()
         self._random = random
         self._now = now
 

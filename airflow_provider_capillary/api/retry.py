@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,7 +13,7 @@ from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.api.values import as_whole_number, read_seconds, short_repr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 #: HTTP statuses after which a safe request is tried again: the usual ones, 461 (Capillary's "search busy") and
 #: Cloudflare's 520-526 (docs/capillary-api.md, 6).
@@ -63,6 +64,30 @@ class HttpRetry:
         # The exponent is bounded because a float overflows long before attempts run out in theory.
         bound: float = min(self.cap_seconds, self.base_seconds * 2.0 ** min(attempt - 1, 32))
         return random() * bound
+
+
+#: Replacements of the default, the one that applies last.
+_defaults: list[HttpRetry] = []
+
+
+@contextmanager
+def default_http_retry(http_retry: HttpRetry) -> Iterator[None]:
+    """Replace the default of hooks, sensors, operators and triggers, in all threads: for tests, which should not wait.
+
+    A hook with an ``http_retry`` of its own keeps it, and so does a hook that sent a request before.
+
+    :param http_retry: The default within the block, such as ``HttpRetry(max_attempts=2, base_seconds=0)``.
+    """
+    _defaults.append(http_retry)
+    try:
+        yield
+    finally:
+        _defaults.pop()
+
+
+def current_http_retry() -> HttpRetry:
+    """Return the default: ``HttpRetry()``, unless :func:`default_http_retry` replaces it."""
+    return _defaults[-1] if _defaults else HttpRetry()
 
 
 def parse_retry_after(value: str | None, *, date: str | None = None, now: datetime | None = None) -> float | None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -76,8 +75,6 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
         "capillary_conn_id",
     )
     ui_color = "#fbe6d4"
-    #: Replaced by tests, which do not wait.
-    _clock = staticmethod(time.monotonic)
     _made_by_use = ("hook",)
     shallow_copy_attrs: Sequence[str] = (*BaseOperator.shallow_copy_attrs, *_made_by_use)
 
@@ -192,14 +189,14 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
         what = f"{self.file_type.capitalize()} file of upload job {job.job_id}"
         stored = stored_checksum_at(location) if self.overwrite == _IF_CHANGED else None
         writer: Writer = HashingWriter()
-        progress = TransferLog(self.log, what, clock=self._clock)
+        progress = TransferLog(self.log, what)
         if stored is not None:
             with self.hook.open_job_file(job, self.file_type) as source:
                 _stream(source, writer, progress, most=stored[0])
         if stored == (writer.size, writer.sha256):
             progress.finish(sha256=writer.sha256, uri=f"{location.uri} unchanged, not sent again")
         else:
-            progress = TransferLog(self.log, what, clock=self._clock)
+            progress = TransferLog(self.log, what)
             with (
                 self.hook.open_job_file(job, self.file_type) as source,
                 atomic_write(

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
-from airflow_provider_capillary.api.retry import RETRY_CODES, RETRY_STATUSES, HttpRetry, parse_retry_after
+from airflow_provider_capillary.api.retry import (
+    RETRY_CODES,
+    RETRY_STATUSES,
+    HttpRetry,
+    current_http_retry,
+    default_http_retry,
+    parse_retry_after,
+)
 from tests.api.flows import any_text, examples
 
 NOW = datetime(2026, 10, 21, 7, 28, 0, tzinfo=UTC)
@@ -28,6 +35,21 @@ def test_a_521_in_a_body_is_a_business_code_and_4001_the_authorization_service_d
 
 def test_the_defaults() -> None:
     assert HttpRetry() == HttpRetry(max_attempts=5, base_seconds=1.0, cap_seconds=30.0, retry_after_cap_seconds=120.0)
+
+
+def test_the_default_can_be_replaced_for_a_while() -> None:
+    with default_http_retry(HttpRetry(max_attempts=2)):
+        assert current_http_retry() == HttpRetry(max_attempts=2)
+        with default_http_retry(HttpRetry(max_attempts=3)):
+            assert current_http_retry() == HttpRetry(max_attempts=3)
+        assert current_http_retry() == HttpRetry(max_attempts=2)
+    assert current_http_retry() == HttpRetry()
+
+
+def test_a_failure_restores_the_default() -> None:
+    with pytest.raises(KeyError), default_http_retry(HttpRetry(max_attempts=2)):
+        raise KeyError
+    assert current_http_retry() == HttpRetry()
 
 
 @pytest.mark.parametrize(

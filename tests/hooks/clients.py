@@ -52,7 +52,7 @@ class Client:
         return self.hook_class is CapillaryAsyncHook
 
     @contextmanager
-    def opened(self, conn_id: str = CONN_ID, *, policy: HttpRetry = QUICK) -> Iterator[Opened]:
+    def opened(self, conn_id: str = CONN_ID, *, policy: HttpRetry | None = QUICK) -> Iterator[Opened]:
         """Open a hook, and close it in the end."""
         hook = self.hook_class(conn_id, http_retry=policy)
         if not self.is_async:
@@ -65,7 +65,9 @@ class Client:
             finally:
                 runner.run(hook.__aexit__(None, None, None))
 
-    def jobs(self, conn_id: str = CONN_ID, *, series: int | str = SERIES, policy: HttpRetry = QUICK) -> list[UploadJob]:
+    def jobs(
+        self, conn_id: str = CONN_ID, *, series: int | str = SERIES, policy: HttpRetry | None = QUICK
+    ) -> list[UploadJob]:
         """Ask for all jobs of a series with a hook of its own."""
         with self.opened(conn_id, policy=policy) as hook:
             return hook.jobs(series)

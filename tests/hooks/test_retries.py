@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.api.retry import HttpRetry
+from airflow_provider_capillary.api.retry import HttpRetry, default_http_retry
 from airflow_provider_capillary.exceptions import (
     CapillaryAccessError,
     CapillaryApiError,
@@ -417,3 +417,21 @@ class TestGoodAnswers:
             assert client.jobs() == []
         finally:
             sandbox.stop()
+
+
+class TestDefaultForTests:
+    """``default_http_retry``, by which tests of DAGs need not wait."""
+
+    def test_it_applies_to_a_hook_without_a_policy_of_its_own(
+        self, client: Client, sandbox: Sandbox, conn_id: str
+    ) -> None:
+        sandbox.inject(Fault("status", endpoint="status", status=503, times=None))
+        with default_http_retry(HttpRetry(max_attempts=2, base_seconds=0)), pytest.raises(CapillaryApiError):
+            client.jobs(conn_id, policy=None)
+        assert sandbox.count("status") == 2
+
+    def test_a_policy_of_a_hook_s_own_stays(self, client: Client, sandbox: Sandbox, conn_id: str) -> None:
+        sandbox.inject(Fault("status", endpoint="status", status=503, times=None))
+        with default_http_retry(HttpRetry(max_attempts=2, base_seconds=0)), pytest.raises(CapillaryApiError):
+            client.jobs(conn_id, policy=HttpRetry(max_attempts=3, base_seconds=0))
+        assert sandbox.count("status") == 3

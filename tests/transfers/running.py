@@ -11,19 +11,22 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from airflow_provider_capillary._storage.transfer_log import TransferLog
 from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
+from airflow_provider_capillary.transfers import capillary_to_object_storage
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
 from tests.airflow_compat import reset_secrets_masker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
-
-    import pytest
 
     from airflow_provider_capillary.sandbox import Sandbox, SandboxJob
 
@@ -177,3 +180,11 @@ def interrupting_at_line(number: int, *files: str) -> Iterator[None]:
         yield
     finally:
         sys.settrace(previous)
+
+
+@contextmanager
+def clock_of_transfers(clock: Callable[[], float]) -> Iterator[None]:
+    """Let the operator measure the time of its transfers by another clock."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(capillary_to_object_storage, "TransferLog", partial(TransferLog, clock=clock))
+        yield

@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_capillary.exceptions import CapillaryError
 from airflow_provider_capillary.sandbox import Fault
 from tests.airflow_compat import AIRFLOW_VERSION, OutletEventAccessors, asset, redact
-from tests.transfers.running import SERIES, Run, connect, file_url
+from tests.transfers.running import SERIES, Run, clock_of_transfers, connect, file_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,10 +118,10 @@ def test_no_row_is_in_the_log_xcoms_or_events_of_a_file_that_takes_long(
     job = sandbox.add_job(SERIES, errors=1, **files)
     errors, events = asset("errors", "s3://lake/errors"), OutletEventAccessors()
     run = Run(job, store.folder, file_type=file_type, outlets=[errors])
-    run.operator._clock = itertools.count(0, 11).__next__
     context: Any = {"ti": run.ti, "outlet_events": events}
 
-    result = run.operator.execute(context)
+    with clock_of_transfers(itertools.count(0, 11).__next__):
+        result = run.operator.execute(context)
 
     logged = said()
     told = [logged, repr(result), repr(run.xcoms), repr(events[errors].extra)]

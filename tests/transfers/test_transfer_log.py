@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_capillary._storage.transfer_log import TransferLog
 from airflow_provider_capillary.sandbox import Fault
-from tests.transfers.running import LARGE, SERIES, SMALL, Run, connect, file_url, pull
+from tests.transfers.running import LARGE, SERIES, SMALL, Run, clock_of_transfers, connect, file_url, pull
 from tests.transfers.stores import Content
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ def test_the_summary_tells_lines_bytes_hash_seconds_speed_and_place(
 ) -> None:
     job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
     run = Run(job, store.folder + "x")
-    run.operator._clock = Clock(2.0)
 
-    run()
+    with clock_of_transfers(Clock(2.0)):
+        run()
 
     size, digest = len(SMALL), sha256(SMALL).hexdigest()
     # The clock is looked at when it begins, for its one block, and at its end.
@@ -136,8 +136,8 @@ class TestLongTransfer:
     """One whose clock says so."""
 
     def progress_of(self, run: Run, said: Callable[[], list[str]]) -> list[str]:
-        run.operator._clock = Clock(5.0)
-        run()
+        with clock_of_transfers(Clock(5.0)):
+            run()
         return [line.partition(" Error file of upload job ")[2] for line in said() if " bytes after " in line]
 
     @pytest.mark.parametrize("is_url", [False, True])

@@ -208,10 +208,8 @@ async def test_a_look_asked_for_is_heard_of_whatever_it_brings(sandbox: Sandbox)
     assert second.jobs is first.jobs
 
 
-async def test_an_answer_429_slows_everyone_on_the_connection_down(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(HttpRetry.__init__, "__defaults__", (2, 0.01, 0.02, 60.0))
+@pytest.mark.parametrize("quick_retries", [HttpRetry(2, 0.01, 0.02, 60.0)], indirect=True)
+async def test_an_answer_429_slows_everyone_on_the_connection_down(sandbox: Sandbox) -> None:
     jobs = {series: sandbox.add_job(series, status="STARTED") for series in (1, 2, 3, 4)}
     tasks = waiting(*[trigger(series, poke_interval=0.1) for series in jobs])
     await until(lambda: sandbox.count("status") >= 8)

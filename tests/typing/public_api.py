@@ -15,7 +15,7 @@ from pendulum import DateTime
 
 from airflow_provider_capillary import exceptions
 from airflow_provider_capillary.api.jobs import UploadJob
-from airflow_provider_capillary.api.retry import HttpRetry
+from airflow_provider_capillary.api.retry import HttpRetry, default_http_retry
 from airflow_provider_capillary.assets.capillary import capillary_redeem_uploads, finished_redeem_uploads
 from airflow_provider_capillary.exceptions import CapillaryError, CapillaryJobFailedError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 
 def hook_in_a_task() -> int:
+    with default_http_retry(HttpRetry(max_attempts=2, base_seconds=0)):
+        assert_type(CapillaryHook().get_redeem_upload_jobs(535512), list[UploadJob])
     retry = HttpRetry(max_attempts=3, base_seconds=0.5, cap_seconds=10, retry_after_cap_seconds=60)
     hook = CapillaryHook("capillary_default", http_retry=retry)
     jobs = hook.get_redeem_upload_jobs(535512)
