@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where Airflow keeps the names that this package uses, from 2.11 on. No other module of the package knows.
+"""Imports names from Airflow 2.11 and later. Other modules of the package import them from here only.
 
-``apache-airflow-providers-common-compat`` has such a table too, but each Airflow's own constraints pin a release of it
-that is older than the table that the next Airflow needs. A name is imported when it is first asked for, because some
-of their modules are slow to import and a DAG file needs few of them.
+``apache-airflow-providers-common-compat`` has such a table too, but the constraints of each Airflow pin an older
+release of it than the next Airflow needs. A name is imported at its first use, because some modules are slow to import
+and a DAG file needs few of them.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
 
 AIRFLOW_VERSION: Final = tuple(int(part) for part in re.findall(r"\d+", _airflow_version)[:3])
 
-#: Asset watchers, and events that start DAGs.
+#: Whether Airflow has asset watchers and starts DAGs by events.
 HAS_ASSET_WATCHERS: Final = AIRFLOW_VERSION >= (3, 0)
-#: The triggerer renders the templates of a task that starts there.
+#: Whether the triggerer renders the templates of a task that starts there.
 TRIGGERER_RENDERS_TEMPLATES: Final = AIRFLOW_VERSION >= (3, 3)
 
 _EXCEPTIONS: Final = ((3, 2), "airflow.sdk.exceptions", "airflow.exceptions")
 _TRIGGERS: Final = ((2, 11), "airflow.triggers.base", "")
-#: Name -> the Airflow since which it has its home of today, that home, and the one before. A name that was called
-#: otherwise there follows the colon; without a home there is no such thing in that Airflow.
+#: Name -> the Airflow version of its present module, that module, and the previous module. A different name in the
+#: previous module follows a colon. An empty module means that the older Airflow has no such name.
 _HOMES: Final[dict[str, tuple[tuple[int, int], str, str]]] = {
     "AirflowException": _EXCEPTIONS,
     "AirflowFailException": _EXCEPTIONS,
@@ -102,7 +102,7 @@ async def aget_connection(conn_id: str) -> Any:
 
 
 async def amask_secret(secret: str) -> None:
-    """Keep a secret out of the logs of the triggerer without blocking the event loop.
+    """Mask a secret in logs without blocking the event loop.
 
     :param secret: The secret.
     """
@@ -113,11 +113,11 @@ async def amask_secret(secret: str) -> None:
 
 
 async def _in_thread_of_the_loop(function: Any, *args: Any) -> Any:
-    """Call a function that may talk to Airflow's supervisor.
+    """Call a function that may send a request to Airflow's supervisor.
 
-    Airflow 3.0 to 3.2 sends from a thread by ``async_to_sync``, which finds its way back to the loop that owns the
-    connection only from threads that asgiref started. From one of ``asyncio.to_thread`` it reads the answer on a loop
-    of its own, takes that of somebody else, and the triggerer dies ("Response read out of order").
+    In a thread, Airflow 3.0 to 3.2 sends requests by ``async_to_sync``, which finds the event loop of the connection
+    only in threads that asgiref started. In a thread of ``asyncio.to_thread`` it would read the response on another
+    loop, take the response to another request, and the triggerer would end with "Response read out of order".
     """
     from asgiref.sync import sync_to_async
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The connection form of Airflow before 3.2, made from the description that newer releases read themselves."""
+"""The connection form for Airflow before 3.2, built from the description that newer releases read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from airflow_provider_capillary.get_provider_info import get_provider_info
 def form_widgets() -> dict[str, Any]:
     """Return the extra fields of the form as WTForms fields, by their key in extra.
 
-    Needs ``wtforms`` and ``flask_appbuilder``, which come with Airflow 2.11 and with the FAB provider. Airflow 3.1 puts
-    stand-ins in their place, and knows these three kinds of field only. A field that holds an object is left out:
-    these forms would write it back in Python's notation, so it is edited in *Extra*.
+    Needs ``wtforms`` and ``flask_appbuilder``, which come with Airflow 2.11 and with the FAB provider. Airflow 3.1
+    replaces them by stand-ins that support only these three kinds of field. A field for an object is omitted, because
+    these forms would save it in Python's notation. Users edit it in *Extra*.
     """
     from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
     from wtforms import BooleanField, IntegerField, StringField
@@ -33,7 +33,7 @@ def form_widgets() -> dict[str, Any]:
 
 
 def field_behaviour() -> dict[str, Any]:
-    """Return which standard fields are hidden, what the others are called, and what they suggest."""
+    """Return hidden fields, labels and placeholders of the standard fields."""
     behaviour = _connection_type()["ui-field-behaviour"]
     return {name.replace("-", "_"): value for name, value in behaviour.items()}
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies and pickles of what was used before: they begin anew.
+"""Copies and pickles of hooks, operators and triggers: they start like new objects.
 
-Connections, locks and loggers cannot be copied, and settings, which hold the client secret, belong in no pickle.
+Connections, locks and loggers cannot be copied, and settings must not be pickled because they hold the client secret.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from typing import Any, ClassVar
 
 
 class BeginsAnew:
-    """Leaves out of copies and pickles what only use puts onto an object; its class has the values to begin with."""
+    """Omits attributes that are set only by use from copies and pickles. The class has their initial values."""
 
     #: Names of these attributes.
     _made_by_use: ClassVar[tuple[str, ...]] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        left_out = {"_log", *self._made_by_use}
-        return {name: value for name, value in state.items() if name not in left_out} if isinstance(state, dict) else {}
+        omitted = {"_log", *self._made_by_use}
+        return {name: value for name, value in state.items() if name not in omitted} if isinstance(state, dict) else {}
 
 
 class OperatorBeginsAnew(BeginsAnew):
-    """The same for operators, whose deep copies do not ask for a state.
+    """Does the same for operators, whose deep copies do not use ``__getstate__``.
 
-    Each class has to add ``_made_by_use`` to Airflow's ``shallow_copy_attrs``.
+    Each class must add ``_made_by_use`` to Airflow's ``shallow_copy_attrs``.
     """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:

@@ -1,5 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error that a user of this provider can meet."""
+"""All exceptions of this provider.
+
+::
+
+    CapillaryError
+    +-- CapillaryConfigurationError     also a ValueError
+    +-- CapillaryTransportError
+    +-- CapillaryResponseError
+    +-- CapillaryApiError
+    |   +-- CapillaryRateLimitError
+    |   +-- CapillaryAuthError
+    |   +-- CapillaryAccessError
+    +-- CapillaryJobNotFoundError
+    +-- CapillaryErrorFileError
+    +-- CapillaryJobFailedError         also an AirflowFailException
+"""
 
 from __future__ import annotations
 
@@ -21,8 +36,8 @@ from airflow_provider_capillary.api.errors import (
 class CapillaryJobFailedError(CapillaryError, AirflowFailException):
     """The upload job failed, or completed with more errors than the sensor allows.
 
-    Also an ``AirflowFailException``: the task is not retried, because the job would not end otherwise the next time,
-    and ``soft_fail`` skips it in every mode.
+    Also an ``AirflowFailException``, so the task is not retried: the result of the job would be the same. With
+    ``soft_fail``, the task is skipped in every mode.
     """
 
 

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow reads when it discovers this provider: its modules and its connection form.
+"""Describes the modules and the connection form of this provider to Airflow.
 
-Every Airflow process calls :func:`get_provider_info` when it starts, and one that fails here takes the
-discovery of all other providers down with it. So this module imports nothing and only returns a literal.
+Every Airflow process calls :func:`get_provider_info` when it starts. A failure here would stop the discovery of all
+providers, so this module imports nothing and only returns a literal.
 """
 
 from __future__ import annotations
 
 
-# The field types all admit null, for two reasons: without it the form marks a field as required, and on save
-# it stores null for every field that was left empty. For the same reason no field has a "default": the form
-# would write it into each connection, and a better default in a later release would then reach nobody.
+# All field types admit null: otherwise the form would mark the field as required, and it saves null for each empty
+# field. No field has a "default": the form would save it in each connection, and a better default in a later release
+# would apply to none of them.
 def _connection_fields() -> dict[str, object]:
     return {
         "auth_url": {

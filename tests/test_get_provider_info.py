@@ -78,7 +78,7 @@ def test_satisfies_the_stricter_schema_of_provider_yaml(info: dict[str, Any]) ->
 
 
 @pytest.mark.skipif(not FORM_IS_IN_PROVIDER_INFO, reason="the schema of this Airflow knows no connection fields")
-def test_the_stricter_schema_does_look_at_connection_fields(info: dict[str, Any]) -> None:
+def test_the_stricter_schema_does_check_connection_fields(info: dict[str, Any]) -> None:
     info["connection-types"][0]["conn-fields"] = {"auth_url": {"label": "no schema"}}
     with pytest.raises(jsonschema.ValidationError, match="'schema' is a required property"):
         jsonschema.validate(info | RELEASE_ONLY, airflow_schema("provider.yaml.schema.json"))

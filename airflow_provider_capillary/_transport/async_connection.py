@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An open connection to Capillary, awaited: one for each async hook, and one for all polls over a connection."""
+"""An open connection to Capillary for the triggerer: one for each async hook, and one for all polls of a connection."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 
 class AsyncConnection:
-    """Runs flows of the client over ``httpx``. Make it with :meth:`open`, end it with :meth:`close`.
+    """Runs flows of the client over ``httpx``. Create it with :meth:`open` and end it with :meth:`close`.
 
     :param settings: The Airflow connection.
-    :param client: The client, whose flows to run.
-    :param transport: What carries them out.
+    :param client: The client that makes the flows.
+    :param transport: The transport that runs them.
     """
 
     def __init__(self, settings: ConnectionSettings, client: CapillaryClient, transport: HttpxTransport) -> None:
@@ -38,11 +38,11 @@ class AsyncConnection:
     async def open(
         cls, settings: ConnectionSettings, *, http_retry: HttpRetry | None = None, log: Log
     ) -> AsyncConnection:
-        """Return an open connection; the first request connects.
+        """Return an open connection. The first request connects.
 
         :param settings: The Airflow connection.
-        :param http_retry: How safe requests are tried again.
-        :param log: Where to warn of settings that are rarely meant.
+        :param http_retry: How safe requests are retried.
+        :param log: Log for warnings about unusual settings.
         :raises CapillaryConfigurationError: The certificates or the proxy of the connection cannot be used.
         """
         warn_about(settings, log)
@@ -50,10 +50,10 @@ class AsyncConnection:
         return cls(settings, make_client(settings, http_retry), transport)
 
     async def run(self, flow: Flow[T]) -> T:
-        """Carry a flow out and return its result.
+        """Run a flow and return its result.
 
         :param flow: A flow of :attr:`client`.
-        :raises CapillaryError: The flow ended in this.
+        :raises CapillaryError: The flow ended in this error.
         """
         return await self._transport.run(flow)
 
@@ -63,22 +63,21 @@ class AsyncConnection:
         """Return all redeem upload jobs of a series.
 
         :param coupon_series_id: The coupon series.
-        :param before: What the last call returned.
-        :return: All jobs, in order; ``before`` itself where nothing changed.
+        :param before: The history that the last call returned.
+        :return: All jobs, in order; ``before`` itself if nothing changed.
         :raises CapillaryError: The request failed.
         """
         return await self.run(self.client.get_redeem_upload_history(coupon_series_id, before))
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all sockets."""
         await self._transport.close()
 
 
 async def _amask_tail(token: str) -> None:
-    """Mask the end of a token, which signs it: the rest opens nothing.
+    """Mask the end of a token. It holds the signature, without which the rest is useless.
 
-    Airflow keeps what is masked for as long as the process lives, which in a triggerer is weeks, and compiles all of it
-    anew for every new one, on the loop. With tokens of 740 characters that takes 0.85 s after 1,000 of them, with 32
-    characters of each 0.024 s.
+    Airflow keeps masked values until the process ends, in a triggerer for weeks, and compiles all of them again for
+    each new one, on the event loop. After 1,000 tokens that takes 0.85 s with 740 characters each, 0.024 s with 32.
     """
     await amask_secret(tail(token))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the two drivers agree on."""
+"""Constants and failure messages that both transports share."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.api.settings import ConnectionSettings
 
 USER_AGENT = f"airflow-provider-capillary/{__version__}"
-#: An answer that is not a file has to be whole within this many timeouts, however slowly it drips in.
+#: A response that is not a file must be complete within this many timeouts, even if bytes keep arriving slowly.
 OVERALL_TIMEOUTS = 5
 
 UNDECODABLE = TransportFailure("the answer cannot be decompressed")
-#: Statuses with which a proxy may refuse a request now and pass it on later.
-_PASSING_REFUSALS = frozenset({408, 425, 429})
+#: Statuses of transient refusals by a proxy.
+_TRANSIENT_REFUSALS = frozenset({408, 425, 429})
 
 
 def timed_out(settings: ConnectionSettings, proxy: Proxy | None) -> TransportFailure:
-    """Return what to report where an answer took too long.
+    """Return the failure of a response that took too long.
 
     :param settings: The connection.
-    :param proxy: The proxy that the request went through.
+    :param proxy: The proxy of the request; None for a direct connection.
     """
     through = "" if proxy is None else f" through {proxy}"
     return TransportFailure(f"no answer within {settings.timeout_seconds:g} seconds{through}")
 
 
 def broke_off(proxy: Proxy | None) -> TransportFailure:
-    """Return what to report where a connection ended too early.
+    """Return the failure of a connection that ended too early.
 
-    :param proxy: The proxy that the request went through.
+    :param proxy: The proxy of the request; None for a direct connection.
     """
     return TransportFailure(
         "the connection broke off" if proxy is None else f"the connection through {proxy} broke off"
@@ -42,25 +42,25 @@ def broke_off(proxy: Proxy | None) -> TransportFailure:
 
 
 def unresolved(proxy: Proxy | None) -> TransportFailure:
-    """Return what to report where a name has no address.
+    """Return the failure of a host name without an address.
 
-    :param proxy: The proxy that the request went through. Only its name is resolved here.
+    :param proxy: The proxy of the request. Only the name of the proxy is resolved on this side then.
     """
     return TransportFailure(f"the {'host name' if proxy is None else f'name of {proxy}'} cannot be resolved")
 
 
 def unreachable(proxy: Proxy | None) -> TransportFailure:
-    """Return what to report where no connection could be made.
+    """Return the failure of a host or proxy that refuses connections.
 
-    :param proxy: The proxy that the request went through. Nothing else is connected to then.
+    :param proxy: The proxy of the request. Only the proxy is connected to then.
     """
     return TransportFailure(f"{'the host' if proxy is None else proxy} cannot be reached")
 
 
 def untrusted(proxy: Proxy | None) -> TransportFailure:
-    """Return what to report where a certificate is not trusted.
+    """Return the failure of a certificate that is not trusted.
 
-    :param proxy: The proxy that the request went through.
+    :param proxy: The proxy of the request; None for a direct connection.
     """
     return TransportFailure(
         f"the TLS certificate of {_tls_peer(proxy)} is not trusted; see field 'Verify TLS'", is_transient=False
@@ -68,9 +68,9 @@ def untrusted(proxy: Proxy | None) -> TransportFailure:
 
 
 def no_handshake(proxy: Proxy | None) -> TransportFailure:
-    """Return what to report where TLS could not be agreed on.
+    """Return the failure of a TLS handshake.
 
-    :param proxy: The proxy that the request went through.
+    :param proxy: The proxy of the request; None for a direct connection.
     """
     if proxy is None or proxy.scheme != "https":
         return TransportFailure("the TLS handshake failed")
@@ -80,30 +80,30 @@ def no_handshake(proxy: Proxy | None) -> TransportFailure:
 
 
 def proxy_refused(proxy: Proxy | None, status: int | None = None) -> TransportFailure:
-    """Return what to report where a proxy answered, but not with a way to the host.
+    """Return the failure of a request that a proxy refused to forward.
 
     :param proxy: The proxy.
-    :param status: HTTP status of its answer.
+    :param status: HTTP status of its response; None if unknown.
     """
     source = "" if proxy is None else proxy.source
     if status == 407:
         return proxy_wants_credentials(source)
     facts = ", ".join(filter(None, (source, "" if status is None else f"HTTP {status}")))
-    lasts = status is not None and 400 <= status < 500 and status not in _PASSING_REFUSALS
+    is_permanent = status is not None and 400 <= status < 500 and status not in _TRANSIENT_REFUSALS
     return TransportFailure(
         "the proxy did not pass the request on" + (f" ({facts})" if facts else ""),
-        is_transient=not lasts,
+        is_transient=not is_permanent,
     )
 
 
 def not_sendable(error: Exception) -> TransportFailure:
-    """Return what to report where a request could not even be put together.
+    """Return the failure of a request that the library rejected.
 
-    :param error: What the library raised; only its kind is shown, its text quotes the URL.
+    :param error: The error of the library. The message names only its class, because its text quotes the URL.
     """
     return TransportFailure(f"the request cannot be sent ({type(error).__name__})", is_transient=False)
 
 
 def _tls_peer(proxy: Proxy | None) -> str:
-    """Name what TLS is spoken with. The libraries do not say which of two it was."""
+    """Name the TLS peer. With an https proxy there are two, and the libraries do not report which one failed."""
     return f"the host or {proxy}" if proxy is not None and proxy.scheme == "https" else "the host"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the Test button of a connection does."""
+"""Checks a connection, for the Test button."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.api.settings import ConnectionSettings
 
 _TIMEOUT_SECONDS = 5.0
-#: Any series does: what counts is whether the token is accepted.
+#: Any series will do: the check is whether the token is accepted.
 _SERIES_ID = 1
 
 
 def check_connection(settings: ConnectionSettings) -> tuple[bool, str]:
-    """Tell apart, in plain words, what can be wrong with a connection.
+    """Fetch a token and make one status call.
 
-    :param settings: The connection; its timeout is cut to 5 seconds.
-    :return: Whether it works, and what does not.
+    :param settings: The connection. Its timeout is limited to 5 seconds.
+    :return: Whether the connection works, and a message that names the result or the problem.
     """
     settings = replace(settings, timeout_seconds=min(settings.timeout_seconds, _TIMEOUT_SECONDS))
     state = ConnectionState.fresh(settings)
@@ -44,10 +44,10 @@ def check_connection(settings: ConnectionSettings) -> tuple[bool, str]:
     except CapillaryError as error:
         return False, str(error)
     with closing(transport):
-        return _ask(settings, api, transport)
+        return _call_api(settings, api, transport)
 
 
-def _ask(settings: ConnectionSettings, api: CapillaryClient, transport: RequestsTransport) -> tuple[bool, str]:
+def _call_api(settings: ConnectionSettings, api: CapillaryClient, transport: RequestsTransport) -> tuple[bool, str]:
     try:
         transport.run(api.get_token())
     except CapillaryTransportError as error:
@@ -67,7 +67,7 @@ def _ask(settings: ConnectionSettings, api: CapillaryClient, transport: Requests
     except CapillaryResponseError as error:
         return False, f"There is a token, but {settings.host} is not the kind of host that serves coupons: {error}"
     except CapillaryApiError as error:
-        # An error about the series that was asked for: past authentication, which is what is tested.
+        # An error about the series comes after authentication, so the check has passed.
         if error.is_transient:
             return False, f"There is a token, but Capillary is not in order: {error}"
         if error.http_status == 403:
@@ -78,7 +78,7 @@ def _ask(settings: ConnectionSettings, api: CapillaryClient, transport: Requests
 
 
 def _may_lack_access(error: CapillaryAuthError) -> bool:
-    """Whether a refused token call may be about a missing access group as well as about the credentials."""
+    """Return whether a missing access group may be the reason for a refused token request, besides the credentials."""
     if error.api_code == str(BAD_CREDENTIALS_CODE):
         return False
     return error.http_status == 403 or error.api_code in ("403", "4000")

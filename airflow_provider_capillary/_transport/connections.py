@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def read_settings(conn_id: str, get_connection: Callable[[str], Any]) -> ConnectionSettings:
-    """Read and check a connection, and keep its secrets out of the logs.
+    """Read and validate a connection, and mask its secrets in logs.
 
     :param conn_id: Airflow connection of type ``capillary``.
-    :param get_connection: Returns it.
+    :param get_connection: Returns the Airflow connection of an id.
     :raises AirflowNotFoundException: There is no such connection.
-    :raises CapillaryConfigurationError: A field of it cannot be used.
-    :raises CapillaryTransportError: Airflow cannot give it for the moment.
+    :raises CapillaryConfigurationError: A field of the connection is invalid.
+    :raises CapillaryTransportError: Airflow cannot read the connection at the moment.
     """
     from airflow_provider_capillary.api.settings import ConnectionSettings
 
@@ -40,12 +40,12 @@ def read_settings(conn_id: str, get_connection: Callable[[str], Any]) -> Connect
 
 
 async def aread_settings(conn_id: str) -> ConnectionSettings:
-    """Do the same without blocking the event loop.
+    """Read and validate a connection without blocking the event loop, and mask its secrets in logs.
 
     :param conn_id: Airflow connection of type ``capillary``.
     :raises AirflowNotFoundException: There is no such connection.
-    :raises CapillaryConfigurationError: A field of it cannot be used.
-    :raises CapillaryTransportError: Airflow cannot give it for the moment.
+    :raises CapillaryConfigurationError: A field of the connection is invalid.
+    :raises CapillaryTransportError: Airflow cannot read the connection at the moment.
     """
     from airflow_provider_capillary.api.settings import ConnectionSettings
 
@@ -57,10 +57,10 @@ async def aread_settings(conn_id: str) -> ConnectionSettings:
 
 
 def warn_about(settings: ConnectionSettings, log: Log) -> None:
-    """Log what is permitted, but rarely meant.
+    """Warn about settings that are valid but rarely intended.
 
     :param settings: The connection.
-    :param log: Where to.
+    :param log: The log.
     """
     if settings.is_plain_http:
         log.warning(
@@ -75,7 +75,7 @@ def warn_about(settings: ConnectionSettings, log: Log) -> None:
 
 
 def undefined_connection(conn_id: str) -> CapillaryConfigurationError:
-    """Return the error of a wait whose Airflow connection does not exist.
+    """Return the error for an Airflow connection that does not exist.
 
     :param conn_id: Id of the connection.
     """
@@ -86,15 +86,15 @@ def undefined_connection(conn_id: str) -> CapillaryConfigurationError:
 
 @contextmanager
 def _translate_lookup_errors(conn_id: str) -> Iterator[None]:
-    """Make a typed, transient error of what a secrets backend or the API server raises while it is away.
+    """Raise a transient error if a secrets backend or the API server fails to return a connection.
 
-    Its text is left out, because it may hold anything.
+    The message leaves its text out, which may contain secrets.
     """
     try:
         yield
     except (CapillaryError, AirflowNotFoundException):
         raise
-    except Exception as error:  # noqa: BLE001 - a secrets backend raises what it likes
+    except Exception as error:  # noqa: BLE001 - a secrets backend may raise any class
         raise CapillaryTransportError(
             f"Airflow connection {conn_id!r} cannot be read for the moment ({type(error).__name__})", is_transient=True
         ) from None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the environment of the machine decides: proxies and certificates, worked out once for both HTTP libraries.
+"""Reads proxies and certificates from the environment of the machine, once for both HTTP libraries.
 
-Left to themselves, requests and httpx read the same variables by different rules, and a wait would end in the triggerer
-that goes on in poke mode.
+By default, requests and httpx read the same variables by different rules: a wait could fail in the triggerer and
+succeed in poke mode.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from airflow_provider_capillary.api.settings import split_url
 if TYPE_CHECKING:
     from airflow_provider_capillary.api.settings import ConnectionSettings
 
-#: In the order in which requests reads them.
+#: In the order of requests.
 _BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _HTTP_SCHEMES = ("http", "https")
-#: Those that both libraries know. urllib3 alone knows SOCKS 4 as well.
+#: Supported by both libraries. Only urllib3 supports SOCKS 4 as well.
 _SOCKS_SCHEMES = ("socks5", "socks5h")
-#: When CA bundles that were found to be good were last changed; reading that of a whole machine takes 35 ms.
-_good_bundles: dict[str, int] = {}
+#: Path of a valid CA bundle -> its modification time. Reading the bundle of a whole machine takes 35 ms.
+_valid_bundles: dict[str, int] = {}
 
 
 @dataclass(frozen=True)
 class Proxy:
     """A proxy that both libraries can use.
 
-    :param url: Its URL in the form in which both read the same. Not in the repr: it may carry a password.
-    :param source: Where it was set, such as ``environment variable HTTPS_PROXY``.
+    :param url: URL in a form that both parse alike. Not in the repr, because it may contain a password.
+    :param source: Where the proxy is set, such as ``environment variable HTTPS_PROXY``.
     """
 
     url: str = field(repr=False)
@@ -45,7 +45,7 @@ class Proxy:
 
     @property
     def scheme(self) -> str:
-        """How the proxy is spoken to."""
+        """Scheme of the URL."""
         return self.url.partition("://")[0]
 
     def __str__(self) -> str:
@@ -53,12 +53,12 @@ class Proxy:
 
 
 class Environment:
-    """Proxies and certificates for one connection, as they are when this is made.
+    """Proxies and certificates for one connection, read when this is created.
 
-    Reads files, and on some systems asks a resolver: not to be made on an event loop.
+    Reads files, and on some systems resolves names, so do not create it on an event loop.
 
     :param settings: The connection.
-    :param socks_module: Python module without which the HTTP library cannot use a SOCKS proxy.
+    :param socks_module: Python module that the HTTP library needs for a SOCKS proxy.
     :raises CapillaryConfigurationError: The certificates, or the proxy of the API host or the authentication URL,
         cannot be used.
     """
@@ -72,10 +72,10 @@ class Environment:
             self.proxy_for(url)
 
     def proxy_for(self, url: str) -> Proxy | None:
-        """Return the proxy that a URL is reached through, by the rule of requests; None for a direct connection.
+        """Return the proxy for a URL, by the rules of requests; None for a direct connection.
 
         :param url: Absolute URL.
-        :raises CapillaryConfigurationError: The environment names a proxy for it that cannot be used.
+        :raises CapillaryConfigurationError: The environment names a proxy for the URL that cannot be used.
         """
         parts = urlsplit(url)
         origin = f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}"
@@ -108,7 +108,7 @@ class Environment:
 
 
 def _source_of(key: str) -> str:
-    """Name the variable that a proxy comes from; that in lower case counts first."""
+    """Name the variable that sets a proxy. The one in lower case has precedence."""
     name = f"{key}_proxy"
     if not os.environ.get(name):
         name = next((each for each in os.environ if each.lower() == name and os.environ[each]), "")
@@ -116,10 +116,10 @@ def _source_of(key: str) -> str:
 
 
 def _canonical(written: str) -> str:
-    """Return the URL of a proxy in the form that both libraries read the same way.
+    """Return the URL of a proxy in a form that both libraries parse alike.
 
-    :param written: As it stands in the environment; http unless another scheme is written out.
-    :raises ValueError: The reason, in words that follow "because"; never quotes the URL, which may carry a password.
+    :param written: Value of the environment variable; http if it has no scheme.
+    :raises ValueError: The reason, in words that follow "because". It never quotes the URL, which may have a password.
     """
     scheme, separator, rest = written.partition("://")
     if not separator:
@@ -139,17 +139,17 @@ def _canonical(written: str) -> str:
     user, _, password = (unquote(each) for each in userinfo.partition(":"))
     if not (user + password).isascii() or not (user + password).isprintable():
         raise ValueError("its user name or password has a character that is not printable ASCII")
-    # With the colon, without which requests sends no user name at all.
+    # Always with a colon: without one, requests sends no user name at all.
     return f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{where}"
 
 
 def trusted_certificates(settings: ConnectionSettings) -> bool | str:
-    """Return what certificates are checked against, for both libraries alike.
+    """Return the trusted certificates, for both libraries.
 
-    :param settings: The connection. What it says counts more than the environment, ``false`` too.
+    :param settings: The connection. Its field has precedence over the environment, also if it is ``false``.
     :return: The path of a CA bundle, file or folder; True for the certificates of certifi, False for no check.
-    :raises CapillaryConfigurationError: ``verify`` or the environment names a path that is no CA bundle. Left to the
-        libraries, each request would fail as if the host could not be reached.
+    :raises CapillaryConfigurationError: ``verify`` or the environment names a path that is no CA bundle. Without this
+        check, each request would fail as if the host were unreachable.
     """
     source = ""
     trusted = settings.verify
@@ -176,18 +176,18 @@ def trusted_certificates(settings: ConnectionSettings) -> bool | str:
 
 def _check_bundle(path: str) -> None:
     changed_at = Path(path).stat().st_mtime_ns
-    if _good_bundles.get(path) != changed_at:
+    if _valid_bundles.get(path) != changed_at:
         load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), path)
-        _good_bundles[path] = changed_at
+        _valid_bundles[path] = changed_at
 
 
 def load_certificates(context: ssl.SSLContext, path: str) -> None:
-    """Let a context trust the certificates of a CA bundle.
+    """Add the certificates of a CA bundle to a context.
 
     :param context: The context.
-    :param path: File, or folder as ``openssl rehash`` makes it.
-    :raises OSError: There are none.
-    :raises ValueError: No path can be like that.
+    :param path: File, or folder that ``openssl rehash`` has prepared.
+    :raises OSError: The bundle has no certificates or cannot be read.
+    :raises ValueError: It is not a valid path.
     """
     if Path(path).is_dir():
         context.load_verify_locations(capath=path)

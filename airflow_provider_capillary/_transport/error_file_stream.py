@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Error files, and the other files of jobs, as binary streams."""
+"""Opens error files, and the other files of jobs, as binary streams."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _READ_AHEAD = 1 << 20
 
 @contextmanager
 def open_object(source: ObjectSource, *, expects_rows: bool) -> Iterator[BinaryIO]:
-    """Open an error file that lies in object storage.
+    """Open an error file in object storage.
 
-    Reading it raises CapillaryResponseError where the object is something else than a file of rows.
+    Reading it raises CapillaryResponseError if the object is not a file of rows.
 
-    :param source: Where.
-    :param expects_rows: Whether the job counts rows for the file.
+    :param source: Location of the object.
+    :param expects_rows: Whether the job reports rows for the file.
     :raises CapillaryErrorFileError: There is no such object, or it cannot be read.
     """
     try:
@@ -44,18 +44,18 @@ def open_object(source: ObjectSource, *, expects_rows: bool) -> Iterator[BinaryI
         yield reader
 
 
-def open_pieces(pieces: Iterator[EmitChunk]) -> BinaryIO:
-    """Return a binary stream, read from front to end, over the pieces of a file.
+def open_chunks(chunks: Iterator[EmitChunk]) -> BinaryIO:
+    """Return a sequential binary stream over the chunks of a file.
 
-    :param pieces: The pieces; closed with the stream.
+    :param chunks: The chunks; closed with the stream.
     """
-    return io.BufferedReader(_PieceReader(pieces), _READ_AHEAD)
+    return io.BufferedReader(_ChunkReader(chunks), _READ_AHEAD)
 
 
 def size_of(stream: BinaryIO) -> int | None:
-    """Return how many bytes a stream will have brought at its end, where that is known by now; None where not.
+    """Return the total size of a stream in bytes; None while it is unknown.
 
-    :param stream: What one of the functions above returned. A download tells with its first bytes.
+    :param stream: A stream of a function above. The size of a download is known once its first bytes are read.
     """
     size = getattr(getattr(stream, "raw", None), "size", None)
     return size if isinstance(size, int) else None
@@ -66,10 +66,10 @@ def _unreadable(source: ObjectSource) -> str:
 
 
 class _Reader(io.RawIOBase):
-    """A raw stream that never reads on after a read that did not come to its end.
+    """A raw stream that refuses to continue after an interrupted read.
 
     Bytes of such a read are lost: in the generator that ended with it, or in the buffer that was being filled. The next
-    read would skip them, or take them for the end of the file.
+    read would skip them, or mistake the gap for the end of the file.
     """
 
     _error: Exception | None = None
@@ -85,17 +85,17 @@ class _Reader(io.RawIOBase):
         except Exception as error:
             self._error = error
             raise
-        except BaseException:  # the time-out of a task, which may be raised between any two lines
+        except BaseException:  # the timeout of a task, which may be raised between any two lines
             self._error = CapillaryErrorFileError("an earlier read of this stream was interrupted; open the file again")
             raise
 
     @abstractmethod
     def _fill(self, buffer: Any) -> int:
-        """Read at least a byte into the buffer, or none at the end of the file; return how many."""
+        """Read at least one byte into the buffer, or none at the end of the file. Return the number."""
 
 
 class _ObjectReader(_Reader):
-    """A raw stream over an object that is checked on the way; its errors say which object they are about."""
+    """A raw stream over an object that checks the content as it is read. Its errors name the object."""
 
     def __init__(self, stream: Any, source: ObjectSource, content: FileContent) -> None:
         super().__init__()
@@ -118,22 +118,22 @@ class _ObjectReader(_Reader):
         return count
 
 
-class _PieceReader(_Reader):
-    """A raw stream over the pieces that an exchange hands on."""
+class _ChunkReader(_Reader):
+    """A raw stream over the chunks that a flow emits."""
 
-    def __init__(self, pieces: Iterator[EmitChunk]) -> None:
+    def __init__(self, chunks: Iterator[EmitChunk]) -> None:
         super().__init__()
         self.size: int | None = None
-        self._pieces = pieces
+        self._chunks = chunks
         self._left = memoryview(b"")
 
     def _fill(self, buffer: Any) -> int:
         while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
+            chunk = next(self._chunks, None)
+            if chunk is None:
                 return 0
-            self.size = piece.total
-            self._left = memoryview(piece.data)
+            self.size = chunk.total
+            self._left = memoryview(chunk.data)
         count = min(len(buffer), len(self._left))
         buffer[:count] = self._left[:count]
         self._left = self._left[count:]
@@ -141,5 +141,5 @@ class _PieceReader(_Reader):
 
     def close(self) -> None:
         if not self.closed:
-            getattr(self._pieces, "close", lambda: None)()
+            getattr(self._chunks, "close", lambda: None)()
         super().close()

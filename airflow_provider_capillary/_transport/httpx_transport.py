@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carries the steps of an exchange out with ``httpx``: the side that runs in the triggerer."""
+"""Runs flows over ``httpx``, in the triggerer."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Answers of more bytes than this are read in a thread.
+#: Responses with more bytes than this are parsed in a thread.
 _LARGE_BODY = 64 << 10
-#: What httpx says of a proxy that refused to connect.
+#: Text of the httpx error for a proxy that refused to connect.
 _REFUSED_TUNNEL = re.compile(r"([1-5]\d{2})\b", re.ASCII)
 
 
 class HttpxTransport:
-    """Runs exchanges over a pooled client. Make it with :meth:`open`, end it with :meth:`close`.
+    """Runs flows over a pooled client. Create it with :meth:`open` and end it with :meth:`close`.
 
     :param settings: The connection.
     :param client: The client.
     :param environment: Proxies and certificates.
-    :param mask: Keeps a secret out of the logs.
+    :param mask: Masks a secret in logs.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class HttpxTransport:
 
     @classmethod
     async def open(cls, settings: ConnectionSettings, *, mask: Callable[[str], Awaitable[None]]) -> HttpxTransport:
-        """Return a driver for a connection; opens no connection yet.
+        """Return a transport for a connection. The first request connects.
 
         :param settings: The connection.
-        :param mask: Keeps a secret out of the logs.
+        :param mask: Masks a secret in logs.
         :raises CapillaryConfigurationError: The certificates or the proxy of the connection cannot be used.
         """
-        # Reading certificates takes milliseconds from the disk: not on the loop, and once for all clients.
+        # Read certificates, which takes milliseconds, in a thread, and once for all clients.
         environment, context = await asyncio.to_thread(_read_environment, settings)
         client = httpx.AsyncClient(
             transport=_EnvironmentTransport(environment, context),
@@ -77,17 +77,17 @@ class HttpxTransport:
         return cls(settings, client, environment, mask=mask)
 
     async def run(self, flow: Flow[T]) -> T:
-        """Carry an exchange out and return what it ends in.
+        """Run a flow and return its result.
 
-        :param exchange: A conversation that streams nothing.
-        :raises CapillaryError: The conversation ended in this.
+        :param flow: A flow that emits no chunks.
+        :raises CapillaryError: The flow ended in this error.
         """
         got: Any = None
         reading: asyncio.Future[Step | _End] | None = None
         try:
             while True:
                 if isinstance(got, Response) and len(got.body) > _LARGE_BODY:
-                    # Reading the history of years takes long enough to hold up everything else on the loop.
+                    # Parsing the jobs of years would block everything else on the event loop.
                     reading = asyncio.get_running_loop().run_in_executor(None, _advance, flow, got)
                     step = await asyncio.shield(reading)
                 else:
@@ -110,11 +110,11 @@ class HttpxTransport:
             if reading is None or reading.done():
                 flow.close()
             else:
-                # Cancelled meanwhile. A thread cannot be stopped, and until it is through nobody else may end this.
+                # Cancelled while a thread runs the generator: close it only after that thread has finished.
                 reading.add_done_callback(lambda _: flow.close())
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all sockets."""
         await self._client.aclose()
 
     async def _send(self, request: ApiRequest) -> Response | TransportFailure:
@@ -125,7 +125,7 @@ class HttpxTransport:
                     request.method, request.url, headers=dict(request.headers), content=request.body
                 )
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
-            return _fault(error, self._settings, proxy)
+            return _failure(error, self._settings, proxy)
         return Response(
             response.status_code,
             {name.lower(): value for name, value in response.headers.items()},
@@ -134,10 +134,10 @@ class HttpxTransport:
 
 
 class _EnvironmentTransport(httpx.AsyncBaseTransport):
-    """Sends each request through the proxy that its URL is reached by.
+    """Sends each request through the proxy for its URL.
 
-    :param environment: Which one that is.
-    :param context: The SSL context; shared, because another one for each proxy would cost 18 ms.
+    :param environment: Returns the proxy.
+    :param context: The SSL context. Shared, because another one for each proxy would take 18 ms.
     """
 
     def __init__(self, environment: Environment, context: ssl.SSLContext) -> None:
@@ -155,7 +155,7 @@ class _EnvironmentTransport(httpx.AsyncBaseTransport):
         return await self._transports[proxy].handle_async_request(request)
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all sockets."""
         for transport in self._transports.values():
             await transport.aclose()
 
@@ -165,7 +165,7 @@ class _EnvironmentTransport(httpx.AsyncBaseTransport):
 
 @dataclass(frozen=True)
 class _End:
-    """What an exchange ended in. A StopIteration cannot leave a thread."""
+    """The result of a flow. A StopIteration cannot leave a thread."""
 
     value: Any
 
@@ -187,17 +187,17 @@ def _read_environment(settings: ConnectionSettings) -> tuple[Environment, ssl.SS
 
 
 def _ssl_context(trusted: bool | str) -> ssl.SSLContext:
-    """Return the SSL context that all clients which trust the same certificates share.
+    """Return the SSL context that clients with the same trusted certificates share.
 
     :param trusted: See :func:`~airflow_provider_capillary._transport.environment.trusted_certificates`.
     """
     with _contexts_lock.value:
-        # A triggerer lives long enough to see a bundle replaced.
+        # A bundle may be replaced while a triggerer runs.
         key = trusted, 0 if isinstance(trusted, bool) else Path(trusted).stat().st_mtime_ns
         context = _contexts.get(key)
         if context is None:
             if isinstance(trusted, bool):
-                # Without the environment: httpx goes by other variables than requests does.
+                # Ignore the environment: httpx reads other variables than requests.
                 context = httpx.create_ssl_context(verify=trusted, trust_env=False)
             else:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -206,8 +206,8 @@ def _ssl_context(trusted: bool | str) -> ssl.SSLContext:
         return context
 
 
-def _fault(error: Exception, settings: ConnectionSettings, proxy: Proxy | None) -> TransportFailure:
-    """Say in plain words what happened. The text of the exception is left out: it may quote the URL."""
+def _failure(error: Exception, settings: ConnectionSettings, proxy: Proxy | None) -> TransportFailure:
+    """Translate an error of httpx. Its text is left out, because it may quote the URL."""
     if isinstance(error, httpx.TimeoutException | TimeoutError):
         return common.timed_out(settings, proxy)
     if isinstance(error, httpx.ConnectError):
@@ -216,7 +216,7 @@ def _fault(error: Exception, settings: ConnectionSettings, proxy: Proxy | None) 
             return common.untrusted(proxy)
         if _is_caused_by(error, ssl.SSLError):
             return common.no_handshake(proxy)
-        # httpx keeps only the text of what the resolver said.
+        # httpx keeps only the text of the resolver's error.
         is_unresolved = any(
             words in text
             for words in (

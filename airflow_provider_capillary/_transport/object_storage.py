@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Object storage as Airflow reaches it, with errors that say which place they are about."""
+"""Opens paths in object storage through Airflow, and names the object in errors."""
 
 from __future__ import annotations
 
@@ -14,32 +14,31 @@ if TYPE_CHECKING:
 
     from fsspec import AbstractFileSystem
 
-#: Size of the blocks that are read and of the parts that are sent. s3fs's own default of 50 MiB costs 170 MB of
-#: memory, this one 47 MB.
+#: Size of blocks to read and parts to send. The default of s3fs, 50 MiB, takes 170 MB of memory, this one 47 MB.
 BLOCK_BYTES = 8 << 20
-#: Most characters of what a store says that go into a message: Azure's errors have many lines.
+#: Maximum length of a store's error text in a message: Azure's errors have many lines.
 _LONGEST_REASON = 500
 
 
 def object_storage_path(uri: str, conn_id: str | None, *, account_host: str | None = None, name: str = "object") -> Any:
     """Return Airflow's path of an object.
 
-    Not to be called while a DAG file is parsed: it reads the connection.
+    Do not call it while a DAG file is parsed: it reads the connection.
 
     :param uri: URI without credentials.
-    :param conn_id: Airflow connection; None for what the machine itself may do.
-    :param account_host: Host of the Azure storage account that the URI was written with.
-    :param name: What errors call the object, such as ``destination``.
+    :param conn_id: Airflow connection; None for the credentials of the machine.
+    :param account_host: Host of the Azure storage account that the original URI names.
+    :param name: Name of the object in errors, such as ``destination``.
     :raises AirflowNotFoundException: There is no such connection.
-    :raises CapillaryConfigurationError: The path would be that of another object.
+    :raises CapillaryConfigurationError: fsspec would use another object, or the connection is for another account.
     """
     from airflow_provider_capillary._airflow_compat import BaseHook, ObjectStoragePath
 
     if conn_id is not None:
-        # The amazon provider only warns of a connection that is not there, and goes on with the machine's own rights.
+        # The amazon provider only warns if a connection does not exist, and uses the credentials of the machine.
         BaseHook.get_connection(conn_id)
     path = ObjectStoragePath(uri, conn_id=conn_id)
-    # Airflow and fsspec each cut some names short, and reading or writing would then go to another object.
+    # Airflow and fsspec truncate some names. Reading or writing would then use another object.
     if not str(path.path).endswith(uri.partition("://")[2].partition("/")[2]):
         raise CapillaryConfigurationError(f"{name} {uri} cannot be used: fsspec takes it for {path.path!r}")
     if account_host is not None:
@@ -48,10 +47,10 @@ def object_storage_path(uri: str, conn_id: str | None, *, account_host: str | No
 
 
 def storage_account(fs: AbstractFileSystem) -> tuple[str | None, str | None]:
-    """Return name and host of the Azure storage account that a file system is for.
+    """Return name and host of the Azure storage account of a file system.
 
     :param fs: File system of any kind.
-    :return: None for what is not known: a private domain or an emulator stands for the host of any account.
+    :return: None for each that is unknown: a private domain or an emulator may serve any account.
     """
     client = getattr(fs, "service_client", None)
     name = getattr(client, "account_name", None) or getattr(fs, "account_name", None)
@@ -60,7 +59,7 @@ def storage_account(fs: AbstractFileSystem) -> tuple[str | None, str | None]:
 
 
 def _check_account(fs: AbstractFileSystem, what: str, account_host: str, conn_id: str | None) -> None:
-    """Refuse a URI that names another storage account than the connection: the object would go elsewhere."""
+    """Reject a URI that names another storage account than the connection, whose account would be used."""
     name, host = storage_account(fs)
     wanted = _dfs_host(account_host)
     if (host or wanted) != wanted or name != wanted.partition(".")[0]:
@@ -72,16 +71,16 @@ def _check_account(fs: AbstractFileSystem, what: str, account_host: str, conn_id
 
 
 def _dfs_host(host: str) -> str:
-    """Return the one host by which the endpoints of an account are compared."""
+    """Return the dfs host of an account, whichever endpoint is given, for comparison."""
     return host.lower().replace(".blob.", ".dfs.", 1).replace(".privatelink.", ".", 1)
 
 
 @contextmanager
 def translate_errors(what: str) -> Iterator[None]:
-    """Turn whatever a store raises into one error that says which place it is about.
+    """Translate any error of a store into one that names the object.
 
-    :param what: The beginning of the message, such as ``destination s3://lake/errors.csv cannot be written``.
-    :raises CapillaryErrorFileError: What the block raised, in its own words behind ``what``.
+    :param what: Start of the message, such as ``destination s3://lake/errors.csv cannot be written``.
+    :raises CapillaryErrorFileError: The block raised an error of a store; its text follows ``what``.
     """
     from airflow_provider_capillary._airflow_compat import AirflowException
 
@@ -90,11 +89,11 @@ def translate_errors(what: str) -> Iterator[None]:
     except (CapillaryError, AirflowException):
         raise
     except OSError as error:
-        raise CapillaryErrorFileError(f"{what}: {_said_by(error, error.strerror) or type(error).__name__}") from error
-    except Exception as error:  # every store brings its own classes
-        raise CapillaryErrorFileError(f"{what}: {type(error).__name__}: {_said_by(error)}") from error
+        raise CapillaryErrorFileError(f"{what}: {_reason_of(error, error.strerror) or type(error).__name__}") from error
+    except Exception as error:  # every store has its own classes
+        raise CapillaryErrorFileError(f"{what}: {type(error).__name__}: {_reason_of(error)}") from error
 
 
-def _said_by(error: Exception, words: str | None = None) -> str:
-    """Return what a store said as one short line, without the query of a URL, which may be a signature."""
-    return shown(words or str(error), most=_LONGEST_REASON)
+def _reason_of(error: Exception, text: str | None = None) -> str:
+    """Return the text of an error as one short line, without the queries of URLs, which may be signatures."""
+    return shown(text or str(error), most=_LONGEST_REASON)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carries the steps of an exchange out with ``requests``: the side that runs on a worker."""
+"""Runs flows over ``requests``, on a worker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib3.exceptions import NameResolutionError, NewConnectionError
 
 from airflow_provider_capillary._transport import common
 from airflow_provider_capillary._transport.environment import Environment
-from airflow_provider_capillary._transport.response_deadline import bind_answers, whole_within
+from airflow_provider_capillary._transport.response_deadline import apply_deadlines, response_deadline
 from airflow_provider_capillary.api.client import AwaitToken, EmitChunk, MaskSecret, ReadBody, SendRequest, Sleep
 from airflow_provider_capillary.api.error_files import check_peer
 from airflow_provider_capillary.api.http_messages import Response, TransportFailure
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: How much of a streamed body the exchange gets to see before it decides that this is the file.
+#: How much of a streamed body a flow gets to decide whether it is the file.
 _HEAD = 64 << 10
-_PIECE = 1 << 20
-#: What the standard library says of a proxy that refused to connect.
+_CHUNK = 1 << 20
+#: Text of the standard library's error for a proxy that refused to connect.
 _REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b", re.ASCII)
 
 
 class RequestsTransport:
-    """Runs exchanges over a pooled session.
+    """Runs flows over a pooled session.
 
     :param settings: The connection.
-    :param mask: Keeps a secret out of the logs.
+    :param mask: Masks a secret in logs.
     :raises CapillaryConfigurationError: The certificates or the proxy of the connection cannot be used.
     """
 
@@ -55,13 +55,13 @@ class RequestsTransport:
         self._environment = _environment(settings)
         self._session = make_session(settings, self._environment)
         self._file_session = make_session(settings, self._environment, is_guarded=True)
-        self._session.knows_redirects = self._file_session.knows_redirects = False
+        self._session.resolves_redirects = self._file_session.resolves_redirects = False
 
     def run(self, flow: Flow[T]) -> T:
-        """Carry an exchange out and return what it ends in.
+        """Run a flow and return its result.
 
-        :param exchange: A conversation that hands on no file.
-        :raises CapillaryError: The conversation ended in this.
+        :param flow: A flow that emits no chunks.
+        :raises CapillaryError: The flow ended in this error.
         """
         steps = self._steps(flow)
         while True:
@@ -72,15 +72,15 @@ class RequestsTransport:
                 return result
 
     def iterate(self, flow: Flow[None]) -> Iterator[EmitChunk]:
-        """Carry an exchange out and yield the pieces of the file that it hands on.
+        """Run a flow that reads a file, and yield the chunks of the file.
 
-        :param exchange: The reading of a file.
-        :raises CapillaryError: The conversation ended in this.
+        :param flow: The flow.
+        :raises CapillaryError: The flow ended in this error.
         """
         yield from self._steps(flow)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all sockets."""
         self._session.close()
         self._file_session.close()
 
@@ -120,8 +120,8 @@ class RequestsTransport:
         session = self._file_session if is_from_outside else self._session
         proxy = self._environment.proxy_for(request.url)
         try:
-            # A file is read at the pace at which it is written elsewhere, so only its headers are bound.
-            with whole_within(common.OVERALL_TIMEOUTS * self._settings.timeout_seconds):
+            # A file is read as fast as it is written elsewhere, so only its headers have a deadline.
+            with response_deadline(common.OVERALL_TIMEOUTS * self._settings.timeout_seconds):
                 response = session.request(
                     request.method,
                     request.url,
@@ -136,82 +136,82 @@ class RequestsTransport:
                         return Response(response.status_code, headers, _whole_body(response))
             return Response(response.status_code, headers, *self._head(response, proxy))
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            return _fault(error, self._settings, proxy)
+            return _failure(error, self._settings, proxy)
 
     def _head(
         self, response: requests.Response, proxy: Proxy | None
     ) -> tuple[bytes, requests.Response | TransportFailure | None]:
-        """Return the first bytes of a streamed body, and what the others are read from."""
+        """Return the first bytes of a streamed body, and the response or failure that the rest is read from."""
         head = bytearray()
         try:
             while len(head) < _HEAD:
-                piece = response.raw.read1(_HEAD - len(head), decode_content=False)
-                if not piece:
+                chunk = response.raw.read1(_HEAD - len(head), decode_content=False)
+                if not chunk:
                     response.close()
                     return bytes(head), None
-                head += piece
+                head += chunk
         except (urllib3.exceptions.HTTPError, OSError) as error:
             response.close()
-            # What came before it broke is worth reading on from.
-            return bytes(head), _fault(error, self._settings, proxy)
+            # The download can be resumed after these bytes.
+            return bytes(head), _failure(error, self._settings, proxy)
         return bytes(head), response
 
     def _read(self, rest: requests.Response | TransportFailure) -> bytes | TransportFailure:
         if isinstance(rest, TransportFailure):
             return rest
         try:
-            data: bytes = rest.raw.read1(_PIECE, decode_content=False)
+            data: bytes = rest.raw.read1(_CHUNK, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            return _fault(error, self._settings, self._environment.proxy_for(rest.url))
+            return _failure(error, self._settings, self._environment.proxy_for(rest.url))
         return data
 
 
 def _whole_body(response: requests.Response) -> bytes:
     body = bytearray()
-    while piece := response.raw.read1(_PIECE, decode_content=True):
-        body += piece
+    while chunk := response.raw.read1(_CHUNK, decode_content=True):
+        body += chunk
     return bytes(body)
 
 
 class CapillarySession(requests.Session):
-    """A session that users may send requests of their own with: authenticated towards the API host, and only there.
+    """A session for requests of users: authenticated to the API host, and to no other host.
 
     :param settings: The connection.
     :param environment: Proxies and certificates.
     """
 
-    #: Off where the exchange follows redirects itself. requests looks into them all the same, and fails on a malformed
-    #: one with whatever error the standard library has for it.
-    knows_redirects = True
-    #: What copies take along. Users' authentication is a closure, so that no secret gets into a pickle.
-    __attrs__ = (*requests.Session.__attrs__, "_settings", "_environment", "knows_redirects")
+    #: False if the flow follows redirects itself. requests would parse them even then, and raise an error of the
+    #: standard library for a malformed one.
+    resolves_redirects = True
+    #: Attributes of copies. The authentication for users is a closure, so that no secret gets into a pickle.
+    __attrs__ = (*requests.Session.__attrs__, "_settings", "_environment", "resolves_redirects")
 
     def __init__(self, settings: ConnectionSettings, environment: Environment) -> None:
         super().__init__()
         self._settings = settings
         self._environment = environment
-        # Neither proxies nor certificates of the environment once more, nor credentials from ~/.netrc.
+        # Do not read proxies and certificates again, nor credentials from ~/.netrc.
         self.trust_env = False
         self.verify = environment.trusted
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send a prepared request, with the connection's timeout unless another one is given."""
+        """Send a prepared request, with the timeout of the connection if none is given."""
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = self._settings.timeout_seconds
         return super().send(request, **kwargs)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Return where a response leads on to."""
-        target: str | None = super().get_redirect_target(resp) if self.knows_redirects else None
+        """Return the target of a redirect; None if it is not to be resolved."""
+        target: str | None = super().get_redirect_target(resp) if self.resolves_redirects else None
         return target
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Drop credentials from a redirect that leaves their host.
+        """Remove credentials from a redirect to another host.
 
-        In place of what requests does: that knows no Capillary headers, and looks for the new host in ~/.netrc.
+        Replaces the method of requests, which does not handle Capillary headers and reads ~/.netrc for the new host.
         """
-        asked, url = response.request.url or "", prepared_request.url or ""
-        if self.should_strip_auth(asked, url):  # type: ignore[no-untyped-call] # the stubs of requests leave it untyped
+        requested, url = response.request.url or "", prepared_request.url or ""
+        if self.should_strip_auth(requested, url):  # type: ignore[no-untyped-call] # untyped in the stubs of requests
             prepared_request.headers.pop("Authorization", None)
         if not self._settings.is_api_host(prepared_request.url or ""):
             for name in (self._settings.auth_header_name, *self._settings.headers):
@@ -221,11 +221,11 @@ class CapillarySession(requests.Session):
 def make_session(
     settings: ConnectionSettings, environment: Environment | None = None, *, is_guarded: bool = False
 ) -> CapillarySession:
-    """Return a pooled session for a connection; opens no connection yet.
+    """Return a pooled session for a connection. The first request connects.
 
     :param settings: The connection.
     :param environment: Proxies and certificates; None to read them now.
-    :param is_guarded: Whether it is for file URLs, which come from outside and must not lead inside.
+    :param is_guarded: Whether it is for file URLs, which come from outside and must not reach internal addresses.
     :raises CapillaryConfigurationError: The certificates or the proxy of the connection cannot be used.
     """
     environment = environment or _environment(settings)
@@ -242,9 +242,9 @@ def _environment(settings: ConnectionSettings) -> Environment:
 
 
 class _EnvironmentAdapter(HTTPAdapter):
-    """Sends each request, each hop of a redirect too, through the proxy that its own URL is reached by.
+    """Sends each request, including each hop of a redirect, through the proxy for its own URL.
 
-    A session of requests works proxies out for the first URL and keeps them for those that it redirects to.
+    A session of requests chooses proxies for the first URL and keeps them for redirects.
     """
 
     __attrs__ = (*HTTPAdapter.__attrs__, "_environment")
@@ -262,7 +262,7 @@ class _EnvironmentAdapter(HTTPAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """Send a request. Proxies that the user of the session chose count more than those of the environment."""
+        """Send a request. Proxies that the user set on the session have precedence over the environment."""
         url = request.url or ""
         if select_proxy(url, proxies) is None:
             proxy = self._environment.proxy_for(url)
@@ -271,19 +271,19 @@ class _EnvironmentAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        bind_answers(self.poolmanager)
+        apply_deadlines(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the pool manager of a proxy, which is made only once."""
+        """Return the pool manager of a proxy, which is created only once."""
         manager = super().proxy_manager_for(*args, **kwargs)
-        bind_answers(manager)
+        apply_deadlines(manager)
         return manager
 
 
 class _GuardedAdapter(_EnvironmentAdapter):
-    """Checks the address behind a host name as soon as it is connected, before anything is sent.
+    """Checks the address of a host as soon as it is connected, before anything is sent.
 
-    A check of the name beforehand would not do: it may resolve to something else the next time.
+    Checking the name before would not suffice: it may resolve to another address the next time.
     """
 
     __attrs__ = (*_EnvironmentAdapter.__attrs__, "_settings")
@@ -294,9 +294,9 @@ class _GuardedAdapter(_EnvironmentAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        # Not so for proxies, which get a pool manager of their own: there, the address is the proxy's.
+        # Proxies have other pool managers and are not checked: there, the address is the one of the proxy.
         self.poolmanager.pool_classes_by_scheme = _guarded_pools(self._settings)
-        bind_answers(self.poolmanager)
+        apply_deadlines(self.poolmanager)
 
 
 def _guarded_pools(settings: ConnectionSettings) -> dict[str, Any]:
@@ -325,8 +325,8 @@ def _guarded_pools(settings: ConnectionSettings) -> dict[str, Any]:
     return {"http": GuardedHTTPConnectionPool, "https": GuardedHTTPSConnectionPool}
 
 
-def _fault(error: Exception, settings: ConnectionSettings, proxy: Proxy | None) -> TransportFailure:
-    """Say in plain words what happened. The text of the exception is left out: it quotes the URL."""
+def _failure(error: Exception, settings: ConnectionSettings, proxy: Proxy | None) -> TransportFailure:
+    """Translate an error of requests or urllib3. Its text is left out, because it quotes the URL."""
     causes = list(_causes(error))
 
     def wraps(*kinds: type[BaseException]) -> bool:
@@ -337,10 +337,10 @@ def _fault(error: Exception, settings: ConnectionSettings, proxy: Proxy | None) 
     if wraps(NameResolutionError):
         return common.unresolved(proxy)
     if proxy is not None and proxy.scheme.startswith("socks") and wraps(NewConnectionError):
-        # Also where the proxy answered that it cannot connect.
-        is_dead = any(type(cause).__name__ == "ProxyConnectionError" for cause in causes)
-        return common.unreachable(proxy) if is_dead else common.proxy_refused(proxy)
-    if wraps(NewConnectionError):  # a kind of timeout to urllib3, whatever the reason
+        # The class is the same if the proxy responded that it cannot connect.
+        is_unreachable = any(type(cause).__name__ == "ProxyConnectionError" for cause in causes)
+        return common.unreachable(proxy) if is_unreachable else common.proxy_refused(proxy)
+    if wraps(NewConnectionError):  # a subclass of a timeout in urllib3, for any reason
         return common.unreachable(proxy)
     if wraps(requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError):
         return common.timed_out(settings, proxy)
@@ -353,12 +353,12 @@ def _fault(error: Exception, settings: ConnectionSettings, proxy: Proxy | None) 
         return common.UNDECODABLE
     if wraps(urllib3.exceptions.ProtocolError):
         return common.broke_off(proxy)
-    # A malformed request is a ValueError to requests, besides being one of its own errors.
+    # For a malformed request, requests raises a class of its own that is a ValueError too.
     return common.not_sendable(error) if isinstance(error, ValueError) else common.unreachable(proxy)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception and what it wraps; requests and urllib3 put that into different places."""
+    """Yield an exception and those that it wraps, which requests and urllib3 keep in different attributes."""
     waiting: list[Any] = [error]
     seen: list[Any] = []
     while waiting:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bound on the time of a whole answer, its headers included, for ``requests``.
+"""A deadline for a whole response of ``requests``, headers included.
 
-A timeout of ``requests`` is one of each read. A host or proxy that sends a header one byte at a time begins it anew
-with each byte, and holds a worker for as long as it likes.
+The timeout of ``requests`` applies to each read. A host or proxy that sends a header one byte at a time restarts it
+with each byte, and could block a worker forever.
 """
 
 from __future__ import annotations
@@ -19,81 +19,83 @@ if TYPE_CHECKING:
 
     from urllib3 import PoolManager
 
-_until: ContextVar[float | None] = ContextVar("capillary_answer_until", default=None)
+_deadline: ContextVar[float | None] = ContextVar("capillary_response_deadline", default=None)
 
 
 @contextmanager
-def whole_within(seconds: float) -> Iterator[None]:
-    """Let reads of answers time out where the whole takes too long, on connections of :func:`bind_answers`.
+def response_deadline(seconds: float) -> Iterator[None]:
+    """Time out all reads in the block that end later than the deadline, on connections of :func:`apply_deadlines`.
 
-    :param seconds: From now on, whatever is read within the block.
+    :param seconds: The deadline, from now on.
     """
-    token = _until.set(time.monotonic() + seconds)
+    token = _deadline.set(time.monotonic() + seconds)
     try:
         yield
     finally:
-        _until.reset(token)
+        _deadline.reset(token)
 
 
-def bind_answers(manager: PoolManager) -> None:
-    """Let the connections that a pool manager will make go by :func:`whole_within`, those to a proxy too.
+def apply_deadlines(manager: PoolManager) -> None:
+    """Make new connections of a pool manager, including those to a proxy, obey :func:`response_deadline`.
 
-    :param manager: The pool manager, or that of a proxy.
+    :param manager: The pool manager, or the one of a proxy.
     """
     manager.pool_classes_by_scheme = {
-        scheme: _bound_pool(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
+        scheme: _deadline_pool(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
     }
 
 
-def _bound_pool(pool: Any) -> Any:
-    if issubclass(pool.ConnectionCls.response_class, _BoundResponse):
+def _deadline_pool(pool: Any) -> Any:
+    if issubclass(pool.ConnectionCls.response_class, _DeadlineResponse):
         return pool
-    # The answer of a proxy to CONNECT is read by this class as well.
-    connection = type(f"Bound{pool.ConnectionCls.__name__}", (pool.ConnectionCls,), {"response_class": _BoundResponse})
-    return type(f"Bound{pool.__name__}", (pool,), {"ConnectionCls": connection})
+    # This class also reads the response of a proxy to CONNECT.
+    connection = type(
+        f"Deadline{pool.ConnectionCls.__name__}", (pool.ConnectionCls,), {"response_class": _DeadlineResponse}
+    )
+    return type(f"Deadline{pool.__name__}", (pool,), {"ConnectionCls": connection})
 
 
-class _BoundResponse(HTTPResponse):
+class _DeadlineResponse(HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_BoundReads(self.fp.detach(), sock))
+        self.fp = io.BufferedReader(_DeadlineReader(self.fp.detach(), sock))
 
 
-class _BoundReads(io.RawIOBase):
+class _DeadlineReader(io.RawIOBase):
     """Reads from a socket, TLS or not, within the deadline.
 
-    :param reads: What the socket itself is read by.
+    :param reader: Raw reader of the socket.
     :param sock: The socket.
     """
 
-    def __init__(self, reads: Any, sock: Any) -> None:
-        self._reads = reads
+    def __init__(self, reader: Any, sock: Any) -> None:
+        self._reader = reader
         self._sock = sock
 
     def readable(self) -> bool:
         return True
 
     def fileno(self) -> int:
-        number: int = self._reads.fileno()
+        number: int = self._reader.fileno()
         return number
 
     def readinto(self, buffer: Any) -> int | None:
-        until = _until.get()
-        if until is None:
-            count: int | None = self._reads.readinto(buffer)
+        deadline = _deadline.get()
+        if deadline is None:
+            count: int | None = self._reader.readinto(buffer)
             return count
-        remaining = until - time.monotonic()
+        remaining = deadline - time.monotonic()
         if remaining <= 0:
-            raise TimeoutError("the answer is not whole in time")
+            raise TimeoutError("the response is not complete in time")
         usual = self._sock.gettimeout()
         self._sock.settimeout(remaining if usual is None else min(usual, remaining))
         try:
-            count = self._reads.readinto(buffer)
+            count = self._reader.readinto(buffer)
         finally:
             self._sock.settimeout(usual)
         return count
 
     def close(self) -> None:
         if not self.closed:
-            self._reads.close()
+            self._reader.close()
         super().close()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hooks: Capillary over one Airflow connection, blocking for workers and awaited for the triggerer.
+"""Hooks for Capillary: blocking for workers, async for the triggerer.
 
-What only a running task needs is imported inside functions: a DAG file that names a sensor pays for its import each
+Imports that only a running task needs are inside functions, because a DAG file with a sensor imports this module each
 time it is parsed.
 """
 
@@ -41,10 +41,11 @@ def _nothing() -> None:
 
 
 class _CapillaryConnection(BeginsAnew, BaseHook):
-    """What both hooks are: named after one connection, and doing nothing until asked.
+    """Base of both hooks.
 
     :param capillary_conn_id: Airflow connection of type ``capillary``.
-    :raises CapillaryConfigurationError: ``capillary_conn_id`` is no text, empty, or what a template renders nothing to.
+    :raises CapillaryConfigurationError: ``capillary_conn_id`` is not text, is empty, or is a template that rendered to
+        nothing.
     """
 
     conn_name_attr = "capillary_conn_id"
@@ -61,14 +62,14 @@ class _CapillaryConnection(BeginsAnew, BaseHook):
 
 
 class CapillaryHook(_CapillaryConnection):
-    """Talk to Capillary from a worker, by ``requests``.
+    """Interact with Capillary from a worker, over ``requests``.
 
-    Nothing is read or sent before the first call. The OAuth token and the limit of requests per minute are shared by
-    all hooks of the connection in the process.
+    The connection is read at the first call. All hooks of a connection in a process share the OAuth token and the limit
+    of requests per minute.
 
     :param capillary_conn_id: Airflow connection of type ``capillary``.
-    :param http_retry: How often and how patiently safe requests are tried again; by default five times with waits
-        of up to 1, 2, 4 and 8 seconds.
+    :param http_retry: Attempts and waits of safe requests; by default five attempts with waits of up to 1, 2, 4 and 8
+        seconds.
     """
 
     _made_by_use = ("settings", "_opened")
@@ -89,10 +90,10 @@ class CapillaryHook(_CapillaryConnection):
 
     @cached_property
     def settings(self) -> ConnectionSettings:
-        """The connection, read and checked once.
+        """The connection, read and validated once.
 
-        :raises CapillaryConfigurationError: A field of it cannot be used.
-        :raises CapillaryTransportError: Airflow cannot give it for the moment.
+        :raises CapillaryConfigurationError: A field of the connection is invalid.
+        :raises CapillaryTransportError: Airflow cannot read the connection at the moment.
         """
         settings = self._read_settings()
         warn_about(settings, self.log)
@@ -102,7 +103,7 @@ class CapillaryHook(_CapillaryConnection):
         return read_settings(self.capillary_conn_id, self.get_connection)
 
     def _refresh(self) -> bool:
-        """Read the connection again, if it was read before; where that fails, what was read before stays.
+        """Read the connection again if it was read before. If that fails, keep the settings.
 
         :return: Whether it changed.
         """
@@ -112,11 +113,13 @@ class CapillaryHook(_CapillaryConnection):
         try:
             settings = self._read_settings()
         except (CapillaryError, AirflowNotFoundException) as error:
-            self.log.warning("Go on with the Airflow connection %r as it was: %s", self.capillary_conn_id, error)
+            self.log.warning(
+                "Keeping the previous settings of Airflow connection %r: %s", self.capillary_conn_id, error
+            )
             return False
         if settings == before:
             return False
-        self.log.info("Airflow connection %r changed; polls use what it says now", self.capillary_conn_id)
+        self.log.info("Airflow connection %r changed; polls use the new settings", self.capillary_conn_id)
         warn_about(settings, self.log)
         connection, self._opened.value = self._opened.value, None
         if connection is not None:
@@ -138,10 +141,10 @@ class CapillaryHook(_CapillaryConnection):
         return connection
 
     def get_conn(self) -> requests.Session:
-        """Return a pooled session for requests of your own.
+        """Return a pooled session for your own requests.
 
-        It carries the token and the connection's extra headers to the API host, and to no other host, redirects
-        included; it has the connection's timeout and TLS settings, and neither tries again nor counts against the
+        It sends the token and the extra headers of the connection to the API host, and to no other host, redirects
+        included. It uses the timeout and the TLS settings of the connection. It neither retries nor counts against the
         limit of requests per minute.
 
         :return: The session. Close it, or use it as a context manager.
@@ -155,7 +158,7 @@ class CapillaryHook(_CapillaryConnection):
                 connection = self._open()
                 token = connection.run(connection.client.get_token())
                 for name, value in self.settings.headers.items():
-                    # The Content-Type of the user's own body counts more.
+                    # The Content-Type of the user's own body has precedence.
                     if name.lower() != "content-type" or name not in request.headers:
                         request.headers[name] = value
                 request.headers[self.settings.auth_header_name] = token.value
@@ -165,14 +168,14 @@ class CapillaryHook(_CapillaryConnection):
         return session
 
     def get_redeem_upload_jobs(self, coupon_series_id: int | str) -> list[UploadJob]:
-        """Return every redeem upload job that a coupon series ever had.
+        """Return all redeem upload jobs of a coupon series, past ones included.
 
         ``GET /coupon/api/v1/upload/getUploadRedeemedCouponStatus/{couponSeriesId}``, documented by Capillary.
 
         :param coupon_series_id: The coupon series.
-        :return: The jobs in no particular order, the newest being the one with the largest id; an empty list for a
-            series without any.
-        :raises CapillaryError: Capillary could not be asked, see the subclasses in ``exceptions``.
+        :return: The jobs in no particular order; the newest has the largest id. An empty list for a series without
+            jobs.
+        :raises CapillaryError: The request failed; see the subclasses in ``exceptions``.
         """
         connection = self._open()
         return connection.run(connection.client.get_redeem_upload_jobs(coupon_series_id))
@@ -183,7 +186,7 @@ class CapillaryHook(_CapillaryConnection):
         :param coupon_series_id: The coupon series.
         :param job_id: The job.
         :raises CapillaryJobNotFoundError: The series has no such job.
-        :raises CapillaryError: Capillary could not be asked.
+        :raises CapillaryError: The request failed.
         """
         connection = self._open()
         return connection.run(connection.client.get_redeem_upload_job(coupon_series_id, job_id))
@@ -197,24 +200,25 @@ class CapillaryHook(_CapillaryConnection):
 
     @contextmanager
     def open_job_file(self, job: UploadJob, file_type: JobFile = "error") -> Iterator[BinaryIO]:
-        """Open a file of a job for reading, whatever its size, in constant memory.
+        """Open a file of a job for reading, in constant memory.
 
-        Capillary documents no download for any of them. A URL is fetched, an object-storage URI read through Airflow,
-        a bare handle looked up by the connection's error file URL, or else asked for at ``/coupon/api/v1/download``,
-        which was seen in use but is not official (docs/capillary-api.md, 5). What breaks off is read on from there.
+        Capillary documents no download of these files. A URL is fetched, and an object-storage URI is read through
+        Airflow. A bare handle is resolved by the error file URL of the connection, or else requested from
+        ``/coupon/api/v1/download``, which was seen in use but is not official (docs/capillary-api.md, 5). An
+        interrupted download is resumed.
 
         :param job: A job with an ``error_file_url``, ``success_file_url`` or ``uploaded_file_url``.
-        :param file_type: Which of these: ``error`` (default), ``success`` or ``uploaded``.
-        :return: A context manager of a binary stream, read from front to end. The bytes are those of the file,
-            unchanged: their format is not documented either, and they hold personal data.
-        :raises CapillaryConfigurationError: ``file_type`` is none of the three.
-        :raises CapillaryErrorFileError: The job has no such file, or its place breaks a rule of safety; the message
-            says which.
-        :raises CapillaryResponseError: Something else came in place of the file: a JSON object, or, where the job
-            counts rows for the file, any JSON value, an HTML page, ``OK`` or nothing.
+        :param file_type: File to open: ``error`` (default), ``success`` or ``uploaded``.
+        :return: A context manager of a sequential binary stream. The bytes are unchanged: the format is not documented,
+            and the file contains personal data.
+        :raises CapillaryConfigurationError: ``file_type`` is not one of these.
+        :raises CapillaryErrorFileError: The job has no such file, or its location violates a safety rule, which the
+            message names.
+        :raises CapillaryResponseError: The response is not the file but a JSON object or, if the job reports rows for
+            the file, any JSON value, an HTML page, ``OK`` or nothing.
         :raises CapillaryError: The file could not be fetched.
         """
-        from airflow_provider_capillary._transport.error_file_stream import open_object, open_pieces
+        from airflow_provider_capillary._transport.error_file_stream import open_chunks, open_object
         from airflow_provider_capillary.api.error_files import ObjectSource, locate_error_file
         from airflow_provider_capillary.api.file_content import expects_rows
         from airflow_provider_capillary.api.jobs import JOB_FILES, validate_choice
@@ -231,14 +235,14 @@ class CapillaryHook(_CapillaryConnection):
             return
         connection = self._open()
         chunks = connection.iterate(connection.client.read_file(source, expects_rows=has_rows))
-        with open_pieces(chunks) as stream:
+        with open_chunks(chunks) as stream:
             yield stream
 
     def test_connection(self) -> tuple[bool, str]:
         """Get a token and make one cheap authenticated call, for the Test button and ``airflow connections test``.
 
-        :return: Whether it works, and in plain words what does not. Comes back within 15 seconds, whatever the
-            network does.
+        :return: Whether the connection works, and a message that names the result or the problem. Returns within 15
+            seconds in any case.
         """
         from airflow_provider_capillary._transport.connection_check import check_connection
 
@@ -247,7 +251,7 @@ class CapillaryHook(_CapillaryConnection):
         except CapillaryError as error:
             return False, str(error)
         result: list[tuple[bool, str]] = []
-        # A thread, because neither resolving a name nor a dripping answer can be given a time limit from outside.
+        # Use a thread, because resolving a name and a slow response cannot be given a time limit otherwise.
         worker = threading.Thread(target=lambda: result.append(check_connection(settings)), daemon=True)
         worker.start()
         worker.join(_TEST_DEADLINE_SECONDS)
@@ -257,21 +261,23 @@ class CapillaryHook(_CapillaryConnection):
 
 
 class CapillaryAsyncHook(_CapillaryConnection):
-    """Talk to Capillary from the triggerer, by ``httpx``. Use it as ``async with CapillaryAsyncHook(...) as hook``.
+    """Interact with Capillary from the triggerer, over ``httpx``.
+
+    Use it as ``async with CapillaryAsyncHook(...) as hook``.
 
     :param capillary_conn_id: Airflow connection of type ``capillary``.
-    :param http_retry: How often and how patiently safe requests are tried again, as for :class:`CapillaryHook`.
+    :param http_retry: Attempts and waits of safe requests, as for :class:`CapillaryHook`.
     """
 
     _connection: AsyncConnection | None = None
     _made_by_use = ("_connection",)
 
     async def __aenter__(self) -> Self:
-        """Read the connection; the first request connects.
+        """Read the connection. The first request connects.
 
         :raises AirflowNotFoundException: There is no such connection.
-        :raises CapillaryConfigurationError: A field of it cannot be used.
-        :raises CapillaryTransportError: Airflow cannot give it for the moment.
+        :raises CapillaryConfigurationError: A field of the connection is invalid.
+        :raises CapillaryTransportError: Airflow cannot read the connection at the moment.
         """
         from airflow_provider_capillary._transport.async_connection import AsyncConnection
 
@@ -282,7 +288,7 @@ class CapillaryAsyncHook(_CapillaryConnection):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close all connections."""
+        """Close all sockets."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
@@ -291,7 +297,7 @@ class CapillaryAsyncHook(_CapillaryConnection):
         """Return every redeem upload job that a coupon series ever had; see :class:`CapillaryHook`.
 
         :param coupon_series_id: The coupon series.
-        :raises CapillaryError: Capillary could not be asked.
+        :raises CapillaryError: The request failed.
         """
         connection = self._opened()
         return await connection.run(connection.client.get_redeem_upload_jobs(coupon_series_id))
@@ -299,12 +305,12 @@ class CapillaryAsyncHook(_CapillaryConnection):
     async def get_redeem_upload_history(
         self, coupon_series_id: int | str, before: JobHistory | None = None
     ) -> JobHistory:
-        """Return the same jobs to those who ask again and again, at the cost of what changed.
+        """Return all redeem upload jobs of a series for repeated polls: only changed jobs are parsed.
 
         :param coupon_series_id: The coupon series.
-        :param before: What the last call returned.
-        :return: All jobs, in order; ``before`` itself where nothing changed.
-        :raises CapillaryError: Capillary could not be asked.
+        :param before: The history that the last call returned.
+        :return: All jobs, in order; ``before`` itself if nothing changed.
+        :raises CapillaryError: The request failed.
         """
         return await self._opened().get_redeem_upload_history(coupon_series_id, before)
 
@@ -314,7 +320,7 @@ class CapillaryAsyncHook(_CapillaryConnection):
         :param coupon_series_id: The coupon series.
         :param job_id: The job.
         :raises CapillaryJobNotFoundError: The series has no such job.
-        :raises CapillaryError: Capillary could not be asked.
+        :raises CapillaryError: The request failed.
         """
         connection = self._opened()
         return await connection.run(connection.client.get_redeem_upload_job(coupon_series_id, job_id))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Start = Callable[..., Sandbox]
 
 
-# Where the HTTP libraries and OpenSSL look for certificates to trust.
+# Where the HTTP libraries and OpenSSL read trusted certificates from.
 BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
@@ -47,7 +47,7 @@ def plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def fresh_process() -> None:
     """No test finds the token or the request limit of another, as if the process had just begun."""
     forget_connection_states()
-    # Airflow compiles all secrets it was ever told into one pattern, each time anew: with those of a thousand tests
+    # Airflow compiles all masked secrets into one pattern, each time again: with those of a thousand tests
     # that would take a second for every token.
     reset_secrets_masker()
 
@@ -102,7 +102,7 @@ def client(request: pytest.FixtureRequest) -> Client:
 
 
 @dataclass
-class Told:
+class Logged:
     """Everything that was logged or printed, by whatever way."""
 
     _caplog: pytest.LogCaptureFixture
@@ -119,10 +119,10 @@ class Told:
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Told:
+def logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Logged:
     """What all loggers say, at their most talkative."""
     caplog.set_level("DEBUG")
-    return Told(caplog, capfd)
+    return Logged(caplog, capfd)
 
 
 @dataclass
@@ -156,7 +156,7 @@ sys.addaudithook(_note)
 
 @pytest.fixture
 def watch() -> Iterator[Watch]:
-    """See connections, look-ups of names, opened files and sleeps of the whole process, without patching any."""
+    """Record connections, lookups of names, opened files and sleeps of the whole process, without patching any."""
     seen = Watch()
     _watches.append(seen)
     yield seen
@@ -165,7 +165,7 @@ def watch() -> Iterator[Watch]:
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority that nobody trusts unless told to."""
+    """A certificate authority that nobody trusts unless configured to."""
 
     ca: trustme.CA
     bundle: Path

@@ -38,7 +38,7 @@ def counting(sandbox: Sandbox, connect: Connect) -> Iterator[Server]:
 def client_sockets(port: int) -> int:
     """How many sockets of this process are connected to a port of loopback.
 
-    Looked up by inode, because the other end, the sandbox, is in this process too.
+    Found by inode, because the other end, the sandbox, is in this process too.
     """
     peers = set()
     for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]:
@@ -59,7 +59,7 @@ def client_sockets(port: int) -> int:
 def no_resource_warning() -> Iterator[None]:
     """Fail if something was left for the garbage collector to close."""
     gc.collect()
-    gc.freeze()  # what is here already, all of Airflow, need not be looked at again
+    gc.freeze()  # what is here already, all of Airflow, need not be scanned again
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ResourceWarning)

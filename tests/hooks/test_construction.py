@@ -20,7 +20,7 @@ from tests.hooks.clients import CONN_ID, SERIES, TOKEN_HEADER
 if TYPE_CHECKING:
     from airflow_provider_capillary.sandbox import Sandbox
     from tests.hooks.clients import Client
-    from tests.hooks.conftest import Connect, Told, Watch
+    from tests.hooks.conftest import Connect, Logged, Watch
 
 
 def test_a_hook_is_made_without_its_connection_and_without_the_network(client: Client, watch: Watch) -> None:
@@ -141,31 +141,31 @@ def test_what_is_no_id_is_refused_before_anything_is_sent(
 
 
 def test_plain_http_to_another_machine_is_warned_about(
-    client: Client, sandbox: Sandbox, connect: Connect, told: Told
+    client: Client, sandbox: Sandbox, connect: Connect, logged: Logged
 ) -> None:
     # Opening is enough for the warning: nothing is sent to that name.
     connect(sandbox, "in_the_clear", fields={"host": "http://gateway.example.test"}, allow_http=True)
     with client.opened("in_the_clear") as opened:
         if not client.is_async:
             assert opened.hook.settings.is_plain_http
-    assert "'in_the_clear'" in told.text
-    assert "plain http to gateway.example.test" in told.text
+    assert "'in_the_clear'" in logged.text
+    assert "plain http to gateway.example.test" in logged.text
 
 
 def test_extras_that_mean_nothing_are_warned_about_without_their_values(
-    client: Client, sandbox: Sandbox, connect: Connect, told: Told
+    client: Client, sandbox: Sandbox, connect: Connect, logged: Logged
 ) -> None:
     connect(sandbox, "misspelt", timeout_secnods=12345, verfy="/private/place")
     client.jobs("misspelt")
-    text = told.text
+    text = logged.text
     assert "timeout_secnods, verfy" in text
     assert "12345" not in text
     assert "/private/place" not in text
 
 
-def test_a_good_connection_gives_no_warning(client: Client, conn_id: str, told: Told) -> None:
+def test_a_good_connection_gives_no_warning(client: Client, conn_id: str, logged: Logged) -> None:
     client.jobs(conn_id)
-    assert "warning" not in told.text.lower().replace("_warnings", "")
+    assert "warning" not in logged.text.lower().replace("_warnings", "")
 
 
 def test_an_answer_survives_the_way_through_json_and_pickle(client: Client, sandbox: Sandbox, conn_id: str) -> None:
@@ -203,8 +203,8 @@ def test_an_ipv6_host_of_a_connection_uri_is_read(monkeypatch: pytest.MonkeyPatc
     assert CapillaryHook().settings.base_url == "https://[fd00::17]:8443"
 
 
-def test_the_path_of_a_connection_uri_is_warned_about(monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+def test_the_path_of_a_connection_uri_is_warned_about(monkeypatch: pytest.MonkeyPatch, logged: Logged) -> None:
     # Airflow hands it on as the schema.
     monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", "capillary://key:secret-77kx@eu.api.example.test/coupon")
     assert CapillaryHook().settings.base_url == "https://eu.api.example.test"
-    assert "Connection 'capillary_default' has fields that mean nothing here: schema" in told.text
+    assert "Connection 'capillary_default' has fields that mean nothing here: schema" in logged.text

@@ -86,7 +86,7 @@ def test_the_session_for_files_can_be_copied(sandbox: Sandbox, hook: CapillaryHo
     hook.get_redeem_upload_jobs(SERIES)
     session = hook._open().transport._file_session
     with copy.deepcopy(session) as copied:
-        assert copied.knows_redirects is False
+        assert copied.resolves_redirects is False
         assert copied.get(f"{hook.settings.base_url}/nothing").status_code == 404
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary.sandbox import Sandbox
     from tests.hooks.clients import Client
-    from tests.hooks.conftest import Authority, Connect, Start, Told
+    from tests.hooks.conftest import Authority, Connect, Logged, Start
     from tests.hooks.servers import Connection
 
 HOST = "api.example.test"
@@ -176,12 +176,12 @@ class TestThrough:
         assert {base64.b64decode(each).decode() for each in found} == {sent}
 
     def test_its_password_is_not_logged(
-        self, client: Client, secure: Sandbox, monkeypatch: pytest.MonkeyPatch, told: Told
+        self, client: Client, secure: Sandbox, monkeypatch: pytest.MonkeyPatch, logged: Logged
     ) -> None:
         with proxied(secure) as proxy:
             monkeypatch.setenv("HTTPS_PROXY", f"http://agent:pass-word-77@127.0.0.1:{proxy.port}")
             assert len(client.jobs()) == 1
-        assert "pass-word-77" not in told.text
+        assert "pass-word-77" not in logged.text
 
     def test_a_socks_proxy_serves_a_worker(self, secure: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
         with socks_proxy({f"{HOST}:443": secure.port}) as proxy:

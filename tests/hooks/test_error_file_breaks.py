@@ -110,7 +110,7 @@ class TestOneBreak:
         sandbox.inject(Fault(kind, skip=1))
         assert read(job.handle) == content
 
-    def test_is_not_believed_where_two_answers_tell_two_lengths_until_a_third_agrees(self, files: Files) -> None:
+    def test_is_not_believed_if_two_responses_give_two_lengths_until_a_third_agrees(self, files: Files) -> None:
         # Either of them may be right, and what is here already could be a part.
         sandbox, job = files(SMALL)
         sandbox.inject(Fault("wrong_length", skip=1))
@@ -365,7 +365,7 @@ class TestGivingUp:
         assert received == LARGE[: len(received)]
         assert len(received) <= 500_000
 
-    def test_a_stream_that_failed_does_not_look_like_one_at_its_end(self, files: Files) -> None:
+    def test_a_stream_that_failed_does_not_seem_to_be_at_its_end(self, files: Files) -> None:
         sandbox, job = files(LARGE)
         sandbox.inject(Fault("cut", fraction=0.5, skip=1, times=None))
         hook = CapillaryHook(CONN_ID, http_retry=QUICK)

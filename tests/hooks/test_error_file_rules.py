@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_capillary.sandbox import Sandbox
-    from tests.hooks.conftest import Authority, Connect, Start, Told, Watch
+    from tests.hooks.conftest import Authority, Connect, Logged, Start, Watch
 
 NOT_HTTPS = "it is not https"
 NOT_PUBLIC = "its address is private, loopback or link-local"
@@ -115,13 +115,13 @@ def refused(hook: CapillaryHook, reference: str, rule: str) -> str:
 
 @pytest.mark.parametrize(("reference", "rule"), HOSTILE, ids=[ascii(reference)[1:40] for reference, _ in HOSTILE])
 def test_a_hostile_reference_is_refused_before_anything_is_sent(
-    sandbox: Sandbox, conn_id: str, watch: Watch, told: Told, reference: str, rule: str
+    sandbox: Sandbox, conn_id: str, watch: Watch, logged: Logged, reference: str, rule: str
 ) -> None:
     message = refused(CapillaryHook(conn_id, http_retry=QUICK), reference, rule)
     assert sandbox.counts == {}
     assert watch.of("socket.connect", "socket.getaddrinfo") == []
     assert not [path for path, *_ in watch.of("open") if path == "/etc/passwd"]
-    for text in (message, told.text):
+    for text in (message, logged.text):
         assert "s3cr3t" not in text
         assert "pass-word" not in text
     assert message.isprintable()
@@ -191,7 +191,7 @@ class TestNames:
 
     @pytest.fixture
     def lookups(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """Names that were looked up."""
+        """Names that were resolved."""
         return []
 
     def resolve(

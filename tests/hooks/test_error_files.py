@@ -39,7 +39,7 @@ OURS = (TOKEN_HEADER, *HEADERS)
 
 
 def job_at(reference: str | None) -> UploadJob:
-    """A job as the status endpoint tells of it, with an error file at this place."""
+    """A job as the status endpoint reports it, with an error file at this place."""
     return UploadJob(job_id=1, status="COMPLETED", error_count=3, error_file_url=reference)
 
 
@@ -50,7 +50,7 @@ def read(reference: str | None, conn_id: str = CONN_ID) -> bytes:
 
 
 def read_job(sandbox: Sandbox, job: SandboxJob) -> bytes:
-    """Read the error file of a job that the sandbox tells of."""
+    """Read the error file of a job that the sandbox reports."""
     hook = CapillaryHook(http_retry=QUICK)
     with hook.open_error_file(hook.get_redeem_upload_job(job.coupon_series_id, job.job_id)) as stream:
         return stream.read()

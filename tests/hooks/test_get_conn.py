@@ -146,7 +146,7 @@ def test_it_does_not_try_again(sandbox: Sandbox, session: requests.Session) -> N
     assert sandbox.count("other") == 1
 
 
-def test_wrong_credentials_are_told_as_by_every_other_call(sandbox: Sandbox, connect: Connect) -> None:
+def test_wrong_credentials_are_reported_as_by_every_other_call(sandbox: Sandbox, connect: Connect) -> None:
     connect(sandbox, fields={"password": "wrong"})
     with CapillaryHook(http_retry=QUICK).get_conn() as session, pytest.raises(CapillaryAuthError):
         session.get(f"{sandbox.base_url}/coupon/x")

@@ -36,7 +36,7 @@ def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
 
 
-def test_every_request_tells_who_sends_it(client: Client, sandbox: Sandbox, conn_id: str) -> None:
+def test_every_request_names_its_sender(client: Client, sandbox: Sandbox, conn_id: str) -> None:
     client.jobs(conn_id)
     agents = {request.headers["User-Agent"] for request in sandbox.requests}
     assert agents == {f"airflow-provider-capillary/{__version__}"}

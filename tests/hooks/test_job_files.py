@@ -38,16 +38,16 @@ def read(job: UploadJob, file_type: Any) -> bytes:
 
 @EACH
 def test_each_file_of_a_job_can_be_read(sandbox: Sandbox, conn_id: str, job: SandboxJob, file_type: str) -> None:
-    told = CapillaryHook(http_retry=QUICK).get_redeem_upload_job(SERIES, job.job_id)
+    reported = CapillaryHook(http_retry=QUICK).get_redeem_upload_job(SERIES, job.job_id)
 
-    assert read(told, file_type) == FILES[file_type]
+    assert read(reported, file_type) == FILES[file_type]
 
 
 def test_the_error_file_is_the_default_and_has_a_shorthand(sandbox: Sandbox, conn_id: str, job: SandboxJob) -> None:
     hook = CapillaryHook(http_retry=QUICK)
-    told = hook.get_redeem_upload_job(SERIES, job.job_id)
+    reported = hook.get_redeem_upload_job(SERIES, job.job_id)
 
-    with hook.open_job_file(told) as one, hook.open_error_file(told) as other:
+    with hook.open_job_file(reported) as one, hook.open_error_file(reported) as other:
         assert one.read() == other.read() == FILES["error"]
 
 
@@ -107,8 +107,8 @@ def test_the_rules_of_safety_are_the_same_for_each(
 def test_what_goes_wrong_on_the_way_names_the_file(
     sandbox: Sandbox, conn_id: str, job: SandboxJob, file_type: str, fault: Fault
 ) -> None:
-    told = CapillaryHook(http_retry=QUICK).get_redeem_upload_job(SERIES, job.job_id)
+    reported = CapillaryHook(http_retry=QUICK).get_redeem_upload_job(SERIES, job.job_id)
     sandbox.inject(fault)
 
     with pytest.raises(CapillaryError, match=f"the {file_type} file"):
-        read(told, file_type)
+        read(reported, file_type)

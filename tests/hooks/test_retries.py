@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is tried again, how often, after how long, and what the last error tells."""
+"""What is tried again, how often, after how long, and what the last error says."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ALL = QUICK.max_attempts
 RETRIED = (408, 425, 429, 461, 500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526)
 NOT_RETRIED = (400, 404, 405, 410, 415, 501)
-#: What any of the five envelopes looks like, with a code that no rule is about.
+#: An example of each of the five envelopes, with a code that no rule is about.
 ENVELOPES: dict[str, tuple[Any, str]] = {
     "coupon": ({"success": False, "status": 8001, "message": "it went wrong"}, "8001"),
     "v3": ({"data": None, "errors": [{"code": 8001, "message": "it went wrong"}]}, "8001"),

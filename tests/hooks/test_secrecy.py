@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.hooks.clients import Client, Opened
-    from tests.hooks.conftest import Connect, Start, Told
+    from tests.hooks.conftest import Connect, Logged, Start
 
 TWICE = HttpRetry(max_attempts=2, base_seconds=0.0, retry_after_cap_seconds=0.0)
 SECRET = "client-secret-zq81"
@@ -114,21 +114,21 @@ def ask_with_faults(sandbox: Sandbox, hook: Opened) -> str:
 
 def assert_silent(text: str, sandbox: Sandbox) -> None:
     """Nothing of value is in a text."""
-    assert len(text) > 1000  # something was told
+    assert len(text) > 1000  # something was logged
     assert sandbox.tokens_issued
     for secret in (SECRET, HEADER_VALUE, *sandbox.tokens_issued):
         assert secret not in text
 
 
-def test_nothing_shows_of_questions_that_fail(client: Client, sandbox: Sandbox, secretive: str, told: Told) -> None:
+def test_nothing_shows_of_questions_that_fail(client: Client, sandbox: Sandbox, secretive: str, logged: Logged) -> None:
     with client.opened(secretive, policy=TWICE) as hook:
         texts = ask_with_faults(sandbox, hook)
         texts += f"{hook.hook!r} {hook.hook} {vars(hook.hook)}"
     assert_silent(texts, sandbox)
-    assert_silent(told.text, sandbox)
+    assert_silent(logged.text, sandbox)
 
 
-def test_nothing_shows_of_files_that_fail(sandbox: Sandbox, secretive: str, told: Told) -> None:
+def test_nothing_shows_of_files_that_fail(sandbox: Sandbox, secretive: str, logged: Logged) -> None:
     content = b"not issued,PERSONAL-DATA-0001\n" * 20_000
     job = job_at(sandbox.add_job(SERIES, errors=1, error_file=content).handle)
     hook = CapillaryHook(secretive, http_retry=TWICE)
@@ -149,36 +149,36 @@ def test_nothing_shows_of_files_that_fail(sandbox: Sandbox, secretive: str, told
     assert_silent(everything, sandbox)
     assert "PERSONAL-DATA" not in everything
     assert "s3cr3t-signature" not in everything
-    logged = told.text
-    assert_silent(logged, sandbox)
-    assert "PERSONAL-DATA" not in logged
+    text = logged.text
+    assert_silent(text, sandbox)
+    assert "PERSONAL-DATA" not in text
 
 
-def test_a_signature_is_kept_out_of_task_logs(sandbox: Sandbox, secretive: str, told: Told) -> None:
+def test_a_signature_is_kept_out_of_task_logs(sandbox: Sandbox, secretive: str, logged: Logged) -> None:
     # The query of a signed URL is as good as a password for the file, and urllib3 logs it at DEBUG.
     job = sandbox.add_job(SERIES, errors=1)
     hook = CapillaryHook(secretive, http_retry=QUICK)
     with hook.open_error_file(job_at(job.handle)) as stream:
         assert stream.read()
     assert sandbox.requests[-1].query == "sig=s3cr3t-signature"
-    assert "s3cr3t-signature" not in redact(told.text)
+    assert "s3cr3t-signature" not in redact(logged.text)
 
 
 @pytest.mark.parametrize(
     "signature", ["ab%2bcd%2fef%3d-s3cr3t%3d", "ab+cd/ef=-s3cr3t=", "ab%2Bcd%7Eef-s3cr3t%3D", "s3cr3t" * 30 + "%2b%3d"]
 )
 def test_so_it_is_in_the_spelling_that_the_libraries_make_of_it(
-    sandbox: Sandbox, secretive: str, told: Told, signature: str
+    sandbox: Sandbox, secretive: str, logged: Logged, signature: str
 ) -> None:
     job = sandbox.add_job(SERIES, errors=1)
     hook = CapillaryHook(secretive, http_retry=QUICK)
     with hook.open_error_file(job_at(f"{sandbox.base_url}/files/{job.handle}?sig={signature}&x=1")) as stream:
         assert stream.read()
-    logged = redact(told.text)
+    text = redact(logged.text)
     # What stands before the last 32 characters may show: it opens nothing.
     sent = sandbox.requests[-1].query.removeprefix("sig=").removesuffix("&x=1")
     for spelling in (signature, sent, unquote(signature), unquote_plus(signature)):
-        assert spelling[-32:] not in logged
+        assert spelling[-32:] not in text
 
 
 @pytest.mark.parametrize("signature", ["s3cr3t%2bof-the-auth-url%3d", "s3cr3t" * 30])
@@ -186,7 +186,7 @@ def test_so_is_the_query_of_the_authentication_url(
     client: Client,
     sandbox: Sandbox,
     connect: Connect,
-    told: Told,
+    logged: Logged,
     caplog: pytest.LogCaptureFixture,
     signature: str,
 ) -> None:
@@ -195,27 +195,27 @@ def test_so_is_the_query_of_the_authentication_url(
     connect(sandbox, auth_url=f"{sandbox.base_url}/v3/oauth/token/generate?apikey={signature}")
     client.jobs()
     sent = sandbox.requests[0].query.removeprefix("apikey=")
-    raw = told.text
+    raw = logged.text
     assert sent in raw  # or else this tests nothing
     for spelling in (signature, sent, unquote(signature)):
         assert spelling[-32:] not in redact(raw)
 
 
-def test_so_is_that_of_a_redirect(sandbox: Sandbox, secretive: str, told: Told) -> None:
+def test_so_is_that_of_a_redirect(sandbox: Sandbox, secretive: str, logged: Logged) -> None:
     job = sandbox.add_job(SERIES, errors=1)
     sandbox.inject(Fault("redirect", endpoint="files", location=f"/files/{job.handle}?sig=another-s3cr3t"))
     hook = CapillaryHook(secretive, http_retry=QUICK)
     with hook.open_error_file(job_at("elsewhere")) as stream:
         assert stream.read()
     assert sandbox.requests[-1].query == "sig=another-s3cr3t"
-    assert "another-s3cr3t" not in redact(told.text)
+    assert "another-s3cr3t" not in redact(logged.text)
 
 
-def test_nothing_shows_of_a_session_of_ones_own(sandbox: Sandbox, secretive: str, told: Told) -> None:
+def test_nothing_shows_of_a_session_of_ones_own(sandbox: Sandbox, secretive: str, logged: Logged) -> None:
     sandbox.inject(Fault("redirect", endpoint="other", location="/coupon/y"))
     with CapillaryHook(secretive).get_conn() as session:
         answer = session.get(f"{sandbox.base_url}/coupon/x")
-        assert_silent(f"{told.text} {session!r} {answer!r} {session.headers} {session.auth!r}" + " " * 1000, sandbox)
+        assert_silent(f"{logged.text} {session!r} {answer!r} {session.headers} {session.auth!r}" + " " * 1000, sandbox)
 
 
 @pytest.mark.parametrize("value", ["1", "5", "535"])
@@ -252,7 +252,7 @@ def test_the_request_id_is_short_and_printable_and_echoes_nothing(
 @pytest.mark.parametrize("where", ["token", "status"])
 @pytest.mark.parametrize("status", [200, 401, 500])
 def test_an_error_that_echoes_them_is_blackened(
-    client: Client, sandbox: Sandbox, secretive: str, told: Told, where: str, status: int
+    client: Client, sandbox: Sandbox, secretive: str, logged: Logged, where: str, status: int
 ) -> None:
     with client.opened(secretive) as hook:
         hook.jobs()
@@ -265,7 +265,7 @@ def test_an_error_that_echoes_them_is_blackened(
         text = attempt(hook.jobs)
     assert "Capillary" in text
     assert_silent(text + " " * 1000, sandbox)
-    assert_silent(told.text + " " * 1000, sandbox)
+    assert_silent(logged.text + " " * 1000, sandbox)
 
 
 def test_an_error_of_a_file_that_echoes_the_token_is_blackened(sandbox: Sandbox, secretive: str) -> None:
@@ -294,7 +294,7 @@ def test_what_a_store_says_is_one_short_line_without_a_signature(kind: type[Exce
 
 
 def test_nothing_shows_of_a_host_that_cannot_be_reached(
-    client: Client, sandbox: Sandbox, connect: Connect, told: Told
+    client: Client, sandbox: Sandbox, connect: Connect, logged: Logged
 ) -> None:
     connect(sandbox, headers={"X-Brand": HEADER_VALUE})
     client.jobs()
@@ -308,7 +308,7 @@ def test_nothing_shows_of_a_host_that_cannot_be_reached(
         client.jobs()
     text = "\n".join(shown(caught.value)) + " " * 1000
     assert_silent(text, sandbox)
-    assert_silent(told.text + " " * 1000, sandbox)
+    assert_silent(logged.text + " " * 1000, sandbox)
     # Nor does what the libraries raised, whose texts and attributes nobody here controls.
     assert "requests.exceptions" not in text
     assert "httpx." not in text
@@ -349,7 +349,7 @@ def left_of(token: str, client: Client) -> str:
 
 
 class TestMasking:
-    """What Airflow is told to keep out of task logs."""
+    """What Airflow masks in task logs."""
 
     def test_of_the_token(self, client: Client, sandbox: Sandbox, secretive: str) -> None:
         client.jobs(secretive)

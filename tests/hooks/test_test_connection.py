@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.hooks.conftest import Authority, Connect, Start, Told
+    from tests.hooks.conftest import Authority, Connect, Logged, Start
 
     Tried = Callable[..., tuple[bool, str]]
 
@@ -39,7 +39,7 @@ def sandbox(start: Start) -> Sandbox:
 
 
 @pytest.fixture
-def tried(connect: Connect, sandbox: Sandbox, told: Told) -> Tried:
+def tried(connect: Connect, sandbox: Sandbox, logged: Logged) -> Tried:
     """Test a connection to the sandbox; the message must be presentable whatever happens."""
 
     def test(*, fields: dict[str, Any] | None = None, **extra: Any) -> tuple[bool, str]:
@@ -50,7 +50,7 @@ def tried(connect: Connect, sandbox: Sandbox, told: Told) -> Tried:
         assert message.isprintable()
         for secret in (SECRET, HEADER_VALUE, *sandbox.tokens_issued):
             assert secret not in message
-            assert secret not in told.text
+            assert secret not in logged.text
         return good, message
 
     return test

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose certificate is trusted, and what a user is told where it is not."""
+"""Which certificates are trusted, and which error a user gets otherwise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary.sandbox import Sandbox
     from tests.hooks.clients import Client
-    from tests.hooks.conftest import Authority, Connect, Start, Told
+    from tests.hooks.conftest import Authority, Connect, Logged, Start
 
 
 @pytest.fixture
@@ -69,11 +69,11 @@ class TestTrust:
 
     @pytest.mark.parametrize("off", [False, "false", "False"])
     def test_checking_can_be_switched_off_which_is_warned_about(
-        self, client: Client, secure: Sandbox, connect: Connect, told: Told, off: bool | str
+        self, client: Client, secure: Sandbox, connect: Connect, logged: Logged, off: bool | str
     ) -> None:
         connect(secure, "unchecked", verify=off)
         assert client.jobs("unchecked") == []
-        assert "'unchecked' does not check TLS certificates" in told.text
+        assert "'unchecked' does not check TLS certificates" in logged.text
 
     @pytest.mark.parametrize("variable", BUNDLE_VARIABLES)
     def test_a_bundle_of_the_machine_does_not_replace_that_of_the_connection(

@@ -103,10 +103,10 @@ class TestDestination(contract.Contract):
         monkeypatch.setenv("AWS_DEFAULT_REGION", store.s3.region)
 
         # In a process of its own, because Airflow keeps what it made of the environment for ever.
-        told = run_child(job, store.folder + NAME)
+        output = run_child(job, store.folder + NAME)
 
         assert store.visible() == {NAME: Content.of(SMALL)}
-        assert told["uri"] == store.folder + NAME
+        assert output["uri"] == store.folder + NAME
 
     def test_the_scheme_of_hadoop_means_the_same(self, job: SandboxJob, store: S3Folder) -> None:
         run = pull(job, store.folder.replace("s3://", "s3a://") + NAME, object_storage_conn_id=store.conn_id)
@@ -162,7 +162,7 @@ class TestDestination(contract.Contract):
     def test_a_file_that_must_not_be_fetched_asks_nothing_of_the_store(
         self, sandbox: Sandbox, store: S3Folder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # Otherwise the reason is told only after all attempts to reach the store, should that be out of order.
+        # Otherwise the reason is reported only after all attempts to reach the store, should that be out of order.
         job = sandbox.add_job(SERIES, errors=1, error_file_url="../x")
         impatient = {"read_timeout": 0.2, "retries": {"total_max_attempts": 1}}
         with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -272,13 +272,13 @@ class TestDestination(contract.Contract):
 
         small = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
 
-        told = run_child(job, store.folder + NAME, object_storage_conn_id=store.conn_id)
-        told_of_small = run_child(small, store.folder + "small.csv", object_storage_conn_id=store.conn_id)
+        output = run_child(job, store.folder + NAME, object_storage_conn_id=store.conn_id)
+        small_output = run_child(small, store.folder + "small.csv", object_storage_conn_id=store.conn_id)
 
-        assert told["error_file"]["size_bytes"] == size
-        assert store.visible()[NAME].sha256 == told["error_file"]["sha256"]
+        assert output["error_file"]["size_bytes"] == size
+        assert store.visible()[NAME].sha256 == output["error_file"]["sha256"]
         # Clients and their descriptions of the service take the same for a file of one byte.
-        assert told["growth"] - told_of_small["growth"] < 64 * MIB
+        assert output["growth"] - small_output["growth"] < 64 * MIB
 
 
 class TestSource:

@@ -89,7 +89,7 @@ class Contract:
 
 
 class Arrival(Contract):
-    """The file arrives, and the next tasks are told where and what it is."""
+    """The file arrives, and the next tasks get its place and its facts."""
 
     def test_a_folder_gets_a_file_named_after_series_and_job(self, sandbox: Sandbox, store: Store) -> None:
         job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
@@ -180,9 +180,7 @@ class Arrival(Contract):
 
         assert store.visible() == {NAME: Content.of(content)}
 
-    def test_xcom_tells_place_job_size_and_hash_and_nothing_else(
-        self, sandbox: Sandbox, store: Store, to: dict
-    ) -> None:
+    def test_xcom_has_place_job_size_and_hash_and_nothing_else(self, sandbox: Sandbox, store: Store, to: dict) -> None:
         job = sandbox.add_job(SERIES, rows=9, errors=7, error_file=LARGE)
 
         run = pull(job, **to)
@@ -417,7 +415,7 @@ class Wholeness(Contract):
     ) -> None:
         job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
         packed = gzip.compress(SMALL)[:-9]
-        # The length is right, so that only the compressed data itself tells that it is not all.
+        # The length is right, so only the compressed data itself shows that it is not all.
         sandbox.inject(
             Fault(
                 "body", endpoint="download", status=200, body=packed, headers={"Content-Encoding": "gzip"}, times=None
@@ -588,9 +586,9 @@ class Killing(Contract):
             # What a try left behind, the next one removes.
             assert len(store.unfinished()) <= 1
 
-        told = run_child(job, **to, state_file=state_file)
+        output = run_child(job, **to, state_file=state_file)
 
         (visible,) = store.visible().values()
         assert (visible.size, visible.sha256) == (self.SIZE, digest)
-        assert told["error_file"]["sha256"] == digest
+        assert output["error_file"]["sha256"] == digest
         assert store.unfinished() == []

@@ -194,7 +194,7 @@ class TestFolder:
             file.write(b"the end\n")
         job = sandbox.add_job(SERIES, errors=1, error_file=source)
 
-        told = run_child(job, store.folder + NAME)
+        output = run_child(job, store.folder + NAME)
 
-        assert told["error_file"]["size_bytes"] == size
-        assert told["growth"] < 100 * MIB
+        assert output["error_file"]["size_bytes"] == size
+        assert output["growth"] < 100 * MIB

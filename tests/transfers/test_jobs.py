@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from tests.transfers.stores import LocalFolder
 
 
-def tell_instead(sandbox: Sandbox, **changes: Any) -> None:
-    """Let the status answer tell one job, with fields that the sandbox itself would never combine."""
+def report_instead(sandbox: Sandbox, **changes: Any) -> None:
+    """Let the status response contain one job, with fields that the sandbox itself would never combine."""
     (job,) = sandbox.jobs(SERIES)
-    told = job.to_json() | changes
-    result = {"orgId": 1, "couponSeriesId": SERIES, "redeemUploadJobStatuses": [told]}
+    reported = job.to_json() | changes
+    result = {"orgId": 1, "couponSeriesId": SERIES, "redeemUploadJobStatuses": [reported]}
     sandbox.inject(
         Fault("body", endpoint="status", status=200, body={"success": True, "status": 200, "result": result})
     )
@@ -58,8 +58,8 @@ class TestNoErrors:
         with pytest.raises(AirflowFailException, match=r"has no errors and no error file.*if_no_errors"):
             run(if_no_errors="fail")()
 
-    def test_the_same_goes_where_capillary_tells_no_file_by_an_empty_name(self, run: Any, sandbox: Sandbox) -> None:
-        tell_instead(sandbox, errorFileUrl="", errorCount="0")
+    def test_the_same_goes_for_an_empty_name_of_the_file(self, run: Any, sandbox: Sandbox) -> None:
+        report_instead(sandbox, errorFileUrl="", errorCount="0")
 
         assert run(if_no_errors="succeed")().result is None
 
@@ -68,7 +68,7 @@ class TestNoErrors:
         self, sandbox: Sandbox, store: LocalFolder, if_no_errors: str
     ) -> None:
         job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
-        tell_instead(sandbox, errorCount=0)
+        report_instead(sandbox, errorCount=0)
 
         run = pull(job, store.folder, if_no_errors=if_no_errors)
 
@@ -86,7 +86,7 @@ class TestSomethingWrong:
     ) -> None:
         job = sandbox.add_job(SERIES, errors=1, error_file_url=None)
         if count is None:
-            tell_instead(sandbox, errorCount=None)
+            report_instead(sandbox, errorCount=None)
         words = f"{'an unknown number of' if count is None else count} errors, but without an error file"
 
         with pytest.raises(CapillaryErrorFileError, match=f"upload job {job.job_id} ended as COMPLETED with {words}"):
@@ -117,11 +117,11 @@ class TestSomethingWrong:
 
         assert sandbox.count("download") == 0
 
-    def test_a_job_that_is_not_done_is_an_error_even_where_it_tells_of_a_file(
+    def test_a_job_that_is_not_finished_is_an_error_even_if_it_has_a_file(
         self, sandbox: Sandbox, store: LocalFolder, if_no_errors: str
     ) -> None:
         job = sandbox.add_job(SERIES, status="STARTED", errors=1)
-        tell_instead(sandbox, errorFileUrl=job.handle)
+        report_instead(sandbox, errorFileUrl=job.handle)
 
         with pytest.raises(CapillaryErrorFileError, match="still STARTED"):
             pull(job, store.folder, if_no_errors=if_no_errors)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What OpenLineage is told, by Airflow's own provider of it."""
+"""What is reported to OpenLineage, by Airflow's own provider of it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def names(datasets: Any) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("file_type", ["error", "success"])
-def test_the_object_is_told_to_come_from_the_job(
+def test_the_object_is_reported_to_come_from_the_job(
     sandbox: Sandbox, job: SandboxJob, store: LocalFolder, file_type: str
 ) -> None:
     lineage = lineage_of(Run(job, store.folder + "x.csv", file_type=file_type)())
@@ -55,7 +55,7 @@ def test_the_object_is_told_to_come_from_the_job(
     assert names(lineage.outputs) == [("file", f"{store.path}/x.csv")]
 
 
-def test_size_and_lines_are_told(job: SandboxJob, store: LocalFolder) -> None:
+def test_size_and_lines_are_reported(job: SandboxJob, store: LocalFolder) -> None:
     output: Any
     (output,) = lineage_of(Run(job, store.folder)()).outputs
 
@@ -63,13 +63,13 @@ def test_size_and_lines_are_told(job: SandboxJob, store: LocalFolder) -> None:
     assert (statistics.size, statistics.rowCount, statistics.fileCount) == (len(SMALL), 2, 1)
 
 
-def test_a_task_that_pulled_nothing_tells_nothing(sandbox: Sandbox, store: LocalFolder) -> None:
+def test_a_task_that_copied_nothing_reports_nothing(sandbox: Sandbox, store: LocalFolder) -> None:
     lineage = lineage_of(Run(sandbox.add_job(SERIES, errors=0), store.folder, if_no_errors="succeed")())
 
     assert (lineage.inputs, lineage.outputs) == ([], [])
 
 
-def test_neither_a_row_nor_a_secret_nor_a_signature_is_told(sandbox: Sandbox, store: LocalFolder) -> None:
+def test_neither_a_row_nor_a_secret_nor_a_signature_is_reported(sandbox: Sandbox, store: LocalFolder) -> None:
     from attrs import asdict
 
     url = f"{sandbox.base_url}/files/errors.csv?sig=hunter2"
@@ -77,10 +77,10 @@ def test_neither_a_row_nor_a_secret_nor_a_signature_is_told(sandbox: Sandbox, st
 
     lineage = lineage_of(Run(job, store.folder)())
 
-    told = json.dumps([asdict(dataset) for dataset in (*lineage.inputs, *lineage.outputs)], default=str)
-    assert str(job.job_id) in told
+    output = json.dumps([asdict(dataset) for dataset in (*lineage.inputs, *lineage.outputs)], default=str)
+    assert str(job.job_id) in output
     for secret in ("WELCOME10", "hunter2", "sandbox-secret", "sandbox-key", *sandbox.tokens_issued):
-        assert secret not in told
+        assert secret not in output
 
 
 @pytest.mark.parametrize(

@@ -61,14 +61,14 @@ def said(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) ->
     return all_of_it
 
 
-def told_of(run: Run) -> str:
-    """Run it; return all that it tells: XComs, result, and the exception with all its causes."""
-    told = ""
+def output_of(run: Run) -> str:
+    """Run it. Return its whole output: XComs, result, and the exception with all its causes."""
+    output = ""
     try:
         run()
     except CapillaryError as error:
-        told = "".join(traceback.format_exception(error)) + repr(error) + repr(error.to_dict())
-    return told + repr(run.xcoms) + repr(run.result)
+        output = "".join(traceback.format_exception(error)) + repr(error) + repr(error.to_dict())
+    return output + repr(run.xcoms) + repr(run.result)
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
@@ -89,11 +89,11 @@ def test_no_row_token_or_secret_is_logged_raised_or_pushed(
         store.put("errors.csv", b"a file, not a folder")
     run = Run(job, store.folder + ("errors.csv" if is_writable else "errors.csv/x"))
 
-    told = told_of(run) + said()
+    output = output_of(run) + said()
 
-    assert "sandbox" in told or "127.0.0.1" in told  # it is not about nothing
+    assert "sandbox" in output or "127.0.0.1" in output  # it is not about nothing
     for secret in (ROW, SECRET, HEADER_VALUE, SIGNATURE, *sandbox.tokens_issued):
-        assert secret not in told
+        assert secret not in output
 
 
 def test_what_it_logs_names_job_size_hash_and_place(
@@ -124,27 +124,27 @@ def test_no_row_is_in_the_log_xcoms_or_events_of_a_file_that_takes_long(
         result = run.operator.execute(context)
 
     logged = said()
-    told = [logged, repr(result), repr(run.xcoms), repr(events[errors].extra)]
-    assert all(str(job.job_id) in each for each in told)
+    output = [logged, repr(result), repr(run.xcoms), repr(events[errors].extra)]
+    assert all(str(job.job_id) in each for each in output)
     assert logged.count(" bytes after ") == LOG_STREAMS
     for secret in (ROW, "Coupon is expired", SECRET, *sandbox.tokens_issued):
-        assert secret not in "".join(told)
+        assert secret not in "".join(output)
 
 
 @pytest.mark.parametrize("is_broken", [False, True], ids=["fetched", "not fetched"])
 def test_the_query_of_a_signed_url_is_masked_even_in_the_debug_log_of_the_http_library(
     sandbox: Sandbox, store: LocalFolder, said: Callable[[], str], is_broken: bool
 ) -> None:
-    # urllib3 logs the path with its query at DEBUG. Airflow hides what it was told to be a secret.
+    # urllib3 logs the path with its query at DEBUG. Airflow hides masked secrets.
     job = sandbox.add_job(SERIES, errors=1, error_file=CONTENT, error_file_url=f"{file_url(sandbox)}?sig={SIGNATURE}")
     if is_broken:
         sandbox.inject(Fault("reset", endpoint="files", times=None))
     run = Run(job, store.folder)
 
-    told = told_of(run)
+    output = output_of(run)
     logged: Any = said()
 
-    assert SIGNATURE not in told
+    assert SIGNATURE not in output
     with contextlib.suppress(AttributeError):
         logged = redact(logged)
     assert SIGNATURE not in str(logged)

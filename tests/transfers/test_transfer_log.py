@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the log tells of a transfer. That no row is in it is in test_secrecy.py."""
+"""What a transfer logs. That no row is in the log is in test_secrecy.py."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """A clock that goes on by so many seconds each time it is looked at."""
+    """A clock that advances by so many seconds each time it is read."""
 
     def __init__(self, step: float) -> None:
         self.now = 100.0
@@ -45,7 +45,7 @@ def log_of(caplog: pytest.LogCaptureFixture, clock: Clock) -> TransferLog:
     return TransferLog(logging.getLogger("test"), "Error file of upload job 7", clock=clock)
 
 
-def test_the_summary_tells_lines_bytes_hash_seconds_speed_and_place(
+def test_the_summary_has_lines_bytes_hash_seconds_speed_and_place(
     sandbox: Sandbox, store: LocalFolder, said: Callable[[], list[str]]
 ) -> None:
     job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
@@ -55,7 +55,7 @@ def test_the_summary_tells_lines_bytes_hash_seconds_speed_and_place(
         run()
 
     size, digest = len(SMALL), sha256(SMALL).hexdigest()
-    # The clock is looked at when it begins, for its one block, and at its end.
+    # The clock is read at the start, for the one block, and at the end.
     (line,) = said()
     assert (
         f"Error file of upload job {job.job_id}: 2 lines, {size} bytes, sha256 {digest}, in 4.0 s (0.0 MB/s), "
@@ -106,7 +106,7 @@ def test_the_speed_is_in_millions_of_bytes_per_second(caplog: pytest.LogCaptureF
     assert "in 2.0 s (2.5 MB/s)" in caplog.text
 
 
-def test_progress_is_told_about_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_is_logged_about_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
     progress = log_of(caplog, Clock(4.0))
     for _ in range(8):
         progress.add(b"x" * 1_000_000, total=12_000_000)
@@ -117,13 +117,13 @@ def test_progress_is_told_about_every_ten_seconds(caplog: pytest.LogCaptureFixtu
     ]
 
 
-def test_progress_is_told_without_the_total_where_nobody_knows_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_is_logged_without_a_total_that_is_unknown(caplog: pytest.LogCaptureFixture) -> None:
     log_of(caplog, Clock(10.0)).add(b"x" * 1_000_000, total=None)
 
     assert caplog.messages == ["Error file of upload job 7: 1000000 bytes after 10 s, 0.1 MB/s"]
 
 
-def test_a_transfer_of_less_than_ten_seconds_tells_its_end_only(
+def test_a_transfer_of_less_than_ten_seconds_logs_its_result_only(
     sandbox: Sandbox, store: LocalFolder, said: Callable[[], list[str]]
 ) -> None:
     pull(sandbox.add_job(SERIES, errors=1, error_file=LARGE), store.folder)
@@ -141,7 +141,7 @@ class TestLongTransfer:
         return [line.partition(" Error file of upload job ")[2] for line in said() if " bytes after " in line]
 
     @pytest.mark.parametrize("is_url", [False, True])
-    def test_a_download_tells_how_far_it_is_of_how_much(
+    def test_a_download_logs_progress_and_total(
         self, sandbox: Sandbox, store: LocalFolder, said: Callable[[], list[str]], is_url: bool
     ) -> None:
         url = file_url(sandbox) if is_url else "handle"
@@ -149,7 +149,7 @@ class TestLongTransfer:
 
         lines = self.progress_of(Run(job, store.folder), said)
 
-        # Two looks at the clock for each line, one for each block.
+        # The clock is read twice for each line, once for each block.
         assert len(lines) == (len(LARGE) // (1 << 20) + 1) // 2
         assert all(line.startswith(f"{job.job_id}: ") for line in lines)
         assert all(f" of {len(LARGE)} bytes after " in line for line in lines)
@@ -179,7 +179,7 @@ class TestLongTransfer:
         assert lines
         assert [line for line in lines if " of " in line.split(": ")[1]] == []
 
-    def test_a_file_in_object_storage_tells_how_much_there_is(
+    def test_a_file_in_object_storage_logs_its_total(
         self,
         sandbox: Sandbox,
         store: LocalFolder,

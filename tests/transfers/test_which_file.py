@@ -13,7 +13,7 @@ from airflow_provider_capillary.sandbox import Fault
 from tests.airflow_compat import AirflowFailException, AirflowSkipException
 from tests.transfers.running import SERIES, Run, pull
 from tests.transfers.stores import Content
-from tests.transfers.test_jobs import tell_instead
+from tests.transfers.test_jobs import report_instead
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,7 +110,7 @@ class TestNoSuchFile:
     @pytest.fixture(params=["COMPLETED", "FAILED"])
     def run(self, sandbox: Sandbox, store: LocalFolder, file_type: str, request: pytest.FixtureRequest) -> Any:
         job = sandbox.add_job(SERIES, errors=1, ends=request.param)
-        tell_instead(sandbox, successFileUrl=None, uploadedFileUrl=None)
+        report_instead(sandbox, successFileUrl=None, uploadedFileUrl=None)
         return lambda **arguments: Run(job, store.folder, file_type=file_type, **arguments)
 
     def test_the_task_is_skipped_by_default_and_says_which_file(
@@ -146,7 +146,7 @@ def test_a_job_that_is_not_done_is_an_error_that_names_the_file(
 
 
 @OTHERS
-def test_another_file_that_capillary_tells_of_but_does_not_have_is_an_error_that_names_it(
+def test_another_file_that_capillary_reports_but_does_not_have_is_an_error_that_names_it(
     sandbox: Sandbox, job: SandboxJob, store: LocalFolder, file_type: str
 ) -> None:
     sandbox.inject(Fault("status", endpoint="download", status=404))
@@ -166,7 +166,7 @@ def test_another_file_that_capillary_tells_of_but_does_not_have_is_an_error_that
 def test_the_rules_of_safety_hold_for_each_file(
     sandbox: Sandbox, job: SandboxJob, store: LocalFolder, file_type: str, url: str, rule: str
 ) -> None:
-    tell_instead(sandbox, **{f"{file_type}FileUrl": url})
+    report_instead(sandbox, **{f"{file_type}FileUrl": url})
 
     with pytest.raises(CapillaryErrorFileError, match=f"^the {file_type} file.* is not fetched, because") as caught:
         pull(job, store.folder, file_type=file_type)
