@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_capillary import __version__, exceptions
+from airflow_provider_capillary.api.connection_parser import parse_connection
 from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.api.retry import HttpRetry
-from airflow_provider_capillary.api.settings import ConnectionSettings
 from airflow_provider_capillary.assets.capillary import capillary_redeem_uploads
 from airflow_provider_capillary.get_provider_info import get_provider_info
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
@@ -203,7 +203,7 @@ def test_the_connections_of_the_examples_are_good(monkeypatch: pytest.MonkeyPatc
         (assignment,) = shlex.split(export)
         monkeypatch.setenv(*assignment.split("=", 1))
         connection = CapillaryHook.get_connection("capillary_default")
-        assert ConnectionSettings.from_connection("capillary_default", connection).unknown_extras == ()
+        assert parse_connection("capillary_default", connection).unknown_extras == ()
 
 
 def test_the_connections_to_object_stores_are_ones_that_airflow_reads(monkeypatch: pytest.MonkeyPatch) -> None:

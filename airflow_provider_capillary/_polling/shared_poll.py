@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
     from airflow_provider_capillary._transport.async_connection import AsyncConnection
-    from airflow_provider_capillary.api.jobs import JobHistory
+    from airflow_provider_capillary.api.job_history import JobHistory
     from airflow_provider_capillary.api.waiting import Log
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
     from airflow_provider_capillary._airflow_compat import AdvanceItem
-    from airflow_provider_capillary.api.jobs import JobHistory
+    from airflow_provider_capillary.api.job_history import JobHistory
 
 log = logging.getLogger(__name__)
 

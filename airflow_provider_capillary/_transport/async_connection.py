@@ -12,8 +12,9 @@ from airflow_provider_capillary._transport.httpx_transport import HttpxTransport
 from airflow_provider_capillary.api.secrecy import tail
 
 if TYPE_CHECKING:
-    from airflow_provider_capillary.api.client import CapillaryClient, Flow
-    from airflow_provider_capillary.api.jobs import JobHistory
+    from airflow_provider_capillary.api.client import CapillaryClient
+    from airflow_provider_capillary.api.flow import Flow
+    from airflow_provider_capillary.api.job_history import JobHistory
     from airflow_provider_capillary.api.retry import HttpRetry
     from airflow_provider_capillary.api.settings import ConnectionSettings
     from airflow_provider_capillary.api.waiting import Log

@@ -30,10 +30,10 @@ def read_settings(conn_id: str, get_connection: Callable[[str], Any]) -> Connect
     :raises CapillaryConfigurationError: A field of the connection is invalid.
     :raises CapillaryTransportError: Airflow cannot read the connection at the moment.
     """
-    from airflow_provider_capillary.api.settings import ConnectionSettings
+    from airflow_provider_capillary.api.connection_parser import parse_connection
 
     with _translate_lookup_errors(conn_id):
-        settings = ConnectionSettings.from_connection(conn_id, get_connection(conn_id))
+        settings = parse_connection(conn_id, get_connection(conn_id))
         for secret in settings.masks:
             mask_secret(secret)
     return settings
@@ -47,10 +47,10 @@ async def aread_settings(conn_id: str) -> ConnectionSettings:
     :raises CapillaryConfigurationError: A field of the connection is invalid.
     :raises CapillaryTransportError: Airflow cannot read the connection at the moment.
     """
-    from airflow_provider_capillary.api.settings import ConnectionSettings
+    from airflow_provider_capillary.api.connection_parser import parse_connection
 
     with _translate_lookup_errors(conn_id):
-        settings = ConnectionSettings.from_connection(conn_id, await aget_connection(conn_id))
+        settings = parse_connection(conn_id, await aget_connection(conn_id))
         for secret in settings.masks:
             await amask_secret(secret)
     return settings

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 from requests.utils import get_environ_proxies, select_proxy
 
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
-from airflow_provider_capillary.api.settings import split_url
+from airflow_provider_capillary.api.urls import split_url
 
 if TYPE_CHECKING:
     from airflow_provider_capillary.api.settings import ConnectionSettings

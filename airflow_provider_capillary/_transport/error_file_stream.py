@@ -15,8 +15,8 @@ from airflow_provider_capillary.api.file_content import FileContent
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_capillary.api.client import EmitChunk
     from airflow_provider_capillary.api.error_files import ObjectSource
+    from airflow_provider_capillary.api.flow import EmitChunk
 
 _READ_AHEAD = 1 << 20
 

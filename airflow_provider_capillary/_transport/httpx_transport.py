@@ -16,14 +16,14 @@ import httpx
 from airflow_provider_capillary._transport import common
 from airflow_provider_capillary._transport.environment import Environment, load_certificates
 from airflow_provider_capillary._transport.forking import PerProcess
-from airflow_provider_capillary.api.client import AwaitToken, MaskSecret, SendRequest, Sleep
+from airflow_provider_capillary.api.flow import AwaitToken, MaskSecret, SendRequest, Sleep
 from airflow_provider_capillary.api.http_messages import Response, TransportFailure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from airflow_provider_capillary._transport.environment import Proxy
-    from airflow_provider_capillary.api.client import Flow, Step
+    from airflow_provider_capillary.api.flow import Flow, Step
     from airflow_provider_capillary.api.http_messages import ApiRequest
     from airflow_provider_capillary.api.settings import ConnectionSettings
 

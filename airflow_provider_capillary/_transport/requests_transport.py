@@ -19,8 +19,8 @@ from urllib3.exceptions import NameResolutionError, NewConnectionError
 from airflow_provider_capillary._transport import common
 from airflow_provider_capillary._transport.environment import Environment
 from airflow_provider_capillary._transport.response_deadline import apply_deadlines, response_deadline
-from airflow_provider_capillary.api.client import AwaitToken, EmitChunk, MaskSecret, ReadBody, SendRequest, Sleep
 from airflow_provider_capillary.api.error_files import check_peer
+from airflow_provider_capillary.api.flow import AwaitToken, EmitChunk, MaskSecret, ReadBody, SendRequest, Sleep
 from airflow_provider_capillary.api.http_messages import Response, TransportFailure
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from socket import socket
 
     from airflow_provider_capillary._transport.environment import Proxy
-    from airflow_provider_capillary.api.client import Flow
+    from airflow_provider_capillary.api.flow import Flow
     from airflow_provider_capillary.api.http_messages import ApiRequest
     from airflow_provider_capillary.api.settings import ConnectionSettings
 

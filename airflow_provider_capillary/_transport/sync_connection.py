@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
-    from airflow_provider_capillary.api.client import CapillaryClient, EmitChunk, Flow
+    from airflow_provider_capillary.api.client import CapillaryClient
+    from airflow_provider_capillary.api.flow import EmitChunk, Flow
     from airflow_provider_capillary.api.retry import HttpRetry
     from airflow_provider_capillary.api.settings import ConnectionSettings
 

@@ -14,17 +14,14 @@ from urllib.parse import quote, urljoin, urlsplit
 from airflow_provider_capillary.api.errors import CapillaryErrorFileError
 from airflow_provider_capillary.api.object_uris import parse_object_uri
 from airflow_provider_capillary.api.secrecy import blank, shown, without_query
-from airflow_provider_capillary.api.settings import (
-    CONN_FIELD,
-    HANDLE_FIELD,
-    ConnectionSettings,
-    is_loopback_host,
-    split_url,
-)
+from airflow_provider_capillary.api.settings import CONN_FIELD, HANDLE_FIELD
 from airflow_provider_capillary.api.ssrf import is_local, is_public, literal_address
+from airflow_provider_capillary.api.urls import host_of, is_loopback_host, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from airflow_provider_capillary.api.settings import ConnectionSettings
 
 #: What errors call the file unless they are told another name.
 ERROR_FILE = "error file"
@@ -114,7 +111,7 @@ def check_url(url: str, settings: ConnectionSettings, *, name: str = ERROR_FILE)
         parts = split_url(url)
     except ValueError as reason:
         raise _refused(str(reason), url, name=name) from None
-    scheme, host = parts.scheme.lower(), (parts.hostname or "").removesuffix(".")
+    scheme, host = parts.scheme.lower(), host_of(parts)
     configured = is_configured_host(host, settings)
     if scheme == "http":
         plain_allowed = settings.is_api_host(url) or (
@@ -196,7 +193,7 @@ def _template_host(settings: ConnectionSettings) -> str | None:
     template = settings.error_file_url
     if template is None or template.partition("://")[0].lower() not in _HTTP:
         return None
-    return (urlsplit(template.replace(HANDLE_FIELD, "handle")).hostname or "").removesuffix(".")
+    return host_of(urlsplit(template.replace(HANDLE_FIELD, "handle")))
 
 
 def _check_handle(handle: str, name: str) -> None:

@@ -1,71 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one reader of a ``capillary`` connection: everything in it is checked here, and nothing is elsewhere."""
+"""The settings of a ``capillary`` connection."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from ipaddress import IPv6Address
-from typing import Any, Protocol
-from urllib.parse import SplitResult, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-import pendulum
-
-from airflow_provider_capillary.api.errors import CapillaryConfigurationError
-from airflow_provider_capillary.api.object_uris import parse_object_uri
 from airflow_provider_capillary.api.secrecy import query_secrets, tail
-from airflow_provider_capillary.api.ssrf import literal_address
-from airflow_provider_capillary.api.values import as_flag, as_number, as_whole_number, is_nothing
+from airflow_provider_capillary.api.urls import host_of, is_loopback_host, origin, port_of
 
-DEFAULT_TOKEN_PATH = "/v3/oauth/token/generate"
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 DEFAULT_TOKEN_HEADER = "X-CAP-API-OAUTH-TOKEN"
 DEFAULT_REQUESTS_PER_MINUTE = 100
 DEFAULT_TIMEOUT_SECONDS = 30.0
 HANDLE_FIELD = "{handle}"
-#: What the form calls the connection for error files in object storage.
+#: Label in the form of the connection for error files in object storage.
 CONN_FIELD = "Error file connection"
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", re.ASCII)
-_HOST_CHARACTERS = re.compile(r"[A-Za-z0-9_.-]+\Z", re.ASCII)
-_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?\Z", re.ASCII)
-#: What frames a message is up to the HTTP library; a value of somebody else's breaks every request.
-_FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding"})
-_KNOWN_EXTRAS = frozenset(
-    {
-        "auth_url",
-        "error_file_url",
-        "error_file_conn_id",
-        "cluster_timezone",
-        "requests_per_minute",
-        "timeout_seconds",
-        "verify",
-        "allow_http",
-        "headers",
-        "auth_header_name",
-    }
-)
-
-
-class ConnectionLike(Protocol):
-    """The fields of an Airflow connection that are read."""
-
-    host: str | None
-    schema: str | None
-    port: Any
-    login: str | None
-    password: str | None
-    extra: Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionSettings:
-    """A ``capillary`` connection, checked. Made by :meth:`from_connection`.
+    """A ``capillary`` connection, parsed and checked by ``parse_connection``.
 
     :param conn_id: Airflow's id of the connection, for messages.
     :param scheme: ``https``, or ``http`` where that is allowed.
@@ -105,23 +65,10 @@ class ConnectionSettings:
     auth_header_name: str = DEFAULT_TOKEN_HEADER
     unknown_extras: tuple[str, ...] = ()
 
-    @classmethod
-    def from_connection(cls, conn_id: str, connection: ConnectionLike) -> ConnectionSettings:
-        """Read a connection.
-
-        A field that is null, missing or blank counts as unset: Airflow's form stores every unset extra as null.
-
-        :param conn_id: Airflow's id of the connection.
-        :param connection: The connection.
-        :raises CapillaryConfigurationError: A field has a value that cannot be used. The message names the connection,
-            the field as the form labels it, and the remedy; it never shows a key, secret or header value.
-        """
-        return _Reader(conn_id, connection).read()
-
     @property
     def base_url(self) -> str:
-        """Scheme, host and, where it is not the scheme's own, port."""
-        return f"{self.scheme}://{_authority(self.scheme, self.host, self.port)}"
+        """Scheme, host and, if it is not the scheme's default, port."""
+        return origin(self.scheme, self.host, self.port)
 
     @property
     def is_plain_http(self) -> bool:
@@ -162,352 +109,4 @@ class ConnectionSettings:
     def is_api_host(self, url: str) -> bool:
         """Whether a URL leads to the API's own scheme, host and port, where Capillary headers may go."""
         parts = urlsplit(url)
-        return parts.scheme.lower() == self.scheme and (_host_of(parts), _port_of(parts)) == (self.host, self.port)
-
-
-def is_loopback_host(host: str) -> bool:
-    """Whether a host, name or address, is this machine without asking a resolver."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = literal_address(host)
-    except ValueError:
-        return False
-    return address is not None and address.is_loopback
-
-
-def split_url(url: str) -> SplitResult:
-    """Split a URL, refusing what different parsers read differently.
-
-    :raises ValueError: The reason, in words that follow "because"; never quotes the URL.
-    """
-    if any(character in " \\" or not character.isprintable() for character in url):
-        raise ValueError("it has a space, a control character or a backslash in it")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ValueError("it is malformed") from None
-    if "@" in parts.netloc:
-        raise ValueError("it carries credentials")
-    host = parts.hostname or ""
-    if not host:
-        raise ValueError("it has no host")
-    if port == 0:
-        raise ValueError("its port is 0")
-    if not host.isascii():
-        raise ValueError("its host is not ASCII; write it in punycode (xn--...)")
-    try:
-        is_address = literal_address(host) is not None
-    except ValueError:
-        raise ValueError("its host is a malformed address") from None
-    if is_address and "%" in host:
-        raise ValueError("its host has an IPv6 zone, which means something on one machine only")
-    if not is_address and not _HOST_CHARACTERS.match(host):
-        raise ValueError("its host has a character that no host has")
-    if not is_address and (not _HOST_NAME.match(host) or "[" in parts.netloc):
-        raise ValueError("its host is no host name")
-    return parts
-
-
-def _host_of(parts: SplitResult) -> str:
-    return (parts.hostname or "").removesuffix(".")
-
-
-def _port_of(parts: SplitResult) -> int | None:
-    return parts.port or _DEFAULT_PORTS.get(parts.scheme.lower())
-
-
-def _authority(scheme: str, host: str, port: int) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return shown if port == _DEFAULT_PORTS[scheme] else f"{shown}:{port}"
-
-
-class _Reader:
-    """Reads one connection, field by field."""
-
-    def __init__(self, conn_id: str, connection: ConnectionLike) -> None:
-        self.conn_id = conn_id
-        self.connection = connection
-        self.extra = self._extra()
-
-    def read(self) -> ConnectionSettings:
-        allow_http = self._flag("Allow plain http", "allow_http", default=False)
-        scheme, host, port = self._api_host(allow_http)
-        auth_url = self._url("Authentication URL", "auth_url", allow_http)
-        return ConnectionSettings(
-            conn_id=self.conn_id,
-            scheme=scheme,
-            host=host,
-            port=port,
-            client_key=self._required("Client key", self.connection.login),
-            client_secret=self._required("Client secret", self.connection.password),
-            auth_url=auth_url or f"{scheme}://{_authority(scheme, host, port)}{DEFAULT_TOKEN_PATH}",
-            error_file_url=self._error_file_url(),
-            error_file_conn_id=self._text(CONN_FIELD, "error_file_conn_id"),
-            cluster_timezone=self._timezone(),
-            requests_per_minute=self._requests_per_minute(),
-            timeout_seconds=self._timeout(),
-            verify=self._verify(),
-            allow_http=allow_http,
-            headers=self._headers(),
-            auth_header_name=self._header_name(),
-            unknown_extras=self._unknown(),
-        )
-
-    def _refuse(self, label: str, problem: str) -> CapillaryConfigurationError:
-        return CapillaryConfigurationError(f"Connection {self.conn_id!r}, field {label!r}: {problem}")
-
-    def _extra(self) -> dict[str, Any]:
-        value = self.connection.extra
-        if isinstance(value, str):
-            try:
-                value = json.loads(value) if value.strip() else None
-            except (ValueError, RecursionError):
-                # The text is not chained or shown: it may hold secrets.
-                raise self._refuse("Extra", "it is not valid JSON; write a JSON object") from None
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping):
-            raise self._refuse("Extra", "it must be a JSON object, such as {}")
-        return {key: item for key, item in value.items() if item is not None and not _is_blank(item)}
-
-    def _unknown(self) -> tuple[str, ...]:
-        keys = {str(key) for key in self.extra} - _KNOWN_EXTRAS
-        if self._schema() not in ("", *_DEFAULT_PORTS):
-            keys.add("schema")
-        return tuple(sorted(keys))
-
-    def _standard(self, label: str, value: Any) -> str | None:
-        """Read a standard field, which a backend may have stored as a number."""
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-        if value is not None and not isinstance(value, str):
-            raise self._refuse(label, f"it must be text, but is {_kind(value)}")
-        return self._meant(label, value)
-
-    def _meant(self, label: str, value: str | None) -> str | None:
-        """Refuse the text for nothing, which a backend made of an unset field: a host or header may be called so."""
-        if value is not None and is_nothing(value):
-            raise self._refuse(label, "it is None or null as text; clear the field, or correct what fills it in")
-        return value
-
-    def _required(self, label: str, stored: Any) -> str:
-        value = self._standard(label, stored)
-        if value is None or not value.strip():
-            raise self._refuse(label, "it is not set; Capillary gives it out with the API client")
-        if any(ord(character) < 32 for character in value):
-            raise self._refuse(label, "it has a control character in it, such as a line break; copy it once more")
-        return value
-
-    def _text(self, label: str, key: str) -> str | None:
-        value = self.extra.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, str):
-            raise self._refuse(label, f"it must be text, but is {_kind(value)}")
-        return self._meant(label, value.strip() or None)
-
-    def _flag(self, label: str, key: str, *, default: bool) -> bool:
-        value = self.extra.get(key)
-        if value is None:
-            return default
-        flag = as_flag(value)
-        if flag is None:
-            raise self._refuse(label, "it must be true or false")
-        return flag
-
-    def _api_host(self, allow_http: bool) -> tuple[str, str, int]:
-        label = "API host"
-        written = (self._standard(label, self.connection.host) or "").strip()
-        if not written:
-            raise self._refuse(label, "it is not set; write the host of your cluster, such as eu.api.capillarytech.com")
-        scheme, separator, rest = written.partition("://")
-        schema = self._schema() if self._schema() in _DEFAULT_PORTS else ""
-        if not separator:
-            scheme, rest = schema or "https", written
-        elif scheme.lower() not in _DEFAULT_PORTS:
-            raise self._refuse(label, "its scheme must be https or http")
-        elif schema not in ("", scheme.lower()):
-            raise self._refuse("Schema", f"it is {schema}, but the API host says {scheme}; leave one of them out")
-        try:
-            parts = split_url(f"{scheme}://{f'[{rest}]' if _is_bare_ipv6(rest) else rest}")
-        except ValueError as reason:
-            raise self._refuse(label, f"{reason}; write a host such as eu.api.capillarytech.com") from None
-        if parts.path.strip("/") or parts.query or parts.fragment:
-            raise self._refuse(label, "it must be a host without path or query, such as eu.api.capillarytech.com")
-        scheme, host = parts.scheme.lower(), _host_of(parts)
-        self._check_http(label if separator else "Schema", scheme, host, allow_http)
-        port = self._port()
-        if port is not None and parts.port is not None and port != parts.port:
-            raise self._refuse("Port", f"it is {port}, but the API host says {parts.port}; leave one of them out")
-        return scheme, host, port or parts.port or _DEFAULT_PORTS[scheme]
-
-    def _schema(self) -> str:
-        return (self._standard("Schema", self.connection.schema) or "").strip().lower()
-
-    def _check_http(self, label: str, scheme: str, host: str, allow_http: bool) -> None:
-        if scheme == "http" and not allow_http and not is_loopback_host(host):
-            raise self._refuse(
-                label,
-                "plain http would send the client secret unencrypted; use https, or switch on 'Allow plain http' "
-                "inside a private network",
-            )
-
-    def _port(self) -> int | None:
-        stored = self.connection.port
-        if stored is None or _is_blank(stored):
-            return None
-        port = as_whole_number(stored)
-        if port is None or not 1 <= port <= 65535:
-            raise self._refuse("Port", "it must be between 1 and 65535")
-        return port
-
-    def _url(self, label: str, key: str, allow_http: bool) -> str | None:
-        url = self._text(label, key)
-        if url is None:
-            return None
-        try:
-            parts = split_url(url)
-        except ValueError as reason:
-            raise self._refuse(label, f"{reason}; write a URL such as https://host{DEFAULT_TOKEN_PATH}") from None
-        scheme = parts.scheme.lower()
-        if scheme not in _DEFAULT_PORTS:
-            raise self._refuse(label, "it must be an https URL")
-        self._check_http(label, scheme, _host_of(parts), allow_http)
-        return url
-
-    def _error_file_url(self) -> str | None:
-        label = "Error file URL"
-        template = self._text(label, "error_file_url")
-        if template is None:
-            return None
-        scheme, separator, rest = template.partition("://")
-        if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
-            raise self._refuse(label, "it must begin with a scheme, such as https://... or s3://bucket/{handle}")
-        if template.count(HANDLE_FIELD) != 1 or set("{}") & set(template.replace(HANDLE_FIELD, "")):
-            raise self._refuse(label, "it must have {handle} in it once, and no other braces")
-        if HANDLE_FIELD in rest.partition("/")[0]:
-            raise self._refuse(label, "{handle} must stand behind the host or bucket")
-        if scheme.lower() in _DEFAULT_PORTS:
-            try:
-                split_url(template.replace(HANDLE_FIELD, "handle"))
-            except ValueError as reason:
-                raise self._refuse(label, f"{reason}; write a URL such as https://host/path/{{handle}}") from None
-            return template
-        conn_id = self._text(CONN_FIELD, "error_file_conn_id")
-        try:
-            parsed = parse_object_uri(template, conn_id=conn_id, conn_field=CONN_FIELD)
-        except ValueError as reason:
-            raise self._refuse(label, f"it {reason}") from None
-        if HANDLE_FIELD not in parsed.key:
-            raise self._refuse(label, "{handle} must stand behind the host or bucket")
-        return template
-
-    def _timezone(self) -> str:
-        name = self._text("Cluster time zone", "cluster_timezone")
-        if name is None:
-            return "UTC"
-        try:
-            pendulum.timezone(name)
-        except (ValueError, KeyError, OSError):  # pendulum, zoneinfo and the file system each have their own
-            raise self._refuse(
-                "Cluster time zone", f"{name!r} is not a time zone; write an IANA name such as Asia/Kolkata"
-            ) from None
-        return name
-
-    def _number(self, label: str, key: str) -> float | None:
-        value = self.extra.get(key)
-        if value is None:
-            return None
-        number = as_number(value)
-        if number is None:
-            what = "that is not finite" if isinstance(value, int | float) and not isinstance(value, bool) else ""
-            raise self._refuse(label, f"it must be a number, but is {f'{_kind(value)} {what}'.strip()}")
-        return float(number)
-
-    def _requests_per_minute(self) -> int:
-        label = "Requests per minute"
-        value = self._number(label, "requests_per_minute")
-        if value is None:
-            return DEFAULT_REQUESTS_PER_MINUTE
-        if not (1 <= value <= 1_000_000 and value.is_integer()):
-            raise self._refuse(label, "it must be a whole number from 1 to 1000000")
-        return int(value)
-
-    def _timeout(self) -> float:
-        label = "Timeout"
-        value = self._number(label, "timeout_seconds")
-        if value is None:
-            return DEFAULT_TIMEOUT_SECONDS
-        if not 0 < value <= 3600:
-            raise self._refuse(label, "it must be above 0 and at most 3600 seconds")
-        return value
-
-    def _verify(self) -> bool | str:
-        value = self.extra.get("verify")
-        if value is None:
-            return True
-        flag = as_flag(value)
-        if flag is not None:
-            return flag
-        if not isinstance(value, str) or is_nothing(value):
-            raise self._refuse("Verify TLS", "it must be true, false or the path of a CA bundle")
-        return value.strip()
-
-    def _headers(self) -> dict[str, str]:
-        label = "Extra headers"
-        value = self.extra.get("headers")
-        if isinstance(value, str):  # the form stores an object, other tools may store its text
-            try:
-                value = json.loads(value)
-            except (ValueError, RecursionError):
-                raise self._refuse(label, "it is not valid JSON; write a JSON object") from None
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping):
-            raise self._refuse(label, 'it must be a JSON object, such as {"X-CAP-API-AUTH-ORG-ID": "100458"}')
-        headers: dict[str, str] = {}
-        spelt: dict[str, str] = {}
-        for name, text in value.items():
-            if not isinstance(name, str) or not _HEADER_NAME.match(name):
-                raise self._refuse(label, f"{name!r} is not a header name")
-            if (other := spelt.setdefault(name.lower(), name)) != name:
-                raise self._refuse(label, f"{other!r} and {name!r} are one header; leave one of them out")
-            if name.lower() == self._header_name().lower():
-                raise self._refuse(label, f"{name!r} is for the token that key and secret are exchanged for; remove it")
-            if name.lower() in _FRAMING_HEADERS:
-                raise self._refuse(label, f"{name!r} is up to the HTTP library; remove it")
-            if isinstance(text, bool) or not isinstance(text, str | int):
-                raise self._refuse(label, f"the value of {name!r} must be text")
-            shown = str(text).strip()
-            if not shown.isascii() or not shown.isprintable():
-                raise self._refuse(label, f"the value of {name!r} must be printable ASCII")
-            headers[name] = shown
-        return headers
-
-    def _header_name(self) -> str:
-        name = self._text("auth_header_name", "auth_header_name")
-        if name is None:
-            return DEFAULT_TOKEN_HEADER
-        if not _HEADER_NAME.match(name):
-            raise self._refuse("auth_header_name", f"{name!r} is not a header name")
-        return name
-
-
-def _is_bare_ipv6(host: str) -> bool:
-    """Whether a host is an IPv6 address without its brackets, as Airflow takes it from a connection's URI."""
-    try:
-        IPv6Address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_blank(value: Any) -> bool:
-    return isinstance(value, str) and not value.strip()
-
-
-def _kind(value: Any) -> str:
-    names = {bool: "true or false", dict: "an object", list: "a list", int: "a number", float: "a number", str: "text"}
-    return names.get(type(value), "something else")
+        return parts.scheme.lower() == self.scheme and (host_of(parts), port_of(parts)) == (self.host, self.port)

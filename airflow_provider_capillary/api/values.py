@@ -169,6 +169,33 @@ def refuse_nothing(arguments: Mapping[str, Any]) -> None:
             )
 
 
+def parse_id(name: str, value: Any, *, least: int = 1) -> int:
+    """Read an id that a user gave as a number or as text, often from a template.
+
+    :param name: What to call it in the message.
+    :param value: What was given.
+    :param least: The smallest that it may be.
+    :raises CapillaryConfigurationError: It is no whole number, or smaller than that.
+    """
+    number = as_whole_number(value)
+    if number is None or number < least:
+        kind = "a positive whole number" if least == 1 else f"a whole number from {least} on"
+        raise CapillaryConfigurationError(f"{name} must be {kind}, but is {short_repr(value)}; {CHECK_TEMPLATE}")
+    return number
+
+
+def validate_choice(name: str, value: Any, words: tuple[str, ...]) -> None:
+    """Check a word that a user chose, often by a template.
+
+    :param name: What to call it in the message.
+    :param value: What was given.
+    :param words: What it may be.
+    :raises CapillaryConfigurationError: It is none of them.
+    """
+    if value not in words:
+        raise CapillaryConfigurationError(f"{name} must be one of {', '.join(words)}, but is {short_repr(value)}")
+
+
 def short_repr(value: Any) -> str:
     """Return a value as messages show it: on one short line."""
     text = repr(value)

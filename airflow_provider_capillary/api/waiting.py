@@ -11,9 +11,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError
+from airflow_provider_capillary.api.job_history import JobHistory, JobSelector
 from airflow_provider_capillary.api.job_messages import failure_hint, shown_file_name, shown_status
-from airflow_provider_capillary.api.jobs import JobHistory, JobSelector, UploadJob, parse_id
-from airflow_provider_capillary.api.values import CHECK_TEMPLATE, as_number, as_whole_number, read_text, short_repr
+from airflow_provider_capillary.api.jobs import UploadJob
+from airflow_provider_capillary.api.values import (
+    CHECK_TEMPLATE,
+    as_number,
+    as_whole_number,
+    parse_id,
+    read_text,
+    short_repr,
+)
 
 if TYPE_CHECKING:
     from pendulum import DateTime

@@ -15,7 +15,8 @@ from airflow_provider_capillary.api.errors import CapillaryResponseError
 from airflow_provider_capillary.api.values import as_int
 
 if TYPE_CHECKING:
-    from airflow_provider_capillary.api.jobs import JobHistory, UploadJob
+    from airflow_provider_capillary.api.job_history import JobHistory
+    from airflow_provider_capillary.api.jobs import UploadJob
 
 #: Jobs that one event carries at most; the others follow with the next look. Airflow maps a task over 1,024 values at
 #: most, unless told otherwise, and stores an event's payload in one piece.

@@ -17,7 +17,7 @@ from airflow_provider_capillary._copying import BeginsAnew
 from airflow_provider_capillary._transport.connections import aread_settings, read_settings, warn_about
 from airflow_provider_capillary._transport.forking import PerProcess
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError
-from airflow_provider_capillary.api.values import read_text
+from airflow_provider_capillary.api.values import read_text, validate_choice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary._transport.async_connection import AsyncConnection
     from airflow_provider_capillary._transport.sync_connection import SyncConnection
-    from airflow_provider_capillary.api.jobs import JobFile, JobHistory, UploadJob
+    from airflow_provider_capillary.api.job_history import JobHistory
+    from airflow_provider_capillary.api.jobs import JobFile, UploadJob
     from airflow_provider_capillary.api.retry import HttpRetry
     from airflow_provider_capillary.api.settings import ConnectionSettings
 
@@ -219,9 +220,10 @@ class CapillaryHook(_CapillaryConnection):
         :raises CapillaryError: The file could not be fetched.
         """
         from airflow_provider_capillary._transport.error_file_stream import open_chunks, open_object
+        from airflow_provider_capillary.api.download import read_file
         from airflow_provider_capillary.api.error_files import ObjectSource, locate_error_file
         from airflow_provider_capillary.api.file_content import expects_rows
-        from airflow_provider_capillary.api.jobs import JOB_FILES, validate_choice
+        from airflow_provider_capillary.api.jobs import JOB_FILES
 
         validate_choice("file_type", file_type, JOB_FILES)
         url = job.file_url(file_type)
@@ -234,7 +236,7 @@ class CapillaryHook(_CapillaryConnection):
                 yield stream
             return
         connection = self._open()
-        chunks = connection.iterate(connection.client.read_file(source, expects_rows=has_rows))
+        chunks = connection.iterate(read_file(connection.client, source, expects_rows=has_rows))
         with open_chunks(chunks) as stream:
             yield stream
 

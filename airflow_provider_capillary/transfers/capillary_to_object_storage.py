@@ -13,8 +13,8 @@ from airflow_provider_capillary._storage.transfer_log import TransferLog
 from airflow_provider_capillary._storage.transferred_file import TransferredFile
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryErrorFileError
 from airflow_provider_capillary.api.job_messages import failure_hint, shown_status
-from airflow_provider_capillary.api.jobs import JOB_FILES, parse_id, validate_choice
-from airflow_provider_capillary.api.values import read_text
+from airflow_provider_capillary.api.jobs import JOB_FILES
+from airflow_provider_capillary.api.values import parse_id, read_text, validate_choice
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 
 if TYPE_CHECKING:

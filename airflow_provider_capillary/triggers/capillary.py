@@ -15,9 +15,8 @@ import pendulum
 from airflow_provider_capillary._airflow_compat import BaseEventTrigger, BaseTrigger, TriggerEvent
 from airflow_provider_capillary._copying import BeginsAnew
 from airflow_provider_capillary.api.errors import CapillaryError
-from airflow_provider_capillary.api.jobs import parse_id
 from airflow_provider_capillary.api.timing import Deadline, PollSchedule, PollTimer, end_of_wait
-from airflow_provider_capillary.api.values import read_flag, read_seconds, read_text
+from airflow_provider_capillary.api.values import parse_id, read_flag, read_seconds, read_text
 from airflow_provider_capillary.api.waiting import JobWaiter, WaitOptions, WaitOutcome
 from airflow_provider_capillary.api.watching import WatchCursor, begin_watch, watch
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary._airflow_compat import SharedStreamProducer
     from airflow_provider_capillary._polling.watch_stream import PollBatch
-    from airflow_provider_capillary.api.jobs import JobHistory
+    from airflow_provider_capillary.api.job_history import JobHistory
 
 
 #: Where the cursor lies in the state store of the asset.

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 from hypothesis import strategies as st
 
-from airflow_provider_capillary.api.client import (
+from airflow_provider_capillary.api.client import CapillaryClient
+from airflow_provider_capillary.api.connection_parser import parse_connection
+from airflow_provider_capillary.api.errors import CapillaryError
+from airflow_provider_capillary.api.flow import (
     AwaitToken,
-    CapillaryClient,
     EmitChunk,
     Flow,
     MaskSecret,
@@ -24,16 +26,15 @@ from airflow_provider_capillary.api.client import (
     Sleep,
     Step,
 )
-from airflow_provider_capillary.api.errors import CapillaryError
 from airflow_provider_capillary.api.http_messages import ApiRequest, Response, TransportFailure
 from airflow_provider_capillary.api.limiter import RequestLimiter
-from airflow_provider_capillary.api.settings import ConnectionSettings
 from airflow_provider_capillary.api.tokens import TokenCache, make_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from airflow_provider_capillary.api.retry import HttpRetry
+    from airflow_provider_capillary.api.settings import ConnectionSettings
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -67,7 +68,7 @@ class Connection:
 def settings(conn_id: str = "capillary_test", /, *, extra: Any = None, **fields: Any) -> ConnectionSettings:
     """Read a connection; ``extra`` as an object or as the stored text."""
     stored = extra if extra is None or isinstance(extra, str) else json.dumps(extra)
-    return ConnectionSettings.from_connection(conn_id, Connection(extra=stored, **fields))
+    return parse_connection(conn_id, Connection(extra=stored, **fields))
 
 
 # --- answers -----------------------------------------------------------------------------------------------------

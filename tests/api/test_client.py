@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_capillary.api.client import SendRequest
+from airflow_provider_capillary.api.download import read_file
 from airflow_provider_capillary.api.error_files import DownloadSource, UrlSource
 from airflow_provider_capillary.api.errors import (
     CapillaryApiError,
@@ -22,6 +22,7 @@ from airflow_provider_capillary.api.errors import (
     CapillaryResponseError,
     CapillaryTransportError,
 )
+from airflow_provider_capillary.api.flow import SendRequest
 from airflow_provider_capillary.api.http_messages import ApiRequest, Response, TransportFailure
 from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.api.retry import HttpRetry
@@ -359,7 +360,7 @@ def test_attempts_count_against_the_limit_too() -> None:
 )
 def test_a_request_that_is_not_safe_is_never_sent_twice(client: Client, got: Response | TransportFailure) -> None:
     upload = ApiRequest("POST", f"{API}/coupon/api/v1/upload/redeemFile/1", is_safe=False, needs_token=True)
-    talk = client.run(client.api._ask(upload, client.api._read_jobs), got)
+    talk = client.run(client.api.send(upload, client.api._read_jobs), got)
     assert talk.kinds == ["SendRequest"]
     assert talk.error is not None
     assert talk.error.is_transient is True
@@ -370,7 +371,7 @@ def test_a_request_that_is_not_safe_is_sent_once_more_after_a_refused_token_for_
 ) -> None:
     upload = ApiRequest("POST", f"{API}/coupon/api/v1/upload/redeemFile/1", is_safe=False, needs_token=True)
     talk = client.run(
-        client.api._ask(upload, client.api._read_jobs),
+        client.api.send(upload, client.api._read_jobs),
         reply(b"", 401),
         token_reply(),
         reply(sample("redeem-upload-queued")),
@@ -439,7 +440,7 @@ def test_an_echo_of_the_token_is_not_repeated() -> None:
 
 def test_an_echo_of_the_token_by_the_download_is_not_repeated() -> None:
     client = Client().with_token("token-zq0815")
-    talk = client.run(client.api.read_file(DownloadSource("x")), echo)
+    talk = client.run(read_file(client.api, DownloadSource("x")), echo)
     assert "token-zq0815" not in shown_by(talk)
 
 
@@ -449,7 +450,7 @@ def test_an_echo_of_a_signature_is_not_repeated(status: int) -> None:
     client = Client(settings(extra=extra)).with_token()
     says = coupon(400, "no access with %2Bsignature-zq or +signature-zq, template-key-zq, auth-key-zq")
     source = UrlSource(f"{API}/files/x?sig=%2Bsignature-zq")
-    shown = shown_by(client.start(client.api.read_file(source)).run_with(lambda request: reply(says, status)))
+    shown = shown_by(client.start(read_file(client.api, source)).run_with(lambda request: reply(says, status)))
     assert "no access" in shown
     assert "zq" not in shown
 
@@ -468,9 +469,9 @@ conversations: dict[str, Callable[[Client], Any]] = {
     "jobs": lambda client: client.api.get_redeem_upload_jobs(1),
     "job": lambda client: client.api.get_redeem_upload_job(1, 2),
     "token": lambda client: client.api.get_token(),
-    "url": lambda client: client.api.read_file(UrlSource("https://files.example.com/x")),
-    "own url": lambda client: client.api.read_file(UrlSource(f"{API}/x")),
-    "download": lambda client: client.api.read_file(DownloadSource("x")),
+    "url": lambda client: read_file(client.api, UrlSource("https://files.example.com/x")),
+    "own url": lambda client: read_file(client.api, UrlSource(f"{API}/x")),
+    "download": lambda client: read_file(client.api, DownloadSource("x")),
 }
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.api.client import AwaitToken, MaskSecret, SendRequest
 from airflow_provider_capillary.api.errors import (
     CapillaryAccessError,
     CapillaryApiError,
@@ -21,6 +20,7 @@ from airflow_provider_capillary.api.errors import (
     CapillaryResponseError,
     CapillaryTransportError,
 )
+from airflow_provider_capillary.api.flow import AwaitToken, MaskSecret, SendRequest
 from airflow_provider_capillary.api.http_messages import Response, TransportFailure
 from airflow_provider_capillary.api.tokens import Token
 from tests.api.flows import (

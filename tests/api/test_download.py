@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_capillary.api.client import EmitChunk, FilePart, MaskSecret
+from airflow_provider_capillary.api.download import read_file
 from airflow_provider_capillary.api.error_files import DownloadSource, UrlSource
 from airflow_provider_capillary.api.errors import (
     CapillaryAccessError,
@@ -24,6 +24,8 @@ from airflow_provider_capillary.api.errors import (
     CapillaryResponseError,
     CapillaryTransportError,
 )
+from airflow_provider_capillary.api.file_parts import FilePart
+from airflow_provider_capillary.api.flow import EmitChunk, MaskSecret
 from airflow_provider_capillary.api.http_messages import ApiRequest, Response, TransportFailure
 from tests.api.flows import (
     API,
@@ -80,7 +82,7 @@ def client() -> Client:
 
 
 def fetch(client: Client, source: UrlSource | DownloadSource, *script: Response | TransportFailure) -> Conversation:
-    return client.run(client.api.read_file(source), *script)
+    return client.run(read_file(client.api, source), *script)
 
 
 def moved(location: str | None, status: int = 302) -> Response:
@@ -152,7 +154,7 @@ def test_a_passing_fault_is_got_over(
 
 
 def test_a_rate_limit_of_another_host_does_not_hold_back_what_is_asked_of_capillary(client: Client) -> None:
-    client.start(client.api.read_file(ELSEWHERE)).give(reply(b"", 429, retry_after="100"))
+    client.start(read_file(client.api, ELSEWHERE)).give(reply(b"", 429, retry_after="100"))
     assert client.start(client.api.get_redeem_upload_jobs(1)).kinds == ["SendRequest"]
 
 
@@ -303,7 +305,7 @@ def test_another_range_than_the_one_asked_for_is_refused(client: Client, content
     response = reply(ROWS[20:], 206, content_length=str(len(ROWS) - 20), **headers)
     talk = fetch(client, ELSEWHERE, broken(ROWS, 20, **RESUMABLE), response)
     assert type(talk.error) is CapillaryResponseError
-    assert talk.error.message == "the server sent another range of the error file than was asked for"
+    assert talk.error.message == "the server sent another range of the error file than requested"
 
 
 @pytest.mark.parametrize("spell", [str, str.upper, lambda text: f" {text} "])
@@ -330,14 +332,14 @@ def test_where_the_server_does_not_tell_the_total_the_file_is_read_again_for_pro
 
 
 def test_a_file_that_is_shorter_in_the_second_answer_is_not_whole(client: Client) -> None:
-    talk = client.start(client.api.read_file(ELSEWHERE))
+    talk = client.start(read_file(client.api, ELSEWHERE))
     talk.run(broken(ROWS, 20, **RESUMABLE), tail(ROWS[:30], 20))
     assert not talk.is_over or talk.error is not None, "30 bytes of 35 are taken for the file"
 
 
 def test_a_part_that_nobody_asked_for_is_not_taken_for_the_file(client: Client) -> None:
     part = reply(ROWS[:5], 206, content_length="5", content_range=f"bytes 0-4/{len(ROWS)}")
-    talk = client.start(client.api.read_file(ELSEWHERE)).run(part)
+    talk = client.start(read_file(client.api, ELSEWHERE)).run(part)
     assert not talk.is_over or talk.error is not None
 
 
@@ -480,7 +482,7 @@ def test_however_often_it_breaks_off_the_file_comes_whole_and_in_order_or_not_to
 ) -> None:
     client = Client()
     server = FlakyServer(content, breaks, ranges=ranges, packed=packed, changes=changes)
-    talk = client.start(client.api.read_file(ELSEWHERE)).run_with(server)
+    talk = client.start(read_file(client.api, ELSEWHERE)).run_with(server)
     # Where nothing of the first version came in, the second one is the file.
     versions = [content, content[::-1]] if changes and not packed else [content]
     assert any(version.startswith(talk.received) for version in versions)
@@ -637,7 +639,7 @@ def test_a_json_error_that_came_compressed_is_that_error_too(client: Client) -> 
 @pytest.mark.parametrize("first", [b"0", b"{"])
 def test_a_small_body_that_stands_for_much_does_not_fill_the_memory(client: Client, first: bytes) -> None:
     packed = gzip.compress(first + bytes(24 << 20))
-    flow = client.api.read_file(HANDLE)
+    flow = read_file(client.api, HANDLE)
     next(flow)
     tracemalloc.start()
     received = 0
@@ -689,7 +691,7 @@ SIGNED_JSON = json.dumps({"data": {"url": "https://s3.example.com/x?X-Amz-Signat
 def fetch_rows(
     client: Client, source: UrlSource | DownloadSource, *script: Response | TransportFailure
 ) -> Conversation:
-    return client.run(client.api.read_file(source, expects_rows=True), *script)
+    return client.run(read_file(client.api, source, expects_rows=True), *script)
 
 
 @pytest.mark.parametrize("source", [HANDLE, AT_THE_API, ELSEWHERE])
@@ -760,7 +762,7 @@ def test_an_object_is_not_the_file_even_where_no_rows_are_expected(client: Clien
 @pytest.mark.parametrize("error", [v11("498"), coupon(429)], ids=["expired token", "rate limit"])
 def test_a_byte_order_mark_does_not_hide_an_error(client: Client, error: Any) -> None:
     marked = b"\xef\xbb\xbf" + json.dumps(error).encode()
-    talk = client.start(client.api.read_file(HANDLE, expects_rows=True)).run(reply(marked))
+    talk = client.start(read_file(client.api, HANDLE, expects_rows=True)).run(reply(marked))
     assert len(talk.requests) == 2  # a token is fetched, or the request sent once more
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from airflow_provider_capillary.api.client import MaskSecret, SendRequest
+from airflow_provider_capillary.api.flow import MaskSecret, SendRequest
 from airflow_provider_capillary.api.http_messages import ApiRequest, Response
 from airflow_provider_capillary.api.tokens import Token
 

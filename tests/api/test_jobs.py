@@ -18,18 +18,10 @@ from airflow_provider_capillary.api.errors import (
     CapillaryJobNotFoundError,
     CapillaryResponseError,
 )
-from airflow_provider_capillary.api.jobs import (
-    JOB_FILES,
-    JobHistory,
-    JobSelector,
-    UploadJob,
-    find_job,
-    parse_id,
-    read_history,
-    read_jobs,
-    validate_choice,
-)
+from airflow_provider_capillary.api.job_history import JobHistory, JobSelector, find_job, read_history
+from airflow_provider_capillary.api.jobs import JOB_FILES, UploadJob, read_jobs
 from airflow_provider_capillary.api.responses import read_payload
+from airflow_provider_capillary.api.values import parse_id, validate_choice
 from tests.api.flows import any_text, attempt, examples, json_values, raw_jobs, reply, sample
 
 MIDNIGHT_IN_INDIA = pendulum.datetime(2020, 10, 20, tz="Asia/Kolkata")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_capillary.api.client import MaskSecret, SendRequest
 from airflow_provider_capillary.api.error_files import UrlSource
+from airflow_provider_capillary.api.flow import MaskSecret, SendRequest
 from airflow_provider_capillary.api.http_messages import ApiRequest, Response
 from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.api.responses import facts_of

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_capillary.api.connection_parser import parse_connection
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
-from airflow_provider_capillary.api.settings import ConnectionSettings, is_loopback_host
+from airflow_provider_capillary.api.settings import ConnectionSettings
+from airflow_provider_capillary.api.urls import is_loopback_host
 from tests.api.flows import (
     HEADER_VALUE,
     HOST,
@@ -617,7 +619,7 @@ def test_two_headers_that_differ_in_case_only_are_refused() -> None:
 def test_the_extra_may_be_an_object_already() -> None:
     # A secrets backend that reads JSON may leave it so.
     connection = Connection(extra={"verify": False, "headers": {"X-Org": 5}})
-    read = ConnectionSettings.from_connection("capillary_test", connection)
+    read = parse_connection("capillary_test", connection)
     assert (read.verify, read.headers) == (False, {"X-Org": "5"})
 
 
@@ -805,7 +807,7 @@ def test_any_connection_is_read_or_refused_and_no_secret_is_told(
 ) -> None:
     connection = Connection(host, port, login, password, extra, schema)
     try:
-        read = ConnectionSettings.from_connection("any", connection)
+        read = parse_connection("any", connection)
     except CapillaryConfigurationError as error:
         shown = str(error) + repr(error)
     else:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_capillary.api.errors import CapillaryResponseError
-from airflow_provider_capillary.api.jobs import JobHistory, UploadJob
+from airflow_provider_capillary.api.job_history import JobHistory
+from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.api.watching import WatchCursor, begin_watch, watch
 from tests.api.flows import examples
 

@@ -441,7 +441,7 @@ class TestInsteadOfTheFile:
     def test_a_body_whose_end_nobody_marks_is_refused(self, sandbox: Sandbox, conn_id: str) -> None:
         job = sandbox.add_job(SERIES, errors=3)
         sandbox.inject(Fault("unmarked", endpoint="download", fraction=1.0))
-        with pytest.raises(CapillaryErrorFileError, match="nobody can tell whether it is whole"):
+        with pytest.raises(CapillaryErrorFileError, match="a broken download would go unnoticed"):
             read_job(sandbox, job)
         assert sandbox.count("download") == 1
 

@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_capillary._transport.async_connection import AsyncConnection
 from airflow_provider_capillary._transport.connection_state import connection_state
 from airflow_provider_capillary.api import timing
-from airflow_provider_capillary.api.settings import ConnectionSettings
+from airflow_provider_capillary.api.connection_parser import parse_connection
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
@@ -202,7 +202,7 @@ async def test_the_last_poll_may_queue_for_the_request_limit_as_long_as_airflow_
     connection = Connection.from_json(
         sandbox.connection_json(requests_per_minute=1_000_000), conn_id="capillary_default"
     )
-    settings = ConnectionSettings.from_connection("capillary_default", connection)
+    settings = parse_connection("capillary_default", connection)
     job = sandbox.add_job(SERIES)
     connection_state(settings).limiter.pause(3.0)  # as behind hundreds of waits that end at the same moment
 

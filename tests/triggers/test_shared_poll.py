@@ -17,7 +17,7 @@ from airflow_provider_capillary._polling import shared_poll
 from airflow_provider_capillary._polling.shared_poll import poll_series, subscribe
 from airflow_provider_capillary._transport.connection_state import forget_connection_states
 from airflow_provider_capillary.api import limiter
-from airflow_provider_capillary.api.jobs import JobHistory
+from airflow_provider_capillary.api.job_history import JobHistory
 from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.api.timing import PollSchedule, PollTimer
 from airflow_provider_capillary.api.waiting import JobWaiter

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The steps of a flow: a generator that yields each step and receives its result.
+
+A transport carries the steps out: ``requests`` on a worker, ``httpx`` in the triggerer. It decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from airflow_provider_capillary.api.errors import CapillaryError
+    from airflow_provider_capillary.api.http_messages import ApiRequest, Response
+    from airflow_provider_capillary.api.tokens import Token
+
+
+@dataclass(frozen=True)
+class SendRequest:
+    """Send a request. Result: a :class:`Response`, or a :class:`TransportFailure` where none arrived whole."""
+
+    request: ApiRequest
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """Sleep for ``seconds``. Result: None."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AwaitToken:
+    """Wait for the token that another flow fetches. Result: that of the future."""
+
+    future: Future[Token | CapillaryError | None]
+
+
+@dataclass(frozen=True)
+class MaskSecret:
+    """Mask a new secret in the logs from now on. Result: None."""
+
+    secret: str
+
+    def __repr__(self) -> str:
+        return "MaskSecret(***)"
+
+
+@dataclass(frozen=True)
+class ReadBody:
+    """Read more of a streamed body. Result: bytes, empty at the end, or a :class:`TransportFailure`."""
+
+    response: Response
+
+
+@dataclass(frozen=True)
+class EmitChunk:
+    """Pass a piece of the file to the caller. Result: None.
+
+    :param total: Size of the whole file in bytes, if the server states it.
+    """
+
+    data: bytes = field(repr=False)
+    total: int | None = None
+
+
+Step = SendRequest | Sleep | AwaitToken | MaskSecret | ReadBody | EmitChunk
+T = TypeVar("T")
+#: A generator of steps that returns a ``T`` or raises :class:`CapillaryError`.
+Flow = Generator[Step, Any, T]

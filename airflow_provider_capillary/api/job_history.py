@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All jobs of a series, and the selection of one of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import translate
+from functools import cached_property
+from math import inf
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_capillary.api.errors import CapillaryJobNotFoundError
+from airflow_provider_capillary.api.jobs import DONE, job_of, read_rows, status_word
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from airflow_provider_capillary.api.jobs import Row, UploadJob
+
+_GLOB = re.compile(r"[*?\[]")
+
+
+def read_history(payload: Mapping[str, Any], *, timezone: str = "UTC", digest: bytes | None = None) -> JobHistory:
+    """Read the same answer for those who look something up in it and need few of the jobs.
+
+    :param payload: The JSON object, known to report no failure.
+    :param timezone: Zone of the cluster's day.
+    :param digest: Digest of the answer.
+    :raises CapillaryResponseError: As :func:`read_jobs`.
+    """
+    return JobHistory(read_rows(payload, timezone), job_of, digest=digest)
+
+
+def find_job(jobs: JobHistory, job_id: int, *, coupon_series_id: int | str) -> UploadJob:
+    """Return the job with an id.
+
+    :param jobs: All jobs of the series.
+    :param job_id: The id.
+    :param coupon_series_id: The series, for the message.
+    :raises CapillaryJobNotFoundError: The series has no such job.
+    """
+    job = jobs.get(job_id)
+    if job is None:
+        raise CapillaryJobNotFoundError(
+            f"coupon series {coupon_series_id} has no redeem upload job {job_id}; "
+            "check both ids, and that the connection is that of the series' organisation"
+        )
+    return job
+
+
+class JobHistory:
+    """All jobs that a series ever had, put in order once, so that many can look something up in them.
+
+    A job is a row of numbers and texts until somebody asks for it. Of years of jobs hardly anybody asks for any, and
+    20,000 new objects would have Python's garbage collector go through the whole process, which stops for that.
+
+    :param rows: What is known of the jobs, in any order.
+    :param make: Makes the job of a row.
+    :param digest: Digest of the answer that told of them.
+    """
+
+    def __init__(self, rows: Iterable[Row], make: Callable[[Row], UploadJob], *, digest: bytes | None = None) -> None:
+        self._by_id: dict[int, Row] = {}
+        for row in rows:
+            self._by_id.setdefault(row[0], row)  # a job that is told twice is what was told first
+        self.rows = sorted(self._by_id.values(), key=itemgetter(0), reverse=True)
+        self.digest = digest
+        self._make = make
+        self._by_name = {name: row for row in reversed(self.rows) for name in row[2:4] if name is not None}
+
+    @classmethod
+    def of(cls, jobs: JobHistory | Iterable[UploadJob]) -> JobHistory:
+        """Return the history that consists of these jobs.
+
+        :param jobs: The jobs, in any order, or a history, which is returned as it is.
+        """
+        if isinstance(jobs, JobHistory):
+            return jobs
+        listed = list(jobs)
+        rows = (
+            (job.job_id, job.status, job.uploaded_file_name, job.uploaded_file_url, index)
+            for index, job in enumerate(listed)
+        )
+        return cls(rows, lambda row: listed[row[4]])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def newest_first(self) -> Iterator[UploadJob]:
+        """All jobs, one after the other."""
+        return map(self._make, self.rows)
+
+    def get(self, job_id: int) -> UploadJob | None:
+        """Return the job with this id."""
+        row = self._by_id.get(job_id)
+        return None if row is None else self._make(row)
+
+    def newest(self, *, newer_than: int | None = None, uploaded_file_name: str | None = None) -> UploadJob | None:
+        """Return the newest job, or None where there is none like that.
+
+        :param newer_than: Only one with a larger id than this.
+        :param uploaded_file_name: Only one whose file has this name or fits this glob.
+        """
+        floor = -inf if newer_than is None else newer_than
+        if uploaded_file_name is None:
+            found = next(iter(self.rows), None)
+        else:
+            found = self._by_name.get(uploaded_file_name)
+            if _GLOB.search(uploaded_file_name):
+                least = floor if found is None else max(floor, found[0])
+                found = self._newest_fitting(uploaded_file_name, least) or found
+        return self._make(found) if found is not None and found[0] > floor else None
+
+    def _newest_fitting(self, glob: str, newer_than: float) -> Row | None:
+        # Hundreds of waits may go through the history of years.
+        fits = re.compile(translate(glob)).match
+        for row in self.rows:
+            if row[0] <= newer_than:
+                break
+            # In samples both are names of the file, and not always the same.
+            _, _, name, url, *_ = row
+            if (name is not None and fits(name)) or (url is not None and url != name and fits(url)):
+                return row
+        return None
+
+    @cached_property
+    def running_ids(self) -> list[int]:
+        """The ids of the jobs that are not done yet, in order."""
+        return [row[0] for row in reversed(self.rows) if status_word(row[1]) not in DONE]
+
+    @cached_property
+    def settled_up_to(self) -> int | None:
+        """The id up to which no job will change any more, its file name included; None where there is no such id."""
+        first_running = self.running_ids[0] if self.running_ids else inf
+        return next((row[0] for row in self.rows if row[0] < first_running), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSelector:
+    """Which job of a series is meant.
+
+    With none of the three, the newest. Newest is always the largest job id: the timestamps of finished jobs are cut
+    to the day (docs/capillary-api.md, 3.5).
+
+    :param job_id: Exactly this job.
+    :param uploaded_file_name: The newest job whose uploaded file has this name, or fits this glob (``*``, ``?``,
+        ``[...]``; case matters).
+    :param after_job_id: The newest job with a larger id than this.
+    """
+
+    job_id: int | None = None
+    uploaded_file_name: str | None = None
+    after_job_id: int | None = None
+
+    def select(self, jobs: JobHistory | Iterable[UploadJob], *, newer_than: int | None = None) -> UploadJob | None:
+        """Return the job that is meant, or None where it is not there (yet).
+
+        :param jobs: All jobs of the series.
+        :param newer_than: Leave out jobs up to this id, where it is known that none of them is meant.
+        """
+        history = JobHistory.of(jobs)
+        if self.job_id is not None:
+            return history.get(self.job_id)
+        floor = max((each for each in (newer_than, self.after_job_id) if each is not None), default=None)
+        return history.newest(newer_than=floor, uploaded_file_name=self.uploaded_file_name)
+
+    def __str__(self) -> str:
+        if self.job_id is not None:
+            return f"job {self.job_id}"
+        parts = [
+            f"file name {self.uploaded_file_name!r}" if self.uploaded_file_name is not None else "",
+            f"id above {self.after_job_id}" if self.after_job_id is not None else "",
+        ]
+        return "newest job" + "".join(f" with {part}" for part in parts if part)
