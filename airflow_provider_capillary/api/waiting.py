@@ -7,7 +7,7 @@ Poke, reschedule and deferrable mode differ in who sleeps; what they decide is d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError
@@ -45,7 +45,9 @@ class Log(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class WaitOptions:
-    """What to wait for, and when to give up. Sensor and trigger take these under the same names.
+    """What to wait for, and when to give up. This is the one list of these options.
+
+    Sensor and trigger take them as arguments and keep them as attributes, both under the names of these fields.
 
     :param coupon_series_id: The series, a number or text.
     :param job_id: See :class:`JobSelector`.
@@ -66,9 +68,17 @@ class WaitOptions:
     max_consecutive_failures: int = 10
     silent_fail: bool = False
 
+    @classmethod
+    def of(cls, owner: object) -> WaitOptions:
+        """Read the options from an object.
+
+        :param owner: A sensor or trigger, which has each option as an attribute of the same name.
+        """
+        return cls(**{each.name: getattr(owner, each.name) for each in fields(cls)})
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the options as JSON-ready keyword arguments."""
-        return asdict(self)
+        """Return the options as keyword arguments, with the values as they are."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def resolved(self) -> WaitOptions:
         """Return the same options with ids and limits as plain numbers, which every log and JSON can take.

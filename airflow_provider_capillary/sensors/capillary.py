@@ -316,8 +316,9 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
                 "start_from_trigger needs Airflow 3.3 or newer, whose triggerer renders templates; leave it out, and "
                 "the task defers from a worker"
             )
-        given: dict[str, Any] = {name: getattr(self, name) for name in self.template_fields}
-        for name, value in given.items():
+        given = {**WaitOptions.of(self).to_dict(), "capillary_conn_id": self.capillary_conn_id}
+        for name in [each for each in given if each in self.template_fields]:
+            value = given[name]
             if (number := as_number(value)) is not None and not isinstance(value, str):
                 given[name] = number  # the scheduler stores it as JSON
             elif isinstance(value, XComArg):
@@ -343,8 +344,6 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
             trigger_cls="airflow_provider_capillary.triggers.capillary.CapillaryRedeemUploadTrigger",
             trigger_kwargs={
                 **given,
-                "max_consecutive_failures": self.max_consecutive_failures,
-                "silent_fail": self.silent_fail,
                 **self._trigger_times(),
                 "execution_deadline": execution_deadline,
             },
@@ -369,13 +368,4 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
 
     def _options(self) -> WaitOptions:
         refuse_nothing({name: getattr(self, name) for name in self._given})
-        return WaitOptions(
-            coupon_series_id=self.coupon_series_id,
-            job_id=self.job_id,
-            uploaded_file_name=self.uploaded_file_name,
-            after_job_id=self.after_job_id,
-            max_error_count=self.max_error_count,
-            max_error_rate=self.max_error_rate,
-            max_consecutive_failures=self.max_consecutive_failures,
-            silent_fail=self.silent_fail,
-        )
+        return WaitOptions.of(self)

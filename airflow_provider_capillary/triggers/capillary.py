@@ -49,15 +49,6 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
     Never raises: an exception of a trigger would be logged unmasked and taken for a deferral that went wrong. The
     event's payload is that of :meth:`airflow_provider_capillary.api.waiting.WaitOutcome.to_event`.
 
-    :param coupon_series_id: See :class:`~airflow_provider_capillary.sensors.capillary.CapillaryRedeemUploadSensor`,
-        as for all parameters down to ``silent_fail``.
-    :param job_id: Exactly this job.
-    :param uploaded_file_name: The newest job with this file name or glob.
-    :param after_job_id: The newest job with a larger id.
-    :param max_error_count: Most refused rows of a completed job.
-    :param max_error_rate: The same as a fraction of uploaded rows.
-    :param max_consecutive_failures: Failed looks in a row that end the wait.
-    :param silent_fail: No fault ends the wait.
     :param capillary_conn_id: Airflow connection of type ``capillary``.
     :param poke_interval: Seconds between two looks.
     :param exponential_backoff: Whether the interval doubles from poll to poll, by Airflow's own rule for sensors.
@@ -68,7 +59,9 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
     :param execution_deadline: Where the task started in the triggerer and no worker set ``end_time``: seconds from the
         start of the task to Airflow's own timeout of the deferral. That timeout survives restarts, so the start can
         be calculated from it.
-    :param failures: Failed looks in a row before the wait came here.
+    :param failures: Failed polls in a row before the wait came here.
+    :param options: The fields of :class:`~airflow_provider_capillary.api.waiting.WaitOptions`; ``coupon_series_id`` is
+        required.
     """
 
     _made_by_use = ("_joined",)
@@ -76,14 +69,6 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
     def __init__(
         self,
         *,
-        coupon_series_id: int | str,
-        job_id: int | str | None = None,
-        uploaded_file_name: str | None = None,
-        after_job_id: int | str | None = None,
-        max_error_count: int | str | None = None,
-        max_error_rate: float | str | None = None,
-        max_consecutive_failures: int = 10,
-        silent_fail: bool = False,
         capillary_conn_id: str = CapillaryAsyncHook.default_conn_name,
         poke_interval: float = 60.0,
         exponential_backoff: bool = False,
@@ -92,16 +77,11 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
         end_time: float | None = None,
         execution_deadline: float | None = None,
         failures: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # Airflow tells no types
-        self.coupon_series_id = coupon_series_id
-        self.job_id = job_id
-        self.uploaded_file_name = uploaded_file_name
-        self.after_job_id = after_job_id
-        self.max_error_count = max_error_count
-        self.max_error_rate = max_error_rate
-        self.max_consecutive_failures = max_consecutive_failures
-        self.silent_fail = silent_fail
+        super().__init__()  # type: ignore[no-untyped-call] # untyped in Airflow
+        # Attributes, because Airflow's triggerer renders templates in those that are named as the operator's fields.
+        vars(self).update(WaitOptions(**options).to_dict())
         self.capillary_conn_id = capillary_conn_id
         self.poke_interval = poke_interval
         self.exponential_backoff = exponential_backoff
@@ -120,7 +100,7 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
-                **self._options().to_dict(),
+                **WaitOptions.of(self).to_dict(),
                 "capillary_conn_id": self.capillary_conn_id,
                 "poke_interval": self.poke_interval,
                 "exponential_backoff": self.exponential_backoff,
@@ -150,7 +130,7 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
         from airflow_provider_capillary._polling.shared_poll import subscribe
         from airflow_provider_capillary._polling.shared_wait import wait_for_job
 
-        wait = JobWaiter(self._options(), log=self.log, now=pendulum.now, failures=self.failures)
+        wait = JobWaiter(WaitOptions.of(self), log=self.log, now=pendulum.now, failures=self.failures)
         options = wait.options
         # An argument that can never work ends the wait, with silent_fail too; a connection may be mended meanwhile.
         read_text("capillary_conn_id", self.capillary_conn_id)
@@ -182,7 +162,7 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
         if isinstance(error, CapillaryError):
             return wait.on_error(error)
         outcome = self._unexpected(error)
-        return None if self.silent_fail else outcome
+        return None if WaitOptions.of(self).silent_fail else outcome
 
     def _unexpected(self, error: Exception | None) -> WaitOutcome:
         # Only the kind is told: text of unknown origin may hold anything, and events are logged whole.
@@ -191,18 +171,6 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
             f"the wait ended with an unexpected {type(error).__name__}; the log of the trigger says where"
         )
         return WaitOutcome(status="error", message=str(told), error=told)
-
-    def _options(self) -> WaitOptions:
-        return WaitOptions(
-            coupon_series_id=self.coupon_series_id,
-            job_id=self.job_id,
-            uploaded_file_name=self.uploaded_file_name,
-            after_job_id=self.after_job_id,
-            max_error_count=self.max_error_count,
-            max_error_rate=self.max_error_rate,
-            max_consecutive_failures=self.max_consecutive_failures,
-            silent_fail=self.silent_fail,
-        )
 
 
 class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):

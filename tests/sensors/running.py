@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from airflow_provider_capillary.api.waiting import WaitOptions
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 from tests.airflow_compat import (
     HAS_TASK_STATE_STORE,
@@ -133,9 +134,8 @@ def _defer_at_once(sensor: CapillaryRedeemUploadSensor) -> None:
     """Do what the scheduler does where a task starts in the triggerer, on every Airflow."""
     raise TaskDeferred(
         trigger=CapillaryRedeemUploadTrigger(
-            **{name: getattr(sensor, name) for name in sensor.template_fields},
-            max_consecutive_failures=sensor.max_consecutive_failures,
-            silent_fail=sensor.silent_fail,
+            **WaitOptions.of(sensor).to_dict(),
+            capillary_conn_id=sensor.capillary_conn_id,
             **sensor._trigger_times(),
             end_time=time.time() + sensor.timeout,
         ),

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import MISSING, fields
 from datetime import timedelta
 from decimal import Decimal
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
+from airflow_provider_capillary.api.waiting import WaitOptions
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
@@ -25,6 +28,13 @@ if TYPE_CHECKING:
     MakeSensor = Callable[..., CapillaryRedeemUploadSensor]
 
 SERIES = 535512
+#: Each wait option with a value that is not its default.
+OPTIONS: list[dict[str, Any]] = [
+    {"job_id": 7},
+    {"uploaded_file_name": "a*.csv", "after_job_id": 0},
+    {"max_error_count": 0, "max_error_rate": 0.25},
+    {"max_consecutive_failures": 3, "silent_fail": True},
+]
 
 pytestmark = pytest.mark.usefixtures("capillary_connection", "quick_retries")
 
@@ -626,6 +636,24 @@ def test_everything_worth_templating_is_templated() -> None:
         "max_error_rate",
         "capillary_conn_id",
     }
+
+
+def test_the_sensor_has_each_wait_option_with_its_default() -> None:
+    parameters = signature(CapillaryRedeemUploadSensor.__init__).parameters
+
+    for option in fields(WaitOptions):
+        if option.name != "silent_fail":  # Airflow's own option
+            default = MISSING if (given := parameters[option.name].default) is Parameter.empty else given
+            assert (default, option.name) == (option.default, option.name)
+    assert WaitOptions.of(sensor()()) == WaitOptions(coupon_series_id=SERIES)
+
+
+@pytest.mark.parametrize("given", OPTIONS, ids=lambda given: "+".join(given))
+def test_the_trigger_gets_each_wait_option_of_the_sensor(given: dict[str, Any], sandbox: Sandbox) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(**given)(deferrable=True).execute({"ti": TaskInstance(1)})
+
+    assert WaitOptions.of(deferred.value.trigger) == WaitOptions(coupon_series_id=SERIES, **given)
 
 
 def test_deferrable_follows_airflows_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import json
 import time
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from airflow_provider_capillary._transport.async_connection import AsyncConnecti
 from airflow_provider_capillary._transport.connection_state import connection_state
 from airflow_provider_capillary.api import timing
 from airflow_provider_capillary.api.connection_parser import parse_connection
+from airflow_provider_capillary.api.waiting import WaitOptions
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
@@ -39,6 +41,21 @@ async def only_event(running: CapillaryRedeemUploadTrigger) -> dict[str, Any]:
     assert len(events) == 1
     assert json.loads(json.dumps(events[0])) == events[0]
     return events[0]
+
+
+def test_the_trigger_takes_and_serialises_each_wait_option() -> None:
+    given = {each.name: f"{each.name} of the sensor" for each in fields(WaitOptions)}
+
+    _, arguments = CapillaryRedeemUploadTrigger(timeout=1.0, **given).serialize()
+
+    assert {name: arguments[name] for name in given} == given
+    assert CapillaryRedeemUploadTrigger(**arguments).serialize()[1] == arguments
+
+
+@pytest.mark.parametrize("given", [{"coupon_series_id": SERIES, "job_ids": [1]}, {"job_id": 1}])
+def test_a_misspelt_or_missing_wait_option_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=r"job_ids|coupon_series_id"):
+        CapillaryRedeemUploadTrigger(timeout=1.0, **given)
 
 
 async def test_it_fires_one_event_when_the_job_is_done(sandbox: Sandbox) -> None:
