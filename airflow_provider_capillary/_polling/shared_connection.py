@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _LOOKUP_WITHIN = 30.0
 #: The same where one is open to go on with. Once only: while the answer is overdue, no poll waits for it.
 _LOOKUP_WITHIN_IN_USE = 5.0
-#: Seconds that the last user of a connection waits for a look-up that is under way.
+#: Seconds that the last user of a connection waits for a lookup that is under way.
 _CLOSED_WITHIN = 5.0
 #: Seconds that a poll waits for its turn to have the connection read.
 _LONGEST_PATIENCE = 5.0
@@ -82,7 +82,7 @@ class SharedConnection:
         self._is_overdue = False
 
     def reopen(self) -> None:
-        """Have a new client with the next look-up, even if the connection stayed the same.
+        """Make a new client with the next lookup, even if the connection stayed the same.
 
         Certificates on the disk may have been replaced.
         """
@@ -109,10 +109,10 @@ class SharedConnection:
     async def refresh(self, *, patiently: bool = False) -> None:
         """Read the connection where that is due. Never raises: where it fails, the one in use stays.
 
-        One look-up at a time, however many polls need it. It is never cancelled while polls go on, because Airflow
+        One lookup at a time, however many polls need it. It is never cancelled while polls go on, because Airflow
         before 3.3 takes the answer to an abandoned question for the answer to the next one.
 
-        :param patiently: Whether to wait until a look-up is allowed, should there have been many.
+        :param patiently: Whether to wait until the rate limit allows a lookup.
         """
         if self._lookup is not None and not await self._ended(self._lookup):
             return
@@ -175,7 +175,7 @@ class SharedConnection:
         self._error = None
         if is_new:
             if before is not None:
-                log.info("Airflow connection %r changed; polls use what it says now", self._conn_id)
+                log.info("Airflow connection %r changed; polls use the new settings", self._conn_id)
             self.version += 1
             for changed in list(self.listeners):
                 changed()

@@ -22,7 +22,7 @@ async def wait_for_job(
     deadline: Deadline,
     *,
     timeout: float,  # noqa: ASYNC109 - for the message only
-    judge: Callable[[JobWaiter, Exception | None], WaitOutcome | None],
+    on_failure: Callable[[JobWaiter, Exception | None], WaitOutcome | None],
 ) -> WaitOutcome:
     """Wait for the job and return how that ended.
 
@@ -30,13 +30,13 @@ async def wait_for_job(
     :param subscription: The poll.
     :param deadline: When the wait ends.
     :param timeout: The sensor's timeout in seconds, for the message.
-    :param judge: What a failed poll means for the wait.
+    :param on_failure: Called with each failed poll; returns the outcome where that ends the wait.
     """
     while True:
         result = await _next_result(subscription, deadline)
         outcome: WaitOutcome | None = None
         if result is not None:
-            outcome = judge(wait, result.error) if result.jobs is None else wait.on_jobs(result.jobs)
+            outcome = on_failure(wait, result.error) if result.jobs is None else wait.on_jobs(result.jobs)
         if outcome is None and deadline.seconds_left(time.time()) <= 0:
             outcome = wait.time_out(timeout)
         if outcome is not None:
@@ -44,7 +44,7 @@ async def wait_for_job(
 
 
 async def _next_result(subscription: Subscription, deadline: Deadline) -> PollResult | None:
-    """Return the next look; at the deadline a last one, as the job may have ended meanwhile, or None."""
+    """Return the next result; at the deadline that of a last poll, as the job may have finished, or None."""
     with suppress(TimeoutError):
         async with asyncio.timeout(deadline.seconds_left(time.time())):
             return await subscription.next_result()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the triggerer runs once for all watchers of a series: the looks, and what to do once their events are stored."""
+"""Polls a series once for all its watchers, and stores their cursors once Airflow has stored their events."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class PollBatch:
-    """One look, on its way through the watchers.
+    """The result of one poll, on its way through the watchers.
 
     :param jobs: All jobs of the series.
-    :param when_stored: What the watchers want done once Airflow has stored the events that they made of it.
+    :param when_stored: Callbacks of the watchers, for when Airflow has stored the events that they made of it.
     """
 
     jobs: JobHistory
@@ -32,14 +32,14 @@ class PollBatch:
 
 
 class RedeemUploadStream(SharedStreamProducer):
-    """The looks at one series, in the form that Airflow shares among triggers.
+    """The polls of one series, in the form that Airflow shares among triggers.
 
-    Airflow says when the events of a look are in its database. Only then a cursor may move: stored any earlier, it
-    would lose the jobs of an event that a crash overtook.
+    Airflow reports when the events of a poll are in its database. Only then may a cursor advance: stored earlier, it
+    would skip the jobs of an event that a crash prevented.
 
     :param capillary_conn_id: Airflow connection of type ``capillary``.
     :param coupon_series_id: The series.
-    :param poll_interval: Seconds between two looks.
+    :param poll_interval: Seconds between two polls.
     """
 
     def __init__(self, capillary_conn_id: str, coupon_series_id: int, poll_interval: float) -> None:
@@ -48,21 +48,21 @@ class RedeemUploadStream(SharedStreamProducer):
         )
 
     async def open_stream(self) -> AsyncIterator[tuple[PollBatch, PollBatch]]:
-        """Yield each look, as what the watchers get and as what comes back in :meth:`advance`."""
+        """Yield each poll twice: for the watchers, and for :meth:`advance`."""
         async for jobs in self._polls:
-            delivery = PollBatch(jobs)
-            yield delivery, delivery
+            batch = PollBatch(jobs)
+            yield batch, batch
 
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
-        """Do what was to be done once the events of these looks are stored.
+        """Run the callbacks of polls whose events are stored.
 
-        :param batch: The looks, with how the watchers ended theirs.
+        :param batch: The polls, each with its outcome in the watchers.
         """
         for item in batch:
-            # Of a watcher that failed, the events may be lost: it reads its cursor anew, which must be the old one.
+            # The events of a watcher that failed may be lost: it reads its cursor again, which must be the old one.
             if item.outcome.is_clean:
-                for act in item.broker_payload.when_stored:
-                    await act()
+                for callback in item.broker_payload.when_stored:
+                    await callback()
 
     async def aclose(self) -> None:
         """Leave the poll."""

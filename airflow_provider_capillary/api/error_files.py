@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary.api.settings import ConnectionSettings
 
-#: What errors call the file unless they are told another name.
+#: Name of the file in errors, unless another one is given.
 ERROR_FILE = "error file"
 #: Object stores that an answer may point to. Narrow on purpose: file, ftp or http-like file systems would let an
 #: answer from outside read from inside.
@@ -72,7 +72,7 @@ ErrorFileSource = UrlSource | DownloadSource | ObjectSource
 
 
 def locate_error_file(reference: str, settings: ConnectionSettings, *, name: str = ERROR_FILE) -> ErrorFileSource:
-    """Say where an error file is to be had, in the four steps that the README tells users.
+    """Return where an error file is fetched from, by the four steps of the README.
 
     :param reference: ``error_file_url`` of the job, or that of another of its files.
     :param settings: The connection.

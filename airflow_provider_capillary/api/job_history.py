@@ -23,7 +23,7 @@ _GLOB = re.compile(r"[*?\[]")
 
 
 def read_history(payload: Mapping[str, Any], *, timezone: str = "UTC", digest: bytes | None = None) -> JobHistory:
-    """Read the same answer for those who look something up in it and need few of the jobs.
+    """Read the same response for callers that search it and need few of the jobs.
 
     :param payload: The JSON object, known to report no failure.
     :param timezone: Zone of the cluster's day.
@@ -51,20 +51,20 @@ def find_job(jobs: JobHistory, job_id: int, *, coupon_series_id: int | str) -> U
 
 
 class JobHistory:
-    """All jobs that a series ever had, put in order once, so that many can look something up in them.
+    """All jobs that a series ever had, sorted once so that many waits can search them.
 
     A job is a row of numbers and texts until somebody asks for it. Of years of jobs hardly anybody asks for any, and
     20,000 new objects would have Python's garbage collector go through the whole process, which stops for that.
 
     :param rows: What is known of the jobs, in any order.
     :param make: Makes the job of a row.
-    :param digest: Digest of the answer that told of them.
+    :param digest: Digest of the response that they come from.
     """
 
     def __init__(self, rows: Iterable[Row], make: Callable[[Row], UploadJob], *, digest: bytes | None = None) -> None:
         self._by_id: dict[int, Row] = {}
         for row in rows:
-            self._by_id.setdefault(row[0], row)  # a job that is told twice is what was told first
+            self._by_id.setdefault(row[0], row)  # of a job that is listed twice, the first entry counts
         self.rows = sorted(self._by_id.values(), key=itemgetter(0), reverse=True)
         self.digest = digest
         self._make = make

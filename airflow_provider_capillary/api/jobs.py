@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Upload jobs: what the status endpoint tells of them, and the choice of one among all that a series ever had.
+"""Upload jobs, as the status endpoint reports them.
 
 Fields, status words and the unreliable timestamps: docs/capillary-api.md, 3.
 """
@@ -38,14 +38,14 @@ _FILES = ("error_file_url", "success_file_url", "uploaded_file_url")
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class UploadJob:
-    """One upload of redeemed coupons, as the status endpoint tells of it.
+    """One upload of redeemed coupons, as the status endpoint reports it.
 
     :param job_id: Id of the job; it grows with time, which the timestamps do not.
     :param status: The status word as Capillary sent it.
     :param org_id: Organisation.
     :param coupon_series_id: Coupon series.
-    :param created_on: Day of the job in the cluster's time zone. Of a finished job Capillary tells midnight of that
-        day, so it neither orders nor ages jobs.
+    :param created_on: Day of the job in the cluster's time zone. For a finished job Capillary returns midnight of
+        that day, so it neither orders jobs nor shows their age.
     :param updated_on: The same for the last change.
     :param error_file_url: Where the error file is; in every sample a bare handle. None while the job runs, and where
         there are no errors.
@@ -105,7 +105,7 @@ class UploadJob:
 
     @property
     def error_rate(self) -> float | None:
-        """Refused rows as a fraction of uploaded rows (0.0 to 1.0); None where Capillary did not tell the counts."""
+        """Refused rows as a fraction of uploaded rows (0.0 to 1.0); None where Capillary did not report the counts."""
         if self.error_count is None:
             return None
         if self.error_count <= 0:
@@ -117,7 +117,7 @@ class UploadJob:
         return self.error_count / self.total_uploaded_count
 
     def file_url(self, file_type: JobFile) -> str | None:
-        """Return where a file of the job is; None where Capillary tells of none.
+        """Return where a file of the job is; None where Capillary names none.
 
         :param file_type: ``error``, ``success`` or ``uploaded``.
         """
@@ -126,7 +126,7 @@ class UploadJob:
 
     @property
     def uploaded_at(self) -> DateTime | None:
-        """Moment of the upload (UTC), read from the stored file's name; None where the name does not tell it."""
+        """Moment of the upload (UTC), read from the stored file's name; None where it is not in the name."""
         for name in (self.uploaded_file_url, self.uploaded_file_name):
             if name and (match := _STORED_NAME.search(name)):
                 return _moment(int(match["millis"]), "UTC")

@@ -94,8 +94,8 @@ def parse_retry_after(value: str | None, *, date: str | None = None, now: dateti
     """Read a ``Retry-After`` header.
 
     :param value: The header: seconds, or an HTTP date (RFC 9110, 10.2.3).
-    :param date: The answer's ``Date`` header. A date in ``value`` is measured against the server's own clock where
-        it tells it, so that a wrong clock on this side does not matter.
+    :param date: The answer's ``Date`` header. A date in ``value`` is measured against the server's own clock if
+        it sends one, so that a wrong clock on this side does not matter.
     :param now: What to measure against where ``date`` is missing.
     :return: Seconds from now, never negative; None where the header is missing, unreadable or cannot be measured.
     """

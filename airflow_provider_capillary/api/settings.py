@@ -92,7 +92,7 @@ class ConnectionSettings:
 
     @property
     def identity(self) -> str:
-        """Tells apart connections that must not share a token or a request limit.
+        """Key of connections that may share a token and a request limit.
 
         :return: A digest, so that no secret is kept as a key somewhere.
         """

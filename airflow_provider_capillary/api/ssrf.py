@@ -55,7 +55,7 @@ def is_public(address: Address) -> bool:
 def is_local(address: str) -> bool:
     """Whether a connection to this address stays on the machine or its link: loopback, link-local, unspecified.
 
-    :param address: An address as a socket tells it, possibly with an IPv6 zone.
+    :param address: An address as a socket reports it, possibly with an IPv6 zone.
     """
     parsed = ip_address(address.partition("%")[0])
     return any(each.is_loopback or each.is_link_local or each.is_unspecified for each in embedded_addresses(parsed))

@@ -30,7 +30,7 @@ _LONGEST_INTERVAL = 86_399_999_999_999.0  # what Airflow caps a backoff at, abou
 _TOLERANCE = 0.01
 #: A connection in use is read again after this many seconds.
 _MOST_AGE = 300.0
-#: So many look-ups of a connection may follow one at once, and then one comes in each of these seconds.
+#: So many lookups of a connection may follow one at once, and then one comes in each of these seconds.
 _LOOKUP_BURST = 2
 _LOOKUP_GAP = 1.0
 
@@ -215,10 +215,10 @@ class PollPlan:
 
 
 class LookupTimes:
-    """When an Airflow connection in use is read again: for who joins, after a failed poll, and every five minutes.
+    """When to read an Airflow connection in use again: when a wait joins, after a failed poll, and every five minutes.
 
-    A look-up is a round trip to Airflow's supervisor. Those of many waits are one, and come at most once a second
-    after the first few.
+    A lookup is a round trip to Airflow's supervisor. Many waits share one, and after the first few there is at most one
+    a second.
     """
 
     def __init__(self) -> None:
@@ -227,14 +227,14 @@ class LookupTimes:
         self._budget_at = float("-inf")
 
     def want(self, now: float) -> None:
-        """Ask for a look-up that begins later than this.
+        """Ask for a lookup that begins later than this.
 
         :param now: The time.
         """
         self._wanted = max(self._wanted, now)
 
     def begin(self, now: float) -> None:
-        """Take note that a look-up begins.
+        """Take note that a lookup begins.
 
         :param now: The time.
         """
@@ -243,11 +243,11 @@ class LookupTimes:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether somebody asked for a look-up that has not begun yet."""
+        """Whether a lookup was requested and has not begun yet."""
         return self._began is None or self._wanted > self._began
 
     def is_since(self, moment: float) -> bool:
-        """Whether the last look-up began no earlier than this.
+        """Whether the last lookup began no earlier than this.
 
         :param moment: The time.
         """

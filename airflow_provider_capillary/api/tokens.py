@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary.api.errors import CapillaryError
 
-#: Assumed where an answer does not tell a usable lifetime.
+#: Assumed where a response has no usable lifetime.
 DEFAULT_TTL_SECONDS = 300.0
 #: The longest that Capillary gives out, and that by ticket only.
 _LONGEST_TTL_SECONDS = 30 * 24 * 3600.0
@@ -46,7 +46,7 @@ def make_token(value: str, ttl_seconds: float | None, *, asked_at: float) -> Tok
     """Return a token that is given up before Capillary lets it expire.
 
     :param value: The access token.
-    :param ttl_seconds: Lifetime that Capillary told; missing or not positive counts as 300.
+    :param ttl_seconds: Lifetime that Capillary returned; missing or not positive counts as 300.
     :param asked_at: Monotonic time at which the request for it was sent, which is before its life began.
     :return: The token, used until ``ttl - min(60 s, 20 % of ttl)`` after ``asked_at``.
     """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wait for one job: what each look at the series means for it.
+"""The wait for one job: what each poll of the series means for it.
 
-Poke, reschedule and deferrable mode differ in who sleeps; what they decide is decided here, once.
+Poke, reschedule and deferrable mode differ only in where the waiting happens; the decisions are made here, once.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _STATUSES: tuple[WaitStatus, ...] = ("success", "failed", "error_limit_exceeded"
 
 
 class Log(Protocol):
-    """What a wait tells its progress to: Airflow's loggers, and those of the standard library."""
+    """The log of a wait: Airflow's loggers, and those of the standard library."""
 
     def info(self, message: Any, /, *args: Any) -> Any:
-        """Tell progress."""
+        """Log progress."""
 
     def warning(self, message: Any, /, *args: Any) -> Any:
-        """Tell what may need a look."""
+        """Log what may need attention."""
 
     def error(self, message: Any, /, *args: Any) -> Any:
-        """Tell what went wrong."""
+        """Log an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,12 +209,12 @@ class WaitOutcome:
 
 
 class JobWaiter:
-    """Takes what each look at the series brought, and says when the wait is over.
+    """Takes the result of each poll of the series, and decides when the wait ends.
 
     :param options: What to wait for.
-    :param log: Where the choice of the job, its progress and passing faults are told.
+    :param log: Where the choice of the job, its progress and transient errors are logged.
     :param now: The clock, for the age of the job in the log.
-    :param failures: Failed looks in a row so far, where an earlier process counted them.
+    :param failures: Failed polls in a row so far, where an earlier process counted them.
     """
 
     def __init__(self, options: WaitOptions, *, log: Log, now: Callable[[], DateTime], failures: int = 0) -> None:
@@ -226,9 +226,9 @@ class JobWaiter:
         self._log = log
         self._now = now
         self._none_up_to: int | None = None
-        self._told_job: int | None = None
-        self._told_word: str | None = None
-        self._told_unknown: set[str] = set()
+        self._logged_job_id: int | None = None
+        self._logged_status: str | None = None
+        self._logged_unknown: set[str] = set()
 
     def on_jobs(self, jobs: JobHistory | Iterable[UploadJob]) -> WaitOutcome | None:
         """Take an answer of the status endpoint.
@@ -247,7 +247,7 @@ class JobWaiter:
                 "the series has no such job yet" if self._choice != JobSelector() else "no job in the series yet"
             )
             return None
-        self._tell(job)
+        self._log_progress(job)
         self.last_seen = f"job {job.job_id} was {shown_status(job)}"
         if job.is_failed:
             hint = failure_hint(job, self.options.coupon_series_id)
@@ -262,7 +262,7 @@ class JobWaiter:
         return None
 
     def on_error(self, error: CapillaryError) -> WaitOutcome | None:
-        """Take the error that a look ended in, its own attempts used up.
+        """Take the error of a poll whose retries are used up.
 
         :param error: The error.
         :return: How the wait ended, or None where it goes on.
@@ -270,15 +270,15 @@ class JobWaiter:
         self.failures += 1
         budget = self.options.max_consecutive_failures
         if self.options.silent_fail:
-            self._log.error("Look at the upload job failed, going on as silent_fail says: %s", error)
+            self._log.error("Poll of the upload job failed, going on as silent_fail says: %s", error)
             return None
         if not error.is_transient:
             return WaitOutcome(status="error", message=str(error), error=error)
         if self.failures >= budget:
-            self._log.error("Look at the upload job failed %d times in a row; giving up", self.failures)
+            self._log.error("Poll of the upload job failed %d times in a row; giving up", self.failures)
             return WaitOutcome(status="error", message=str(error), error=error)
         self._log.warning(
-            "Look at the upload job failed (%d in a row, giving up at %d): %s", self.failures, budget, error
+            "Poll of the upload job failed (%d in a row, giving up at %d): %s", self.failures, budget, error
         )
         return None
 
@@ -299,7 +299,7 @@ class JobWaiter:
             return None
         if job.error_count is None or (rate is not None and job.error_rate is None):
             return (
-                f"upload job {job.job_id} is complete, but Capillary did not tell its counts, "
+                f"upload job {job.job_id} is complete, but Capillary did not report its counts, "
                 "so the error limit cannot be checked"
             )
         counts = f"upload job {job.job_id} has {job.error_count} errors"
@@ -311,9 +311,9 @@ class JobWaiter:
             return f"{counts}, more than max_error_rate={rate:g}"
         return None
 
-    def _tell(self, job: UploadJob) -> None:
-        if job.job_id != self._told_job:
-            self._told_job = job.job_id
+    def _log_progress(self, job: UploadJob) -> None:
+        if job.job_id != self._logged_job_id:
+            self._logged_job_id = job.job_id
             self._log.info(
                 "Waiting for upload job %d of coupon series %s, file %s, %s",
                 job.job_id,
@@ -322,8 +322,8 @@ class JobWaiter:
                 self._age(job),
             )
         word = job.status.strip().upper()
-        if job.has_known_status and word != self._told_word:
-            self._told_word = word
+        if job.has_known_status and word != self._logged_status:
+            self._logged_status = word
             if job.is_paused:
                 self._log.warning(
                     "Upload job %d is %s: it waits until somebody at Capillary resumes it",
@@ -332,15 +332,15 @@ class JobWaiter:
                 )
             else:
                 self._log.info("Upload job %d is %s", job.job_id, shown_status(job))
-        elif not job.has_known_status and word not in self._told_unknown:
-            self._told_unknown.add(word)
+        elif not job.has_known_status and word not in self._logged_unknown:
+            self._logged_unknown.add(word)
             self._log.warning(
                 "Upload job %d has the unknown status %r, taken as still running", job.job_id, shown_status(job)
             )
 
     def _age(self, job: UploadJob) -> str:
         if (uploaded := job.uploaded_at) is not None:
-            return f"uploaded {uploaded.to_iso8601_string()} ({uploaded.diff_for_humans(self._now())} this look)"
+            return f"uploaded {uploaded.to_iso8601_string()} ({uploaded.diff_for_humans(self._now())} this poll)"
         if job.created_on is not None:
             return f"of {job.created_on.to_date_string()}"
         return "of unknown age"

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The watch over a series: which jobs are done that were not told before.
+"""The watch of a series: which jobs finished that were not reported before.
 
-It goes by edges and not by levels: each job is told once, when it is done, and what was done before the watch began is
-not told at all.
+Each job is reported once, when it finishes. Jobs that finished before the watch began are not reported.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.api.job_history import JobHistory
     from airflow_provider_capillary.api.jobs import UploadJob
 
-#: Jobs that one event carries at most; the others follow with the next look. Airflow maps a task over 1,024 values at
-#: most, unless told otherwise, and stores an event's payload in one piece.
+#: Jobs that one event carries at most; the others follow with the next poll. Airflow maps a task over 1,024 values at
+#: most, unless configured otherwise, and stores an event's payload in one piece.
 MOST_JOBS = 1000
 #: So many empty answers since a watch began, and the series is new.
 _SURELY_EMPTY = 2
@@ -31,10 +30,10 @@ _BEGIN_MS = 10_000
 
 @dataclass(frozen=True)
 class WatchCursor:
-    """How far the jobs of a series were told.
+    """The position of a watch.
 
-    :param after_job_id: All jobs up to this id were told, or were done before the watch began; 0 for none.
-    :param pending_job_ids: Those up to there that were not done yet.
+    :param after_job_id: All jobs up to this id were reported, or finished before the watch began; 0 for none.
+    :param pending_job_ids: Jobs up to this id that have not finished yet.
     :param empty_since: When the watch began, in epoch milliseconds, as long as the series has been empty since: it may
         be new, or Capillary may have left its jobs out of the answer.
     :param empty_answers: How many answers were empty since then, as far as that matters.
@@ -111,29 +110,29 @@ def _leave_out_the_old(jobs: JobHistory, cursor: WatchCursor, empty_since: int) 
 
 
 def watch(jobs: JobHistory, cursor: WatchCursor, *, most: int = MOST_JOBS) -> tuple[list[UploadJob], WatchCursor]:
-    """Return the jobs that are done and were not told yet, the oldest first, and the cursor behind them.
+    """Return the jobs that finished and were not reported yet, the oldest first, and the cursor behind them.
 
     :param jobs: All jobs of the series.
-    :param cursor: How far they were told.
+    :param cursor: The position before.
     :param most: Return no more jobs than this.
     """
     if cursor.empty_since is not None:
         if jobs.newest() is None:
             return [], replace(cursor, empty_answers=min(cursor.empty_answers + 1, _SURELY_EMPTY))
         cursor = _leave_out_the_old(jobs, cursor, cursor.empty_since)
-    untold = [job for each in cursor.pending_job_ids if (job := jobs.get(each)) is not None]
+    unreported = [job for each in cursor.pending_job_ids if (job := jobs.get(each)) is not None]
     for job in jobs.newest_first:
         if job.job_id <= cursor.after_job_id:
             break
-        untold.append(job)
-    untold.sort(key=lambda job: job.job_id)
-    done = [job for job in untold if job.is_done]
-    told = done[:most]
-    if len(done) > most:
-        after = max(cursor.after_job_id, told[-1].job_id)
+        unreported.append(job)
+    unreported.sort(key=lambda job: job.job_id)
+    finished = [job for job in unreported if job.is_done]
+    reported = finished[:most]
+    if len(finished) > most:
+        after = max(cursor.after_job_id, reported[-1].job_id)
     else:
-        after = max([cursor.after_job_id, *(job.job_id for job in untold)])
-    told_ids = {job.job_id for job in told}
+        after = max([cursor.after_job_id, *(job.job_id for job in unreported)])
+    reported_ids = {job.job_id for job in reported}
     # A pending job that is missing in this answer stays pending: an answer can be empty for a moment.
-    pending = {*cursor.pending_job_ids, *(job.job_id for job in untold if job.job_id <= after)} - told_ids
-    return told, WatchCursor(after, tuple(sorted(pending)))
+    pending = {*cursor.pending_job_ids, *(job.job_id for job in unreported if job.job_id <= after)} - reported_ids
+    return reported, WatchCursor(after, tuple(sorted(pending)))

@@ -30,16 +30,16 @@ def capillary_redeem_uploads(
     name: str | None = None,
     **kwargs: Any,
 ) -> Asset:
-    """Return the redeem uploads of a coupon series as an asset, with what watches them.
+    """Return the redeem uploads of a coupon series as an asset, with its watcher.
 
-    A DAG with ``schedule=[capillary_redeem_uploads(535512)]`` starts when upload jobs of the series are done.
+    A DAG with ``schedule=[capillary_redeem_uploads(535512)]`` starts when upload jobs of the series finish.
 
     :param coupon_series_id: The coupon series, number or text.
     :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``.
     :param poll_interval: Time between two polls, seconds or a timedelta; default 60.
-    :param include_existing: Whether the first look tells all jobs that were done before; default False.
+    :param include_existing: Whether the first poll reports all jobs that finished before; default False.
     :param name: Name of the asset; default: its URI, ``capillary://{connection id}/redeem-uploads/{coupon series}``.
-    :param kwargs: What else assets take, such as ``group`` and ``extra``.
+    :param kwargs: Other arguments of assets, such as ``group`` and ``extra``.
     :raises CapillaryConfigurationError: An argument cannot be used, or this Airflow has no asset watchers.
     """
     from airflow_provider_capillary._airflow_compat import HAS_ASSET_WATCHERS

@@ -48,15 +48,15 @@ _TIMES = ("poke_interval", "timeout", "max_wait")
 
 
 class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
-    """Wait until an upload job of redeemed coupons is done.
+    """Wait until an upload job of redeemed coupons finishes.
 
-    With none of ``job_id``, ``uploaded_file_name`` and ``after_job_id``, the newest job of the series is meant, which
-    is the one with the largest id. A job that is not there yet is waited for.
+    Without ``job_id``, ``uploaded_file_name`` and ``after_job_id``, wait for the newest job of the series, which is the
+    one with the largest id. A job that does not exist yet is waited for.
 
     A job that failed, or has more errors than allowed, raises ``CapillaryJobFailedError``: the task fails without
-    retry, or is skipped with ``soft_fail``. A passing fault of Capillary or the network fails the task only when
-    ``max_consecutive_failures`` looks in a row ended in one; wrong credentials fail it at once. All of this is the
-    same in poke, reschedule and deferrable mode.
+    retry, or is skipped with ``soft_fail``. A transient error of Capillary or the network fails the task only
+    after ``max_consecutive_failures`` failed polls in a row; wrong credentials fail it at once. All of this is the same
+    in poke, reschedule and deferrable mode.
 
     :param coupon_series_id: The coupon series, number or text. (templated)
     :param job_id: Wait for exactly this job. (templated)
@@ -66,17 +66,17 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
     :param max_error_count: Fail if the completed job has more refused rows than this whole number; None, the default,
         for no limit.
     :param max_error_rate: The same as a fraction of the uploaded rows, 0.0 to 1.0.
-    :param max_consecutive_failures: Fail when so many polls in a row ended in a transient error, each after attempts of
-        its own; a whole number, default 10.
+    :param max_consecutive_failures: Fail when so many polls in a row ended in a transient error, each after its own
+        retries; a whole number, default 10.
     :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``. (templated)
     :param deferrable: Wait in the triggerer, holding no worker slot; default: Airflow's
         ``[operators] default_deferrable``.
-    :param start_from_trigger: Be deferrable, and do not even take a worker slot for the first look: the scheduler
+    :param start_from_trigger: Be deferrable, and take no worker slot for the first poll either: the scheduler
         hands the wait to the triggerer; default False. Templates are rendered there, where the DAG's
         ``user_defined_macros`` are not known, and always as text. A mapped task, or one of a mapped task group, still
         begins on a worker, because Airflow cannot start those from the triggerer yet.
-    :param kwargs: ``poke_interval`` (seconds between two looks, default 60), ``timeout`` (seconds in all),
-        ``mode``, ``soft_fail`` and whatever else sensors take.
+    :param kwargs: ``poke_interval`` (seconds between two polls, default 60), ``timeout`` (seconds in all),
+        ``mode``, ``soft_fail`` and the other arguments of sensors.
     :return: XCom ``return_value``: the job, as the dictionary of ``UploadJob.to_dict()``.
     """
 
@@ -158,7 +158,7 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
         return bool(super().reschedule) and not (self._keeps_slot or self._defers or self._ended)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Look once.
+        """Poll once.
 
         :param context: Airflow's context.
         :return: False while the job runs; the job when it is done.
@@ -234,7 +234,7 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
             # An argument that can never work: with silent_fail, Airflow would poll with it until the timeout.
             self.silent_fail = False
             raise
-        # Every look in reschedule mode is a process of its own.
+        # Each poll in reschedule mode is a process of its own.
         is_alone = self.mode == "reschedule" and not self.deferrable
         if is_alone and self._stored_failures is None:
             self._stored_failures = StoredFailures(context, self.log)

@@ -212,7 +212,7 @@ def test_refused_rows_beyond_the_limits_end_the_wait_in_failure(
             None,
             10,
             {"max_error_count": 3},
-            "upload job 4455 is complete, but Capillary did not tell its counts, so the error limit cannot be checked",
+            "upload job 4455 is complete, but Capillary did not report its counts, so the error limit cannot be checked",  # noqa: E501 - quoted whole
         ),
     ],
 )
@@ -341,7 +341,7 @@ def test_a_passing_fault_is_a_warning_that_says_how_many_are_left(log: pytest.Lo
     wait_for().on_error(FAULT)
     (record,) = log.records
     assert record.levelname == "WARNING"
-    assert record.getMessage() == "Look at the upload job failed (1 in a row, giving up at 10): no answer"
+    assert record.getMessage() == "Poll of the upload job failed (1 in a row, giving up at 10): no answer"
 
 
 # --- the log -----------------------------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ def test_the_choice_is_logged_once_with_id_file_name_and_age(log: pytest.LogCapt
     choice, progress = messages(log)
     assert re.fullmatch(
         r"Waiting for upload job 4455 of coupon series 909234, file couponCode_1603183613031_253234\.csv, "
-        r"uploaded 2020-10-20T08:46:53\.031\S* \(1 hour before this look\)",
+        r"uploaded 2020-10-20T08:46:53\.031\S* \(1 hour before this poll\)",
         choice,
     )
     assert progress == "Upload job 4455 is QUEUED"

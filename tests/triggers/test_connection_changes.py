@@ -37,7 +37,7 @@ async def nothing_left() -> AsyncIterator[None]:
     forget_connection_states()
     before = asyncio.all_tasks()
     yield
-    state = shared_poll._states.get(asyncio.get_running_loop())
+    state = shared_poll._loop_states.get(asyncio.get_running_loop())
     assert asyncio.all_tasks() - {asyncio.current_task()} <= before
     assert state is None or (state.connections, state.polls) == ({}, {})
     gc.collect()  # an open transport would warn of itself, which is an error in these tests
@@ -168,7 +168,7 @@ async def test_a_connection_in_use_is_read_again_by_and_by_although_all_is_well(
     sandbox.add_job(SERIES, status="STARTED")
     wait = start(trigger())
     await until(lambda: sandbox.count("status") >= 2)
-    hook = shared_poll._state().connections["capillary_default"]
+    hook = shared_poll._loop_state().connections["capillary_default"]
     fields = changed if "extra" in changed else {"port": other.port}
     monkeypatch.setenv(ENV, connection(sandbox, **fields))
     version = hook.version

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary._polling import shared_poll
+from airflow_provider_capillary._polling import series_watch, shared_poll
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.triggers import capillary as triggers
@@ -44,8 +44,9 @@ pytestmark = [
 
 @pytest.fixture
 def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triggers, "_PASSED_ON_AFTER", 0.05)
-    monkeypatch.setattr(triggers, "_PAUSE_AFTER_FAULT", 0.05)
+    monkeypatch.setattr(triggers, "_EVENT_PASSED_ON_SECONDS", 0.05)
+    monkeypatch.setattr(triggers, "_RESTART_PAUSE", 0.05)
+    monkeypatch.setattr(series_watch, "_READ_PAUSE", 0.05)
 
 
 class AssetState:
@@ -158,7 +159,7 @@ async def triggerer(
         assert not [task for task in running.tasks.values() if task.done()], "a watcher came to an end"
     finally:
         await running.stop()
-    state = shared_poll._states.get(asyncio.get_running_loop())
+    state = shared_poll._loop_states.get(asyncio.get_running_loop())
     assert asyncio.all_tasks() <= before
     assert state is None or (state.connections, state.polls) == ({}, {})
     gc.collect()  # an open transport would warn of itself
@@ -309,10 +310,10 @@ async def test_faults_are_waited_out_less_and_less_often_and_told(
     assert running.told == [job.job_id]
     told = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
     assert [line.partition(", the next")[0] for line in told[:4]] == [
-        f"Look at the upload jobs of coupon series {SERIES} failed ({number} in a row)" for number in (1, 2, 3, 4)
+        f"Poll of coupon series {SERIES} failed ({number} in a row)" for number in (1, 2, 3, 4)
     ]
     assert [line.partition("within ")[2].partition(" s:")[0] for line in told[:4]] == ["0.1", "0.2", "0.4", "0.8"]
-    assert "Looks at the upload jobs of coupon series 535512 succeed again" in caplog.text
+    assert "Polls of coupon series 535512 succeed again" in caplog.text
 
 
 async def test_wrong_credentials_do_not_end_the_watch(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,9 +340,8 @@ async def test_without_a_state_store_it_works_with_a_cursor_in_memory_and_warns_
             await until(lambda: len(running.told) == len(jobs))
 
     assert running.told == [job.job_id for job in jobs]
-    assert (
-        capsys.readouterr().out.count("done while no triggerer runs will not be told: this Airflow keeps no state") == 1
-    )
+    warning = "finish while no triggerer runs will not be reported: this Airflow keeps no state"
+    assert capsys.readouterr().out.count(warning) == 1
 
 
 @needs_asset_state_store
@@ -383,7 +383,7 @@ async def test_a_state_store_that_fails_is_tried_again_and_nothing_begins_anew(s
 async def test_a_state_store_that_never_answers_does_not_hold_up_a_triggerer_that_stops(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(triggers, "_STORED_WITHIN", 0.2)
+    monkeypatch.setattr(series_watch, "_STORE_TIMEOUT", 0.2)
     state = AssetState()
     asked = asyncio.Event()
 

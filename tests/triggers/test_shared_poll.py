@@ -61,7 +61,7 @@ async def until(condition: Any) -> None:
 
 
 def nothing_is_left(before: set[asyncio.Task[Any]]) -> bool:
-    state = shared_poll._states.get(asyncio.get_running_loop())
+    state = shared_poll._loop_states.get(asyncio.get_running_loop())
     return asyncio.all_tasks() <= before and (state is None or (state.connections, state.polls) == ({}, {}))
 
 
@@ -308,7 +308,7 @@ async def test_cleanup_leaves_the_poll_of_a_wait_that_was_dropped(sandbox: Sandb
     sandbox.add_job(SERIES, status="STARTED")
     before = asyncio.all_tasks()
     dropped = trigger()
-    await dropped._joined.enter_async_context(subscribe(CONN_ID, SERIES, every(0.05)))
+    await dropped._exit_stack.enter_async_context(subscribe(CONN_ID, SERIES, every(0.05)))
     await until(lambda: sandbox.count("status") >= 1)
     assert not nothing_is_left(before)
 
@@ -400,7 +400,7 @@ async def test_a_poll_that_is_cancelled_by_somebody_else_begins_anew(sandbox: Sa
     before = asyncio.all_tasks()
     tasks = waiting(*[trigger() for _ in range(3)])
     await until(lambda: sandbox.count("status") >= 2)
-    (poll,) = shared_poll._state().polls.values()
+    (poll,) = shared_poll._loop_state().polls.values()
     assert poll._task is not None
     poll._task.cancel()
     asked = sandbox.count("status")
@@ -437,7 +437,7 @@ async def test_a_watch_whose_poll_dies_goes_on(sandbox: Sandbox, caplog: pytest.
     sandbox.add_job(SERIES)
     watched = poll_series(CONN_ID, SERIES, interval=0.1, log=logging.getLogger("the watch"))
     await anext(watched)
-    (poll,) = shared_poll._state().polls.values()
+    (poll,) = shared_poll._loop_state().polls.values()
     assert poll._task is not None
     poll._task.cancel()
 
@@ -463,7 +463,7 @@ async def test_an_outage_beside_a_quick_wait_slows_no_watch_down(
         for _ in range(3):
             await anext(watched)
 
-    assert caplog.text.count("Look at the upload jobs") <= 4
+    assert caplog.text.count("Poll of coupon series") <= 4
     assert time.monotonic() - began < 3.0
     await watched.aclose()
 
