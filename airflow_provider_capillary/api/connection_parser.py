@@ -109,7 +109,7 @@ class _Parser:
             try:
                 value = json.loads(value) if value.strip() else None
             except (ValueError, RecursionError):
-                # The text is not chained or shown: it may hold secrets.
+                # The error is neither chained nor shown: its text may contain secrets.
                 raise self._refuse("Extra", "it is not valid JSON; write a JSON object") from None
         if value is None:
             return {}
@@ -132,7 +132,7 @@ class _Parser:
         return self._meant(label, value)
 
     def _meant(self, label: str, value: str | None) -> str | None:
-        """Refuse the text for nothing, which a backend made of an unset field: a host or header may be called so."""
+        """Refuse the text of a missing value, as backends make of an unset field: it would become a host or header."""
         if value is not None and is_nothing(value):
             raise self._refuse(label, "it is None or null as text; clear the field, or correct what fills it in")
         return value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Undoing of ``Content-Encoding``, which belongs to the transfer and not to the file."""
+"""Decodes ``Content-Encoding``, which belongs to the transfer and not to the file."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from airflow_provider_capillary.api.secrecy import shown
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Largest piece that one call gives back, so that a small body cannot fill the memory.
+#: Largest piece that one call returns, so that a small body cannot fill the memory.
 _PIECE = 1 << 20
 
 
 class Decoder(Protocol):
-    """Turns the bytes that come in into those of the file."""
+    """Decodes the body of a file."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what ``data`` stands for, in pieces of bounded size."""
+        """Yield the decoded ``data``, in pieces of bounded size."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether what came in may end here."""
+        """Whether the body may end here."""
 
 
 def make_decoder(encoding: str, *, name: str = ERROR_FILE) -> Decoder:
     """Return the decoder for a ``Content-Encoding``.
 
     :param encoding: Lower case; empty for none.
-    :param name: What errors are to call the file.
-    :raises CapillaryErrorFileError: It is one that was not asked for and is not known.
+    :param name: Name of the file in errors.
+    :raises CapillaryErrorFileError: The encoding was not requested and is not known.
     """
     if not encoding:
         return _Plain()

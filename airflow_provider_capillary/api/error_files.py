@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a file of a job lies, and which places it must not be fetched from.
+"""Locates a file of a job, and refuses unsafe locations.
 
-``errorFileUrl`` has only ever been seen as a bare handle, is documented as a URL, and comes from outside in any case
-(docs/capillary-api.md, 5). The same rules hold for the success file and the uploaded one.
+``errorFileUrl`` has only been seen as a bare handle, is documented as a URL, and is untrusted input in any case
+(docs/capillary-api.md, 5). The same rules apply to the success file and the uploaded file.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 #: Name of the file in errors, unless another one is given.
 ERROR_FILE = "error file"
-#: Object stores that an answer may point to. Narrow on purpose: file, ftp or http-like file systems would let an
-#: answer from outside read from inside.
+#: Object stores that a response may point to. Few on purpose: with file, ftp or http-like file systems a response
+#: could make a worker read internal files.
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss"})
 _HTTP = ("http", "https")
 _LONGEST_REFERENCE = 4096
@@ -37,7 +37,7 @@ class UrlSource:
     """A file to be fetched by GET.
 
     :param url: Checked URL. Neither for logs nor in the repr: its query may be a signature.
-    :param name: What errors are to call the file.
+    :param name: Name of the file in errors.
     """
 
     url: str = field(repr=False)
@@ -46,7 +46,7 @@ class UrlSource:
 
 @dataclass(frozen=True)
 class DownloadSource:
-    """A file to be asked for by its handle at Capillary's own, undocumented, download endpoint."""
+    """A file that Capillary's own, undocumented download endpoint returns for its handle."""
 
     handle: str
     name: str = ERROR_FILE
@@ -58,7 +58,7 @@ class ObjectSource:
 
     :param uri: URI without credentials.
     :param conn_id: Airflow connection to read it with.
-    :param name: What errors are to call the file.
+    :param name: Name of the file in errors.
     :param account_host: Host of the Azure storage account that the URI was written with.
     """
 
@@ -76,7 +76,7 @@ def locate_error_file(reference: str, settings: ConnectionSettings, *, name: str
 
     :param reference: ``error_file_url`` of the job, or that of another of its files.
     :param settings: The connection.
-    :param name: What errors are to call the file, such as ``success file``.
+    :param name: Name of the file in errors, such as ``success file``.
     :raises CapillaryErrorFileError: The reference breaks a rule; the message says which.
     """
     if len(reference) > _LONGEST_REFERENCE:
@@ -100,11 +100,11 @@ def locate_error_file(reference: str, settings: ConnectionSettings, *, name: str
 
 
 def check_url(url: str, settings: ConnectionSettings, *, name: str = ERROR_FILE) -> None:
-    """Refuse a file URL that must not be fetched. Every redirect goes through here too.
+    """Refuse a file URL that must not be fetched. Redirects are checked by it too.
 
     :param url: Absolute URL.
     :param settings: The connection: its own hosts are trusted further than others.
-    :param name: What errors are to call the file.
+    :param name: Name of the file in errors.
     :raises CapillaryErrorFileError: The URL breaks a rule; the message says which.
     """
     try:
@@ -131,7 +131,7 @@ def check_url(url: str, settings: ConnectionSettings, *, name: str = ERROR_FILE)
 
 
 def check_peer(host: str, address: str, settings: ConnectionSettings) -> None:
-    """Refuse the address that a file URL's host turned out to have, before anything is sent to it.
+    """Refuse the resolved address of a file URL's host, before anything is sent to it.
 
     :param host: Host of the URL.
     :param address: Address of the other end of the connection.
@@ -169,8 +169,8 @@ def follow_redirect(
     :param url: The URL that was asked.
     :param location: Its ``Location`` header.
     :param settings: The connection.
-    :param name: What errors are to call the file.
-    :param secrets: Values that must not come back in an error message, should the target hold them.
+    :param name: Name of the file in errors.
+    :param secrets: Values to blank in an error message, in case the target contains them.
     :raises CapillaryErrorFileError: There is no usable target, or the target breaks a rule.
     """
     if not location:
@@ -212,7 +212,7 @@ def _check_handle(handle: str, name: str) -> None:
 
 
 def _check_object_name(handle: str, name: str) -> None:
-    """Refuse a name that fsspec would cut short, and so take for that of another object."""
+    """Refuse a name that fsspec would truncate to that of another object."""
     if "?" in handle or handle.endswith("#"):
         raise _refused("the handle has a '?' in it or ends in '#', which object storage cuts off", name=name)
 

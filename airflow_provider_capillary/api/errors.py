@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error that talking to Capillary can end in.
+"""Every error of a request to Capillary.
 
 ``airflow_provider_capillary.exceptions`` hands these on to users; the one error that must also be an Airflow
-error lives there, because this package knows nothing of Airflow.
+error lives there, because ``api`` does not import Airflow.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ class CapillaryError(Exception):
     """Base class of all errors of this provider.
 
     :param message: What went wrong, in plain words. Never holds a token, a secret, a URL's query or file content.
-    :param http_status: HTTP status of the answer, where there was one.
-    :param api_code: Code that Capillary gave in the body, as text (``"320001"``), where there was one.
+    :param http_status: HTTP status of the response, if there was one.
+    :param api_code: Code that Capillary gave in the body, as text (``"320001"``), if there was one.
     :param request_id: Value of the ``X-CAP-REQUEST-ID`` response header, by which Capillary's support finds the
         request (docs/capillary-api.md, 6).
-    :param is_transient: Whether the same request may succeed later without anybody changing anything.
+    :param is_transient: Whether the same request may succeed later without a change.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class CapillaryConfigurationError(CapillaryError, ValueError):
 
 
 class CapillaryTransportError(CapillaryError):
-    """No whole answer came back: no connection, a timeout, or a body that broke off."""
+    """No complete response arrived: no connection, a timeout, or a body that broke off."""
 
 
 class CapillaryResponseError(CapillaryError):
-    """An answer came back that is not what the endpoint is documented to send."""
+    """The response is not one that the endpoint is documented to send."""
 
 
 class CapillaryApiError(CapillaryError):
@@ -104,15 +104,15 @@ class CapillaryAuthError(CapillaryApiError):
 
 
 class CapillaryAccessError(CapillaryApiError):
-    """The credentials are good, but the API client may not use this resource (code 403 or 4000)."""
+    """The credentials are valid, but the API client may not use this resource (code 403 or 4000)."""
 
 
 class CapillaryJobNotFoundError(CapillaryError):
-    """The coupon series has no upload job with the id that was asked for."""
+    """The coupon series has no upload job with the requested id."""
 
 
 class CapillaryErrorFileError(CapillaryError):
-    """The error file of a job cannot be had, or must not be fetched from where the answer points."""
+    """The error file of a job cannot be fetched, or its location is refused."""
 
 
 _BY_NAME: dict[str, type[CapillaryError]] = {
@@ -133,7 +133,7 @@ _BY_NAME: dict[str, type[CapillaryError]] = {
 
 
 def _rebuild(cls: type[CapillaryError], facts: dict[str, Any]) -> CapillaryError:
-    # By name, so that facts of a later version do no harm: triggerer and worker are not upgraded in one moment.
+    # By name, so that unknown facts of a later version are ignored: triggerer and worker are not upgraded at once.
     return cls(
         facts.get("message") or "unknown error",
         http_status=facts.get("http_status"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is sent to Capillary and what comes back, as plain values."""
+"""Requests, responses and transport failures as plain values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ApiRequest:
     :param body: Request body. Not in the repr: the token request carries the client secret.
     :param is_safe: Whether sending the request twice does no harm.
     :param needs_token: Whether the request carries the OAuth token.
-    :param stream: Whether the answer's body may be large and is to be read piece by piece.
+    :param stream: Whether the response body may be large and is read piece by piece.
     """
 
     method: str
@@ -48,13 +48,13 @@ class ApiRequest:
 
 @dataclass(frozen=True)
 class Response:
-    """One HTTP answer.
+    """One HTTP response.
 
     :param status: HTTP status.
     :param headers: Response headers, names in lower case.
     :param body: The whole body; of a streamed request its first bytes (at most 64 KiB).
-    :param rest: Of a streamed request, what the driver reads the bytes after ``body`` from; None where ``body`` is
-        already all; a :class:`TransportFailure` where it broke off behind ``body``.
+    :param rest: For a streamed request, the object from which the transport reads the bytes after ``body``; None if
+        ``body`` is complete; a :class:`TransportFailure` if the response broke off after ``body``.
     """
 
     status: int
@@ -65,10 +65,10 @@ class Response:
 
 @dataclass(frozen=True)
 class TransportFailure:
-    """What a driver reports instead of an answer when none came back whole.
+    """Reported by a transport in place of a response that did not arrive whole.
 
-    :param message: What happened, in plain words, without URL, headers or body.
-    :param is_transient: False where trying again cannot help, such as a certificate that is not trusted.
+    :param message: The cause, without URL, headers or body.
+    :param is_transient: False if another attempt cannot help, for example with an untrusted certificate.
     """
 
     message: str
@@ -76,9 +76,9 @@ class TransportFailure:
 
 
 def proxy_wants_credentials(source: str = "") -> TransportFailure:
-    """Return what to report for HTTP 407, which only a proxy sends, in place of the host's answer.
+    """Return the failure for HTTP 407, which only a proxy sends.
 
-    :param source: Where the proxy was set, where that is known.
+    :param source: The variable or field that names the proxy, if known.
     """
     where = source or "the environment variable that names it, such as HTTPS_PROXY"
     return TransportFailure(

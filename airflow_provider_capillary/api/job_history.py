@@ -27,7 +27,7 @@ def read_history(payload: Mapping[str, Any], *, timezone: str = "UTC", digest: b
 
     :param payload: The JSON object, known to report no failure.
     :param timezone: Zone of the cluster's day.
-    :param digest: Digest of the answer.
+    :param digest: Digest of the response.
     :raises CapillaryResponseError: As :func:`read_jobs`.
     """
     return JobHistory(read_rows(payload, timezone), job_of, digest=digest)
@@ -53,8 +53,8 @@ def find_job(jobs: JobHistory, job_id: int, *, coupon_series_id: int | str) -> U
 class JobHistory:
     """All jobs that a series ever had, sorted once so that many waits can search them.
 
-    A job is a row of numbers and texts until somebody asks for it. Of years of jobs hardly anybody asks for any, and
-    20,000 new objects would have Python's garbage collector go through the whole process, which stops for that.
+    Keeps jobs as rows and builds an :class:`UploadJob` on demand: 20,000 objects a poll would trigger a full garbage
+    collection that stalls the triggerer.
 
     :param rows: What is known of the jobs, in any order.
     :param make: Makes the job of a row.
@@ -99,7 +99,7 @@ class JobHistory:
         return None if row is None else self._make(row)
 
     def newest(self, *, newer_than: int | None = None, uploaded_file_name: str | None = None) -> UploadJob | None:
-        """Return the newest job, or None where there is none like that.
+        """Return the newest job that matches, or None.
 
         :param newer_than: Only one with a larger id than this.
         :param uploaded_file_name: Only one whose file has this name or fits this glob.
@@ -115,7 +115,7 @@ class JobHistory:
         return self._make(found) if found is not None and found[0] > floor else None
 
     def _newest_fitting(self, glob: str, newer_than: float) -> Row | None:
-        # Hundreds of waits may go through the history of years.
+        # Hundreds of waits may search the history of years.
         fits = re.compile(translate(glob)).match
         for row in self.rows:
             if row[0] <= newer_than:
@@ -128,22 +128,22 @@ class JobHistory:
 
     @cached_property
     def running_ids(self) -> list[int]:
-        """The ids of the jobs that are not done yet, in order."""
+        """The ids of the jobs that have not finished yet, in order."""
         return [row[0] for row in reversed(self.rows) if status_word(row[1]) not in DONE]
 
     @cached_property
     def settled_up_to(self) -> int | None:
-        """The id up to which no job will change any more, its file name included; None where there is no such id."""
+        """The id up to which no job will change any more, its file name included; None if there is none."""
         first_running = self.running_ids[0] if self.running_ids else inf
         return next((row[0] for row in self.rows if row[0] < first_running), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobSelector:
-    """Which job of a series is meant.
+    """Selects one job of a series.
 
-    With none of the three, the newest. Newest is always the largest job id: the timestamps of finished jobs are cut
-    to the day (docs/capillary-api.md, 3.5).
+    Without any of the three, the newest. Newest means the largest job id: the timestamps of finished jobs have only the
+    day (docs/capillary-api.md, 3.5).
 
     :param job_id: Exactly this job.
     :param uploaded_file_name: The newest job whose uploaded file has this name, or fits this glob (``*``, ``?``,
@@ -156,10 +156,10 @@ class JobSelector:
     after_job_id: int | None = None
 
     def select(self, jobs: JobHistory | Iterable[UploadJob], *, newer_than: int | None = None) -> UploadJob | None:
-        """Return the job that is meant, or None where it is not there (yet).
+        """Return the selected job, or None if it does not exist (yet).
 
         :param jobs: All jobs of the series.
-        :param newer_than: Leave out jobs up to this id, where it is known that none of them is meant.
+        :param newer_than: Skip jobs up to this id, if none of them can match.
         """
         history = JobHistory.of(jobs)
         if self.job_id is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What messages say of a job."""
+"""Wording of messages about a job."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def shown_file_name(job: UploadJob) -> str:
 
 
 def failure_hint(job: UploadJob, coupon_series_id: int | str) -> str:
-    """Say what a failed job means for its rows, and what Capillary's support needs to find the reason.
+    """Return the consequence of a failed job for its rows, and the facts that Capillary's support needs.
 
-    Work is committed in batches, and no answer has the reason (docs/capillary-api.md, 3.4).
+    Capillary commits rows in batches, and no response has the reason (docs/capillary-api.md, 3.4).
 
     :param job: The job.
-    :param coupon_series_id: The series that was asked for, in case the answer does not name it.
+    :param coupon_series_id: The requested series, in case the response does not name it.
     """
     org = "" if job.org_id is None else f"org {job.org_id}, "
     series = coupon_series_id if job.coupon_series_id is None else job.coupon_series_id

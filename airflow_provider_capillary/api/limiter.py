@@ -17,10 +17,10 @@ _WINDOW_SECONDS = 60.0
 
 
 class RequestLimiter:
-    """Gives out the moments at which requests may be sent, first come, first served.
+    """Assigns times to requests, first come, first served.
 
-    At no time do more than ``requests_per_minute`` of these moments fall into any 60 seconds; after a pause, a tenth
-    of them may come at once. Safe to use from several threads and event loops: nothing in it waits.
+    No 60 seconds contain more than ``requests_per_minute`` of these times; after a pause, a tenth of them may come at
+    once. Safe to use from several threads and event loops: nothing in it waits.
 
     :param requests_per_minute: The limit, at least 1.
     :param monotonic: The clock, in seconds.
@@ -37,7 +37,7 @@ class RequestLimiter:
         self._not_before = float("-inf")
 
     def reserve(self) -> float:
-        """Take the next moment.
+        """Take the next time.
 
         :return: Seconds to wait before sending.
         """
@@ -48,9 +48,9 @@ class RequestLimiter:
             return moment - now
 
     def pause(self, seconds: float) -> None:
-        """Give out no moment for some time, because Capillary said that requests come too fast.
+        """Pause all requests, because Capillary refused one as too many.
 
-        :param seconds: From now on.
+        :param seconds: Length of the pause.
         """
         with self._lock:
             self._not_before = max(self._not_before, self._monotonic() + seconds)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parse URIs of objects: the destination of a transfer, the connection's Error file URL, and the URIs of answers."""
+"""Parse URIs of objects: the destination of a transfer, the connection's Error file URL, and the URIs in responses."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class ObjectUri:
 
 
 def parse_object_uri(uri: str, *, conn_id: str | None = None, conn_field: str = "the connection") -> ObjectUri:
-    """Parse an object URI, and refuse what Airflow or fsspec would take for another object.
+    """Parse an object URI, and refuse one that Airflow or fsspec would read as another object.
 
-    What stands before an ``@`` is a connection id, as Airflow has it, unless a storage account of Azure follows: there
-    it is the container.
+    The part before an ``@`` is a connection id, as in Airflow, unless a storage account of Azure follows: then it is
+    the container.
 
     :param uri: ``s3://bucket/key``, ``abfss://container@account.dfs.core.windows.net/name``, ``file:///path``, ...
     :param conn_id: Airflow connection that is given beside the URI.
@@ -123,7 +123,7 @@ def _split_access_point(rest: str) -> tuple[str, str]:
 
 
 def _check_opens(parsed: ObjectUri) -> None:
-    """Refuse a name that Airflow's path would cut short, and so take for that of another object."""
+    """Refuse a name that Airflow's path would truncate to that of another object."""
     if "::" in parsed.key or "::" in parsed.container:
         raise ValueError("has '::' in it, which fsspec takes for a chain of file systems")
     if parsed.scheme != "file" and "?" in parsed.key:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading of answers: the five envelopes of the platform, turned into a payload or one typed error.
+"""Turns responses, in the five envelopes of the platform, into a payload or a typed error.
 
 The envelopes (docs/capillary-api.md, 6): coupon service ``{success, status, result}``; v3 ``{data, errors, warnings}``;
 v2 ``{..., errors: [{status, code, message}]}``; v1.1 ``{response: {status: {success, code, message}}}``; auth
@@ -35,9 +35,9 @@ _NO_ACCESS_CODES = frozenset({403, 4000})
 
 
 class TokenRefusedError(CapillaryAuthError):
-    """Capillary does not accept the token of this request; a fresh one may do.
+    """Capillary does not accept the token of this request, but may accept a fresh one.
 
-    Never leaves this package: the exchange either recovers or raises :class:`CapillaryAuthError`.
+    Internal: the client either recovers or raises :class:`CapillaryAuthError`.
     """
 
 
@@ -48,13 +48,13 @@ class _Failure:
 
 
 def read_payload(response: Response, *, secrets: Iterable[str] = (), is_token_call: bool = False) -> dict[str, Any]:
-    """Return the JSON object of a successful answer.
+    """Return the JSON object of a successful response.
 
-    :param response: The answer, its body whole.
-    :param secrets: Values that must not come back in an error message, should the server echo them.
+    :param response: The response with its whole body.
+    :param secrets: Values to blank in error messages, in case the server echoes them.
     :param is_token_call: As for :func:`raise_for_failure`.
-    :return: The decoded JSON object, its envelope already known to report no failure.
-    :raises CapillaryError: The answer is an error, or not a JSON object.
+    :return: The decoded JSON object; its envelope reports no failure.
+    :raises CapillaryError: The response is an error, or not a JSON object.
     """
     secrets = tuple(secrets)
     payload = _decode(response.body)
@@ -71,13 +71,13 @@ def read_payload(response: Response, *, secrets: Iterable[str] = (), is_token_ca
 def raise_for_failure(
     response: Response, payload: Any, *, secrets: Iterable[str] = (), is_token_call: bool = False
 ) -> None:
-    """Raise the typed error that an answer stands for; return where it reports no failure.
+    """Raise the typed error of a response; return if it reports no failure.
 
-    :param response: The answer.
-    :param payload: Its decoded body, or None where that is not JSON.
-    :param secrets: Values that must not come back in the message.
-    :param is_token_call: Whether a token was asked for, so that a refusal is about the credentials.
-    :raises CapillaryError: What went wrong.
+    :param response: The response.
+    :param payload: Its decoded body, or None if that is not JSON.
+    :param secrets: Values to blank in the message.
+    :param is_token_call: Whether a token was requested, so that a refusal concerns the credentials.
+    :raises CapillaryError: The response is an error.
     """
     secrets = tuple(secrets)
     failure = _failure_in(payload, secrets) if isinstance(payload, dict) else None
@@ -143,10 +143,10 @@ def raise_for_failure(
 
 
 def facts_of(response: Response, secrets: Iterable[str]) -> dict[str, Any]:
-    """Return what each error about an answer carries: its HTTP status, and Capillary's id of the request.
+    """Return the facts that each error of a response carries: its HTTP status, and Capillary's id of the request.
 
-    :param response: The answer.
-    :param secrets: Values that must not come back in the id, should the server echo them.
+    :param response: The response.
+    :param secrets: Values to blank in the id, in case the server echoes them.
     """
     # Both spellings of the header occur (docs/capillary-api.md, 6).
     request_id = response.headers.get("x-cap-request-id") or response.headers.get("x-cap-requestid")
@@ -154,20 +154,23 @@ def facts_of(response: Response, secrets: Iterable[str]) -> dict[str, Any]:
 
 
 def decode_object(body: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in ``body``, or None where it is something else."""
+    """Return the JSON object in ``body``, or None if it is anything else."""
     payload = _decode(body)
     return payload if isinstance(payload, dict) else None
 
 
 def _decode(body: bytes) -> Any:
     try:
-        return json.loads(body, object_hook=_as_it_is)
+        return json.loads(body, object_hook=_release_gil)
     except (ValueError, RecursionError):
         return None
 
 
-def _as_it_is(value: dict[str, Any]) -> dict[str, Any]:
-    """Let other threads run between two objects: the parser alone holds them up for as long as the history is."""
+def _release_gil(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the object unchanged.
+
+    A Python hook lets json release the GIL between objects; the C parser would hold it for the whole document.
+    """
     return value
 
 
@@ -196,7 +199,7 @@ def _failure_in(payload: Mapping[str, Any], secrets: tuple[str, ...]) -> _Failur
 def _said_in(payload: Any, secrets: tuple[str, ...]) -> str | None:
     """Return the message of an error without any of the five envelopes, or None."""
     if not isinstance(payload, dict):
-        return None  # anything else may be a body of any kind, which is never quoted
+        return None  # an unexpected body may contain anything, so it is never quoted
     texts = (_text(payload.get(key), secrets) for key in ("message", "errors", "error", "error_description"))
     return next(filter(None, texts), None)
 
@@ -213,7 +216,7 @@ def _text(value: Any, secrets: tuple[str, ...]) -> str | None:
 
 
 def _describe_body(response: Response) -> str:
-    """Name what came back without quoting it: an unexpected body may hold anything."""
+    """Describe the body without quoting it: an unexpected one may contain anything."""
     start = response.body[:512].lstrip().lower()
     if not start:
         return "an empty body"

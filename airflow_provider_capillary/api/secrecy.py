@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What keeps secrets out of messages and logs, and makes text of other origin fit for them."""
+"""Keeps secrets out of messages and logs, and makes text of other origin safe to show in them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from urllib.parse import quote, unquote, unquote_plus, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: As many characters of a secret are masked in logs: its end, which signs it. The rest opens nothing. Airflow keeps
-#: what is masked for as long as the process lives, and compiles all of it anew for every new one.
+#: Characters at the end of a secret that are masked in logs. The end is the signature; without it the rest is useless.
+#: Airflow keeps masked values for the life of the process, and compiles all of them again for each new one.
 TAIL_LENGTH = 32
-#: What is shorter is never blanked, as Airflow's own masker does not: a header ``1`` would spoil every number.
+#: Shorter values are not blanked, like in Airflow's own masker: a header ``1`` would blank every number.
 LEAST_LENGTH = 5
-#: Names of parameters whose value is a secret however short it is.
+#: Names of parameters whose value is a secret of any length.
 _SECRET_NAME = re.compile("sig|token|key|secret|pass|pwd|auth|cred", re.IGNORECASE)
-#: Any other value is taken for one from the second length on, and from the first one on unless it is a word, a number
-#: or a date: masked, these would be asterisks in every line of a log.
+#: Any other value of the second length or more is treated as a secret; from the first length on, if it is not a word, a
+#: number or a date, which would be asterisks in every log line.
 _LEAST_PARAMETER, _LONG_PARAMETER = 8, 16
 _DATE = re.compile(r"\d{4}-?\d\d-?\d\d(T[\d:.Zz%A-Fa-f+-]*)?\Z", re.ASCII)
 #: Parameters of signed URLs that are the same for everybody, or a time.
@@ -43,7 +43,7 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 
 def tail(secret: str) -> str:
-    """Return the part of a secret that is to be masked in logs.
+    """Return the part of a secret to mask in logs.
 
     :param secret: A token, or the value of a query parameter.
     """
@@ -75,7 +75,7 @@ def blank(text: str, secrets: Iterable[str]) -> str:
     """Replace secrets in a text by asterisks.
 
     :param text: The text.
-    :param secrets: Values that must not show. Those of less than 5 characters are left alone.
+    :param secrets: Values to blank. Those shorter than 5 characters are kept.
     """
     # The longest first: one may be the beginning of another.
     for secret in sorted((each for each in secrets if len(each) >= LEAST_LENGTH), key=len, reverse=True):
@@ -84,25 +84,25 @@ def blank(text: str, secrets: Iterable[str]) -> str:
 
 
 def shown(text: str, *, secrets: Iterable[str] = (), most: int = _LONGEST_LINE) -> str:
-    """Return text of other origin as it may stand in a message: one short printable line without secrets.
+    """Return text of other origin as one short printable line without secrets.
 
-    Of each URL in it, credentials, query and fragment are left out.
+    Credentials, query and fragment of each URL in it are removed.
 
-    :param text: What a server or a library said.
-    :param secrets: Values that must not show.
+    :param text: Text of a server or a library.
+    :param secrets: Values to blank.
     :param most: Longest line, in characters.
     """
-    # Before the line is cut, or the beginning of a secret would be left at its end.
+    # Before the line is cut: a cut secret would not be found.
     text = _URL.sub(lambda url: f"{url[1]}{url[2]}{'?***' if url[3] else ''}", blank(text, secrets))
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def shown_id(value: str | None, *, secrets: Iterable[str] = ()) -> str | None:
-    """Return an id that a server sent as it may stand in a message; None for none.
+    """Return an id that a server sent, safe to show in a message; None for none.
 
     :param value: The id.
-    :param secrets: Values that must not show.
+    :param secrets: Values to blank.
     """
     return shown(value, secrets=secrets, most=_LONGEST_ID) or None if value else None
 

@@ -33,18 +33,18 @@ class ConnectionSettings:
     :param port: Port of the API.
     :param client_key: Key of the API client. Never in a repr.
     :param client_secret: Secret of the API client. Never in a repr.
-    :param auth_url: Where tokens come from. Never in a repr: its query may be a key.
+    :param auth_url: URL of the token endpoint. Never in a repr: its query may be a key.
     :param error_file_url: Template with ``{handle}`` by which a bare file handle becomes a download; None if unset.
         Never in a repr: its query may be a signature.
     :param error_file_conn_id: Airflow connection for error files in object storage; None if unset.
     :param cluster_timezone: IANA zone of the cluster's day; default UTC.
     :param requests_per_minute: Client-side limit; default 100.
-    :param timeout_seconds: Per request: to connect, and between two pieces of an answer; default 30.
+    :param timeout_seconds: Per request: to connect, and between two pieces of a response; default 30.
     :param verify: Whether TLS certificates are checked, or the path of a CA bundle; default True.
     :param allow_http: Whether plain http is accepted for a host that is not loopback; default False.
     :param headers: Sent to the API host only. Never in a repr.
     :param auth_header_name: Header that carries the token; default ``X-CAP-API-OAUTH-TOKEN``.
-    :param unknown_extras: Keys of extra that mean nothing here, for a warning; ``schema`` for the standard field.
+    :param unknown_extras: Unknown keys of extra, for a warning; ``schema`` for the standard field.
     """
 
     conn_id: str
@@ -82,7 +82,7 @@ class ConnectionSettings:
 
     @property
     def masks(self) -> tuple[str, ...]:
-        """The same as they are to be masked in logs."""
+        """The same values as they are masked in logs."""
         return (self.client_secret, *self.headers.values(), *dict.fromkeys(map(tail, self._query_secrets)))
 
     @cached_property

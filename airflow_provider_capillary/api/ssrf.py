@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which network addresses a file URL from outside may lead to.
+"""Network addresses that the URL of a file may lead to.
 
-A host that is written as an address can be spelt in ways that a text comparison misses (``2852039166``,
-``0xa9.254.43518``, ``[::ffff:169.254.169.254]``); all of them are reduced to the address a connection would go to.
+An address can be spelt in ways that a text comparison misses (``2852039166``,
+``0xa9.254.43518``, ``[::ffff:169.254.169.254]``); all of them are parsed to the address that a connection would use.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def literal_address(host: str) -> Address | None:
 
 
 def embedded_addresses(address: Address) -> list[Address]:
-    """Return the address and every IPv4 address that it stands for (mapped, 6to4, Teredo, NAT64, compatible)."""
+    """Return the address and every IPv4 address that it contains (mapped, 6to4, Teredo, NAT64, compatible)."""
     found: list[Address] = [address]
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:

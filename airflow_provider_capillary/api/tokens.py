@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of an OAuth token: how long it is used, and who gets the next one.
+"""OAuth tokens: how long one is used, and which caller fetches the next one.
 
 Facts (docs/capillary-api.md, 1): the lifetime is set per API client, 300 to 3600 s in samples; there is no refresh
 token; every token call makes another token and several live side by side.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Assumed where a response has no usable lifetime.
 DEFAULT_TTL_SECONDS = 300.0
-#: The longest that Capillary gives out, and that by ticket only.
+#: The longest lifetime that Capillary grants, on request.
 _LONGEST_TTL_SECONDS = 30 * 24 * 3600.0
 _MAX_LEAD_SECONDS = 60.0
 _LEAD_FRACTION = 0.2
@@ -34,7 +34,7 @@ _LEAD_FRACTION = 0.2
 class Token:
     """An access token.
 
-    :param value: What goes into the token header. Never in a repr.
+    :param value: Value of the token header. Never in a repr.
     :param use_until: Monotonic time, in seconds, from which on a new token is fetched instead.
     """
 
@@ -43,7 +43,7 @@ class Token:
 
 
 def make_token(value: str, ttl_seconds: float | None, *, asked_at: float) -> Token:
-    """Return a token that is given up before Capillary lets it expire.
+    """Return a token that is replaced before Capillary lets it expire.
 
     :param value: The access token.
     :param ttl_seconds: Lifetime that Capillary returned; missing or not positive counts as 300.
@@ -57,13 +57,13 @@ def make_token(value: str, ttl_seconds: float | None, *, asked_at: float) -> Tok
 
 
 def claimed_lifetime(token: str, *, sent_at: datetime | None, now: datetime) -> float | None:
-    """Return how long a token lives by its own ``exp`` claim, in seconds; None where it has no such claim.
+    """Return the lifetime of a token by its own ``exp`` claim, in seconds; None if it has no such claim.
 
-    Measured by the server's clock where that is known, because the one on this side may be wrong.
+    Measured by the server's clock if that is known, because the local one may be wrong.
 
     :param token: The access token; in samples a JWT, whose ``exp - iat`` is its lifetime (docs/capillary-api.md, 1).
-    :param sent_at: When the server sent it, by its own clock; None where it did not say.
-    :param now: The wall clock of this side.
+    :param sent_at: When the server sent it, by its own clock; None if it did not say.
+    :param now: The local wall clock.
     """
     try:
         claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
@@ -78,10 +78,10 @@ def claimed_lifetime(token: str, *, sent_at: datetime | None, now: datetime) -> 
 
 
 class TokenRefresh:
-    """One fetch of a token, shared by all who wait for it.
+    """One fetch of a token, shared by all callers that wait for it.
 
-    :param future: Resolves to the token, to the error that the fetch ended in, or to None where whoever fetched it
-        was cancelled and somebody else has to.
+    :param future: Resolves to the token, to the error of the fetch, or to None if the caller that fetched it was
+        cancelled, so that another one has to fetch it.
     """
 
     def __init__(self, future: Future[Token | CapillaryError | None]) -> None:
@@ -89,7 +89,7 @@ class TokenRefresh:
 
 
 class TokenCache:
-    """Keeps the token of one connection and lets one caller at a time fetch the next one.
+    """Keeps the token of one connection, and has one caller at a time fetch the next one.
 
     Safe to use from several threads and event loops: nothing in it waits.
 
@@ -105,8 +105,8 @@ class TokenCache:
     def acquire(self) -> tuple[Token | TokenRefresh, bool]:
         """Return a usable token, or the fetch of one.
 
-        :return: The token and False; or a fetch, and whether the caller is the one who has to carry it out and to
-            call :meth:`complete`.
+        :return: The token and False; or a fetch, and whether the caller has to carry it out and call
+            :meth:`complete`.
         """
         with self._lock:
             if self._token is not None and self.monotonic() < self._token.use_until:
@@ -114,7 +114,7 @@ class TokenCache:
             if self._refresh is not None:
                 return self._refresh, False
             future: Future[Token | CapillaryError | None] = Future()
-            # A running future cannot be cancelled, so a waiter that is cancelled takes nobody else along.
+            # A running future cannot be cancelled, so a cancelled waiter does not cancel the others.
             future.set_running_or_notify_cancel()
             self._refresh = TokenRefresh(future)
             return self._refresh, True
@@ -123,7 +123,7 @@ class TokenCache:
         """End a fetch that :meth:`acquire` gave to the caller.
 
         :param refresh: The fetch.
-        :param result: The token; or the error, which all who wait get; or None where the caller was cancelled.
+        :param result: The token; or the error, for all that wait; or None if the caller was cancelled.
         """
         with self._lock:
             if isinstance(result, Token):

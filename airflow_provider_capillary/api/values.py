@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values as users, templates, XComs and secrets backends give them, read for what they plainly mean.
+"""Reads values as users, templates, XComs and secrets backends give them.
 
-Templates render to text, or natively to what the text spells; XComs bring Decimals and numpy scalars; backends store
-numbers as text. Arguments and connection fields are read here; what has no plain meaning is refused by name.
+Templates render to text, or natively to a Python value; XComs contain Decimals and numpy scalars; backends store
+numbers as text. Arguments and connection fields are read here; an ambiguous value is refused by name.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 # With the zeros that a float or a Decimal gets when a template renders it to text.
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,40}(\.0{1,40})?\Z", re.ASCII)
 _NUMBER_OF_AN_ANSWER = re.compile(r"-?[0-9]{1,40}\Z", re.ASCII)
-#: Beyond that it is no id, count or time, but trouble for whoever calculates with it.
+#: A larger number is no id, count or time, and breaks calculations.
 BEYOND_ANY_NUMBER = 10**19
 #: Python's word, and JSON's.
 _NOTHING = frozenset({"none", "null"})
-#: The remedy for a value that a template may have made.
+#: Remedy for a value that may come from a template.
 CHECK_TEMPLATE = "if it comes from a template, check what the template renders to"
 _LONGEST_SHOWN = 80
 
@@ -35,7 +35,7 @@ _LONGEST_SHOWN = 80
 def as_whole_number(value: Any) -> int | None:
     """Read a whole number: an int, one of another library (numpy), a float or Decimal without a fraction, or text.
 
-    :param value: What was given.
+    :param value: The value.
     :return: The number; None for true and false, and for everything that is no whole number.
     """
     if isinstance(value, str):
@@ -52,7 +52,7 @@ def as_whole_number(value: Any) -> int | None:
 
 
 def as_int(value: Any) -> int | None:
-    """Read a number of an answer, which may come as text; None where it is missing or is no whole number."""
+    """Read a whole number of a response, which may be text; None if it is missing or anything else."""
     # Not by as_whole_number, which takes five times as long for None: a history of 20,000 jobs has 140,000 of these.
     if isinstance(value, bool):
         return None
@@ -69,7 +69,7 @@ def as_int(value: Any) -> int | None:
 def as_number(value: Any) -> int | float | None:
     """Read a finite number, which may be text, a Decimal, or of another library.
 
-    :param value: What was given.
+    :param value: The value.
     :return: The number, as an int where it is whole; None for true and false, infinity, and everything that is none.
     """
     whole = as_whole_number(value)
@@ -87,7 +87,7 @@ def as_number(value: Any) -> int | float | None:
 def as_flag(value: Any) -> bool | None:
     """Read true or false, which may be text in any case.
 
-    :param value: What was given.
+    :param value: The value.
     :return: The flag; None for everything else, 0 and 1 too.
     """
     if isinstance(value, bool):
@@ -98,9 +98,9 @@ def as_flag(value: Any) -> bool | None:
 
 
 def is_nothing(text: str) -> bool:
-    """Whether a text is what templates and backends write where there is nothing: None, null.
+    """Whether a text is one that templates and backends write for a missing value: None, null.
 
-    :param text: What was given.
+    :param text: The text.
     """
     return text.strip().lower() in _NOTHING
 
@@ -108,7 +108,7 @@ def is_nothing(text: str) -> bool:
 def read_seconds(name: str, value: Any, *, may_be_zero: bool = False) -> float:
     """Read a span of time.
 
-    :param name: What to call it in the message.
+    :param name: Name of the argument or field in the message.
     :param value: Seconds, or a timedelta.
     :param may_be_zero: Whether 0 is one.
     :raises CapillaryConfigurationError: It is no finite number above 0.
@@ -121,10 +121,10 @@ def read_seconds(name: str, value: Any, *, may_be_zero: bool = False) -> float:
 
 
 def read_flag(name: str, value: Any) -> bool:
-    """Read true or false, which any other text would be taken for otherwise.
+    """Read true or false. Without the check, any other text would count as true.
 
-    :param name: What to call it in the message.
-    :param value: What was given.
+    :param name: Name of the argument or field in the message.
+    :param value: The value.
     :raises CapillaryConfigurationError: It is neither.
     """
     flag = as_flag(value)
@@ -136,10 +136,10 @@ def read_flag(name: str, value: Any) -> bool:
 def read_text(name: str, value: Any) -> str:
     """Read text that names something, such as a file or a connection.
 
-    :param name: What to call it in the message.
-    :param value: What was given.
+    :param name: Name of the argument or field in the message.
+    :param value: The value.
     :return: The text as it is.
-    :raises CapillaryConfigurationError: It is no text, blank, or what a template renders nothing to.
+    :raises CapillaryConfigurationError: It is not text, blank, or the text of a missing value.
     """
     if not isinstance(value, str):
         # A number is not turned into text again: 2026_11_21 renders natively to 20261121.
@@ -157,10 +157,10 @@ def read_text(name: str, value: Any) -> str:
 def refuse_nothing(arguments: Mapping[str, Any]) -> None:
     """Refuse arguments that were given, but whose template rendered natively to None.
 
-    Taken for "not given", they would choose another job or switch a limit off.
+    If they counted as not given, another job would be chosen or a limit switched off.
 
-    :param arguments: Those that were given, by name.
-    :raises CapillaryConfigurationError: One of them is None now.
+    :param arguments: The given arguments, by name.
+    :raises CapillaryConfigurationError: One of them is None.
     """
     for name, value in arguments.items():
         if value is None:
@@ -172,8 +172,8 @@ def refuse_nothing(arguments: Mapping[str, Any]) -> None:
 def parse_id(name: str, value: Any, *, least: int = 1) -> int:
     """Read an id that a user gave as a number or as text, often from a template.
 
-    :param name: What to call it in the message.
-    :param value: What was given.
+    :param name: Name of the argument or field in the message.
+    :param value: The value.
     :param least: The smallest that it may be.
     :raises CapillaryConfigurationError: It is no whole number, or smaller than that.
     """
@@ -187,17 +187,17 @@ def parse_id(name: str, value: Any, *, least: int = 1) -> int:
 def validate_choice(name: str, value: Any, words: tuple[str, ...]) -> None:
     """Check a word that a user chose, often by a template.
 
-    :param name: What to call it in the message.
-    :param value: What was given.
-    :param words: What it may be.
-    :raises CapillaryConfigurationError: It is none of them.
+    :param name: Name of the argument or field in the message.
+    :param value: The value.
+    :param words: The permitted words.
+    :raises CapillaryConfigurationError: It is not one of them.
     """
     if value not in words:
         raise CapillaryConfigurationError(f"{name} must be one of {', '.join(words)}, but is {short_repr(value)}")
 
 
 def short_repr(value: Any) -> str:
-    """Return a value as messages show it: on one short line."""
+    """Return the repr of a value for a message, on one short line."""
     text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 

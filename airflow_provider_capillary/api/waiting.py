@@ -56,7 +56,7 @@ class WaitOptions:
     :param max_error_count: Most refused rows that a completed job may have, number or text; None for any.
     :param max_error_rate: The same as a fraction of the uploaded rows, 0.0 to 1.0; None for any.
     :param max_consecutive_failures: How many polls in a row may end in a transient error before the wait does.
-    :param silent_fail: Airflow's option: no fault ever ends the wait.
+    :param silent_fail: Airflow's option: no failed poll ends the wait.
     """
 
     coupon_series_id: int | str
@@ -83,7 +83,7 @@ class WaitOptions:
     def resolved(self) -> WaitOptions:
         """Return the same options with ids and limits as plain numbers, which every log and JSON can take.
 
-        :raises CapillaryConfigurationError: One of them cannot be meant.
+        :raises CapillaryConfigurationError: One of them has an unusable value.
         """
         choice, (count, rate) = self.choice(), self.limits()
         return replace(
@@ -101,12 +101,12 @@ class WaitOptions:
     def series_id(self) -> int:
         """The coupon series as a number.
 
-        :raises CapillaryConfigurationError: It is none.
+        :raises CapillaryConfigurationError: It is not a number.
         """
         return parse_id("coupon_series_id", self.coupon_series_id)
 
     def choice(self) -> JobSelector:
-        """Return the choice of the job.
+        """Return the selector of the job.
 
         :raises CapillaryConfigurationError: An id is not a number, a name is empty, or ``job_id`` is not given alone.
         """
@@ -115,14 +115,14 @@ class WaitOptions:
         return JobSelector(
             job_id=None if self.job_id is None else parse_id("job_id", self.job_id),
             uploaded_file_name=None if name is None else read_text("uploaded_file_name", name),
-            # 0 comes before all jobs: what to begin with where the last id is kept from run to run.
+            # 0 precedes all jobs: the start value if the last id is kept from run to run.
             after_job_id=None if self.after_job_id is None else parse_id("after_job_id", self.after_job_id, least=0),
         )
 
     def limits(self) -> tuple[int | None, float | None]:
         """Return the most refused rows, and the same as a fraction, as numbers.
 
-        :raises CapillaryConfigurationError: One of them, or ``max_consecutive_failures``, cannot be meant.
+        :raises CapillaryConfigurationError: One of them, or ``max_consecutive_failures``, has an unusable value.
         """
         count = as_whole_number(self.max_error_count)
         if self.max_error_count is not None and (count is None or count < 0):
@@ -150,7 +150,7 @@ class WaitOptions:
 
 
 def validate_selector(job_id: Any, uploaded_file_name: Any, after_job_id: Any) -> None:
-    """Refuse a choice of job that contradicts itself.
+    """Refuse arguments that select a job in two ways.
 
     :raises CapillaryConfigurationError: ``job_id`` comes with ``uploaded_file_name`` or ``after_job_id``.
     """
@@ -164,10 +164,10 @@ def validate_selector(job_id: Any, uploaded_file_name: Any, after_job_id: Any) -
 class WaitOutcome:
     """How a wait ended.
 
-    :param status: What happened.
-    :param message: The same in plain words.
-    :param job: The job, where it was seen.
-    :param error: The last error, for kind ``error``.
+    :param status: The outcome.
+    :param message: Its description.
+    :param job: The job, if it was found.
+    :param error: The last error, for status ``error``.
     """
 
     status: WaitStatus
@@ -189,8 +189,8 @@ class WaitOutcome:
         """Read the payload of a trigger event.
 
         :param event: What :meth:`to_event` returned.
-        :raises CapillaryError: It is something else, such as the event of another version. Loud, because a silent
-            default would be taken for an end of the job.
+        :raises CapillaryError: It is anything else, such as the event of another version. An error, because a
+            default would be read as the end of the job.
         """
         if not isinstance(event, Mapping) or event.get("status") not in _STATUSES:
             raise CapillaryError("the trigger ended with an event that this version does not know")
@@ -231,16 +231,16 @@ class JobWaiter:
         self._logged_unknown: set[str] = set()
 
     def on_jobs(self, jobs: JobHistory | Iterable[UploadJob]) -> WaitOutcome | None:
-        """Take an answer of the status endpoint.
+        """Take the jobs of a successful poll.
 
         :param jobs: All jobs of the series.
-        :return: How the wait ended, or None where it goes on.
+        :return: The outcome, or None while the wait goes on.
         """
         self.failures = 0
         history = JobHistory.of(jobs)
         job = self._choice.select(history, newer_than=self._none_up_to)
         if job is None:
-            # What is settled and not meant will never be: the history of years is gone through once.
+            # Finished jobs that do not match never will: search the history of years only once.
             if history.settled_up_to is not None:
                 self._none_up_to = history.settled_up_to
             self.last_seen = (
@@ -265,7 +265,7 @@ class JobWaiter:
         """Take the error of a poll whose retries are used up.
 
         :param error: The error.
-        :return: How the wait ended, or None where it goes on.
+        :return: The outcome, or None while the wait goes on.
         """
         self.failures += 1
         budget = self.options.max_consecutive_failures
@@ -283,7 +283,7 @@ class JobWaiter:
         return None
 
     def time_out(self, timeout_seconds: float) -> WaitOutcome:
-        """Return the outcome of a wait whose time is over.
+        """Return the outcome of a wait that timed out.
 
         :param timeout_seconds: The sensor's timeout.
         """
@@ -293,7 +293,7 @@ class JobWaiter:
         )
 
     def _excess(self, job: UploadJob) -> str | None:
-        """Say by how much a completed job exceeds the error limits, or None."""
+        """Return a message if a completed job exceeds an error limit, else None."""
         most, rate = self._most_errors, self._highest_rate
         if most is None and rate is None:
             return None

@@ -82,13 +82,6 @@ SYNC = Client(CapillaryHook)
 ASYNC = Client(CapillaryAsyncHook)
 
 
-async def until(happened: Callable[[], bool]) -> None:
-    """Wait until something is the case."""
-    async with asyncio.timeout(10):
-        while not happened():  # noqa: ASYNC110 - what the sandbox counts is no event
-            await asyncio.sleep(0.005)
-
-
 def file_bytes(size: int) -> bytes:
     """Return random content of a file that begins as nothing does which may come in place of one."""
     return (b"m" + os.urandom(size))[:size]

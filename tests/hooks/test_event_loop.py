@@ -15,8 +15,9 @@ from airflow_provider_capillary.api import client as client_module
 from airflow_provider_capillary.exceptions import CapillaryError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
 from airflow_provider_capillary.sandbox import Fault
-from tests.hooks.clients import QUICK, SERIES, until
+from tests.hooks.clients import QUICK, SERIES
 from tests.hooks.servers import silent
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,8 @@ from airflow_provider_capillary._transport.connection_state import connection_st
 from airflow_provider_capillary.exceptions import CapillaryAuthError, CapillaryError, CapillaryTransportError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
 from airflow_provider_capillary.sandbox import Fault
-from tests.hooks.clients import ASYNC, CONN_ID, QUICK, SERIES, SYNC, TOKEN_HEADER, until
+from tests.hooks.clients import ASYNC, CONN_ID, QUICK, SERIES, SYNC, TOKEN_HEADER
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

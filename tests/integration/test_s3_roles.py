@@ -24,8 +24,9 @@ from tests.airflow_compat import redact
 from tests.integration.gateway import Gateway, s3_error
 from tests.transfers.child import Child
 from tests.transfers.contract import NAME, OLD
-from tests.transfers.running import LARGE, SERIES, SMALL, Run, StateStore, connect, pull, wait_until
+from tests.transfers.running import LARGE, SERIES, SMALL, Run, StateStore, connect, pull
 from tests.transfers.stores import Content, S3Folder
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

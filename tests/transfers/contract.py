@@ -34,9 +34,9 @@ from tests.transfers.running import (
     interrupting,
     interrupting_at_line,
     pull,
-    wait_until,
 )
 from tests.transfers.stores import Content
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -125,13 +125,6 @@ def pull(job: SandboxJob, destination: str, **arguments: Any) -> Run:
     return Run(job, destination, **arguments)()
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come to this in time"
-        time.sleep(0.01)
-
-
 @contextmanager
 def interrupting(error: BaseException, *, when: Callable[[], bool]) -> Iterator[None]:
     """Raise an error in the main thread, wherever that is, as Airflow's timeout of a task and Ctrl-C do."""

@@ -15,8 +15,9 @@ import pytest
 from airflow_provider_capillary.exceptions import CapillaryErrorFileError
 from airflow_provider_capillary.sandbox import Fault
 from tests.transfers.contract import NAME, OLD
-from tests.transfers.running import LARGE, SERIES, SMALL, Run, pull, wait_until
+from tests.transfers.running import LARGE, SERIES, SMALL, Run, pull
 from tests.transfers.stores import Content, LocalFolder
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

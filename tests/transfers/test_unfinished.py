@@ -13,8 +13,9 @@ from airflow_provider_capillary.exceptions import CapillaryErrorFileError, Capil
 from airflow_provider_capillary.sandbox import Fault
 from tests.transfers.child import Child
 from tests.transfers.contract import NAME, OLD
-from tests.transfers.running import LARGE, SERIES, SMALL, Run, StateStore, wait_until
+from tests.transfers.running import LARGE, SERIES, SMALL, Run, StateStore
 from tests.transfers.stores import Content, LocalFolder
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,6 +21,7 @@ from airflow_provider_capillary.api import timing
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 from tests.airflow_compat import api_server_error, before_awaited_lookups
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -69,12 +70,6 @@ async def stop(*tasks: asyncio.Task[Any]) -> None:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - the sandbox runs in another thread
-            await asyncio.sleep(0.01)
 
 
 def connection(sandbox: Sandbox, **fields: Any) -> str:

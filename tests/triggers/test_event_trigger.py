@@ -26,9 +26,10 @@ from tests.airflow_compat import (
 
 if HAS_SHARED_STREAMS:
     from airflow.triggers.shared_stream import SharedStreamManager
+from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from airflow.triggers.base import TriggerEvent
 
@@ -168,12 +169,6 @@ async def triggerer(
 def watcher(**given: Any) -> CapillaryRedeemUploadEventTrigger:
     arguments = {"coupon_series_id": SERIES, "poll_interval": 0.05}
     return CapillaryRedeemUploadEventTrigger(**{**arguments, **given})
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - the sandbox runs in another thread
-            await asyncio.sleep(0.01)
 
 
 async def some_looks(sandbox: Sandbox, number: int = 3) -> None:

@@ -23,6 +23,7 @@ from airflow_provider_capillary.api.timing import PollSchedule, PollTimer
 from airflow_provider_capillary.api.waiting import JobWaiter
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -51,13 +52,6 @@ def every(interval: float) -> PollTimer:
 
 def waiting(*triggers: CapillaryRedeemUploadTrigger) -> list[asyncio.Task[dict[str, Any]]]:
     return [asyncio.create_task(event_of(each)) for each in triggers]
-
-
-async def until(condition: Any) -> None:
-    """Wait for something that happens in the sandbox's own thread."""
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 def nothing_is_left(before: set[asyncio.Task[Any]]) -> bool:
