@@ -99,10 +99,10 @@ should_hide_value_for_key = _named("should_hide_value_for_key", *_MASKERS)
 
 
 def before_awaited_lookups(monkeypatch: pytest.MonkeyPatch, act: Callable[[str], Awaitable[None]]) -> None:
-    """Do something before each look-up of a connection that is awaited.
+    """Do something before each lookup of a connection that is awaited.
 
     :param monkeypatch: Ends it with the test.
-    :param act: What to do with the id of the connection; what it raises is raised by the look-up.
+    :param act: What to do with the id of the connection; what it raises is raised by the lookup.
     """
     if AIRFLOW_VERSION >= (3, 1):
         ask = BaseHook.aget_connection
@@ -123,7 +123,7 @@ def before_awaited_lookups(monkeypatch: pytest.MonkeyPatch, act: Callable[[str],
 
 
 def api_server_error(message: str) -> Exception:
-    """Return what the look-up of a connection raises while Airflow's API server is away.
+    """Return what the lookup of a connection raises while Airflow's API server is away.
 
     :param message: Its text.
     """

@@ -131,7 +131,7 @@ ENVELOPES = (coupon, v3, v2, v11, auth)
 
 
 class Clock:
-    """A clock that stands still unless it is told."""
+    """A clock that stands still unless it is reported."""
 
     def __init__(self, now: float = 1_000.0) -> None:
         self.now = now

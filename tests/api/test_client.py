@@ -101,9 +101,9 @@ def test_a_history_that_did_not_change_is_the_same_object(client: Client) -> Non
 
 
 def test_an_error_is_one_whatever_its_body(client: Client) -> None:
-    told = jobs_reply(job_told(1))
-    before = client.run(client.api.get_redeem_upload_history(909234), told).value
-    refused = Response(400, told.headers, told.body)
+    reported = jobs_reply(job_told(1))
+    before = client.run(client.api.get_redeem_upload_history(909234), reported).value
+    refused = Response(400, reported.headers, reported.body)
     asked = client.run(client.api.get_redeem_upload_history(909234, before), refused)
     assert isinstance(asked.error, CapillaryApiError)
 
@@ -241,7 +241,7 @@ def test_exactly_the_codes_of_the_retry_set_are_tried_again_under_http_200() -> 
     ],
     ids=lambda passing: repr(passing)[:40],
 )
-def test_a_passing_fault_is_got_over(client: Client, passing: Response | TransportFailure) -> None:
+def test_a_transient_error_is_retried(client: Client, passing: Response | TransportFailure) -> None:
     talk = client.get_jobs(passing, passing, reply(sample("status-empty")))
     assert talk.value == []
     assert talk.kinds == ["SendRequest", "Sleep", "SendRequest", "Sleep", "SendRequest"]
@@ -400,14 +400,14 @@ def test_a_redirect_of_an_api_call_is_refused(client: Client, status: int) -> No
 
 
 @pytest.mark.parametrize("header", ["x_cap_request_id", "x_cap_requestid"])
-def test_an_error_tells_status_code_message_and_request_id(client: Client, header: str) -> None:
+def test_an_error_shows_status_code_message_and_request_id(client: Client, header: str) -> None:
     talk = client.get_jobs(reply(coupon("604", "No such series"), 400, **{header: "req-9"}))
     assert str(talk.error) == (
         "Capillary answered with an error: No such series (HTTP 400, code 604, X-CAP-REQUEST-ID req-9)"
     )
 
 
-def test_a_lost_answer_is_told_with_method_and_url_but_no_query() -> None:
+def test_a_lost_response_is_reported_with_method_and_url_but_no_query() -> None:
     extra = {"auth_url": "https://auth.example.com/token?hint=hint-secret"}
     talk = Client(settings(extra=extra)).get_jobs(TransportFailure("a timeout", is_transient=False))
     assert str(talk.error) == "POST https://auth.example.com/token: a timeout"

@@ -134,7 +134,7 @@ def test_a_token_is_used_until_sixty_seconds_or_a_fifth_of_its_life_before_its_e
     assert sent_tokens(client.get_jobs(token_reply("token-2"), EMPTY)) == [None, "token-2"]
 
 
-def test_a_life_that_is_not_told_counts_as_five_minutes() -> None:
+def test_a_lifetime_that_is_not_given_counts_as_five_minutes() -> None:
     client = Client()
     client.get_token(reply({"data": {"accessToken": "token-1"}}))
     assert client.tokens.acquire() == (Token("token-1", client.clock.now + 240), False)
@@ -423,7 +423,7 @@ def test_a_token_comes_without_the_blanks_around_it() -> None:
     ],
     ids=["503", "429", "empty", "html", "lost"],
 )
-def test_a_passing_fault_of_the_token_endpoint_is_got_over_and_its_cause_is_told(
+def test_a_transient_error_of_the_token_endpoint_is_retried_and_its_cause_is_reported(
     response: Response | TransportFailure, error: type[CapillaryError]
 ) -> None:
     assert sent_tokens(Client().get_jobs(response, response, token_reply("token-1"), EMPTY)) == [

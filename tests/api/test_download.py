@@ -145,7 +145,7 @@ def test_a_refused_token_is_replaced_for_a_file_too(client: Client, source: UrlS
 @pytest.mark.parametrize(
     "fault", [TransportFailure("lost"), reply(b"", 503), reply(b"", 500), reply(b"", 429)], ids=repr
 )
-def test_a_passing_fault_is_got_over(
+def test_a_transient_error_is_retried(
     client: Client, source: UrlSource | DownloadSource, fault: Response | TransportFailure
 ) -> None:
     talk = fetch(client, source, fault, fault, whole())
@@ -158,7 +158,7 @@ def test_a_rate_limit_of_another_host_does_not_hold_back_what_is_asked_of_capill
     assert client.start(client.api.get_redeem_upload_jobs(1)).kinds == ["SendRequest"]
 
 
-def test_the_signature_of_a_url_is_not_told_when_it_cannot_be_reached(client: Client) -> None:
+def test_the_signature_of_a_url_is_not_shown_when_it_cannot_be_reached(client: Client) -> None:
     talk = fetch(client, SIGNED, TransportFailure("the name is unknown", is_transient=False))
     assert str(talk.error) == "GET https://files.example.com/x: the name is unknown"
 
@@ -324,7 +324,7 @@ def test_a_server_that_sends_less_than_the_range_asked_for_has_not_sent_the_file
     assert_is_file(talk)
 
 
-def test_where_the_server_does_not_tell_the_total_the_file_is_read_again_for_proof(client: Client) -> None:
+def test_where_the_server_does_not_state_the_total_the_file_is_read_again_for_proof(client: Client) -> None:
     rest = reply(ROWS[20:], 206, content_length=str(len(ROWS) - 20), content_range=f"bytes 20-{len(ROWS) - 1}/*")
     talk = fetch(client, ELSEWHERE, broken(ROWS, 20, **RESUMABLE), rest, reply(b"", 416), whole())
     assert [range_of(request)[0] for request in talk.requests] == [None, "bytes=20-", f"bytes={len(ROWS)}-", None]
@@ -376,7 +376,7 @@ def test_a_part_that_begins_like_an_error_and_breaks_off_is_progress_all_the_sam
     assert_is_file(fetch(client, ELSEWHERE, *answers, tail(content, 20 + 8 * len(first))), content)
 
 
-def test_the_end_of_a_file_that_looks_like_an_error_is_the_end_of_the_file(client: Client) -> None:
+def test_the_end_of_a_file_that_resembles_an_error_is_the_end_of_the_file(client: Client) -> None:
     content = ROWS[:20] + json.dumps(v2("Expired")).encode()
     assert_is_file(fetch(client, AT_THE_API, broken(content, 20, **RESUMABLE), tail(content, 20)), content)
 
@@ -495,7 +495,7 @@ def test_however_often_it_breaks_off_the_file_comes_whole_and_in_order_or_not_to
 @pytest.mark.parametrize(
     ("header", "encoding"), [(None, ""), ("identity", ""), (" IDENTITY ", ""), ("gzip", "gzip"), ("BR", "br")]
 )
-def test_a_part_tells_its_encoding(header: str | None, encoding: str) -> None:
+def test_a_part_states_its_encoding(header: str | None, encoding: str) -> None:
     response = reply(b"x") if header is None else reply(b"x", content_encoding=header)
     assert FilePart(response, 0).encoding == encoding
 
@@ -809,7 +809,7 @@ def test_an_http_error_is_not_the_file(client: Client, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refusal_by_another_host_is_not_told_as_one_of_capillarys(client: Client, status: int) -> None:
+def test_a_refusal_by_another_host_is_not_reported_as_one_of_capillarys(client: Client, status: int) -> None:
     # What an object store says to a signed URL that has expired.
     xml = "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
     talk = fetch(client, ELSEWHERE, reply(xml, status, content_type="application/xml"))

@@ -531,14 +531,14 @@ def test_after_a_job_the_newest_of_those_behind_it_is_picked(after: int, picked:
     assert (None if found is None else found.job_id) == picked
 
 
-def test_a_job_that_is_told_twice_is_what_was_told_first_for_everybody() -> None:
+def test_of_a_job_that_is_listed_twice_the_first_entry_counts_for_everybody() -> None:
     first, second = job(5, "COMPLETED", uploaded_file_name="a.csv"), job(5, "STARTED", uploaded_file_name="b.csv")
     for choice in (JobSelector(), JobSelector(job_id=5), JobSelector(uploaded_file_name="*")):
         assert choice.select([first, second]) is first
     assert find_job(JobHistory.of([first, second]), 5, coupon_series_id=1) is first
 
 
-def test_a_history_tells_the_same_jobs_as_the_list_the_newest_first() -> None:
+def test_a_history_has_the_same_jobs_as_the_list_the_newest_first() -> None:
     payload = read_payload(reply(sample("status-completed")))
     history = read_history(payload, timezone="Asia/Kolkata")
 
@@ -628,5 +628,5 @@ def test_the_choice_is_that_of_trying_every_job(jobs: list[UploadJob], choice: J
         (JobSelector(uploaded_file_name="a", after_job_id=4), "newest job with file name 'a' with id above 4"),
     ],
 )
-def test_a_choice_is_told_in_words(choice: JobSelector, shown: str) -> None:
+def test_a_choice_is_described_in_words(choice: JobSelector, shown: str) -> None:
     assert str(choice) == shown

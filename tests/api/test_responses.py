@@ -106,7 +106,7 @@ def test_the_samples_of_no_access_name_the_remedy(name: str, code: str, says: st
 
 @pytest.mark.parametrize("envelope", ENVELOPES)
 @pytest.mark.parametrize("code", [400, "400", " 400 ", 400.0])
-def test_every_envelope_tells_code_message_status_and_request_id(envelope: Envelope, code: Any) -> None:
+def test_every_envelope_gives_code_message_status_and_request_id(envelope: Envelope, code: Any) -> None:
     error = error_of(reply(envelope(code, "No such series"), 200, x_cap_request_id="req-1"))
     assert type(error) is CapillaryApiError
     assert str(error) == (
@@ -180,7 +180,7 @@ def test_a_body_that_reports_no_failure_is_a_payload(payload: dict[str, Any]) ->
     assert read_payload(reply(payload)) == payload
 
 
-def test_the_first_of_several_errors_is_told() -> None:
+def test_the_first_of_several_errors_is_reported() -> None:
     payload = {"errors": [None, {"code": 401, "message": "first"}, {"code": 500, "message": "second"}]}
     assert "first" in str(error_of(reply(payload)))
 
@@ -330,7 +330,7 @@ def test_a_secret_within_a_secret_does_not_uncover_the_rest() -> None:
     assert "def" not in error.message
 
 
-def test_what_is_no_secret_is_still_told_next_to_one() -> None:
+def test_what_is_no_secret_is_still_shown_next_to_one() -> None:
     error = error_of(reply(auth(400, f"secret {SECRET} of org 7 is wrong")), secrets=[SECRET])
     assert error.message == "Capillary answered with an error: secret *** of org 7 is wrong"
 

@@ -668,7 +668,7 @@ def test_the_secrets_are_the_client_secret_and_the_header_values() -> None:
     assert set(read.secrets) == {SECRET, HEADER_VALUE, "5"}
 
 
-def test_connections_are_told_apart_by_a_digest() -> None:
+def test_connections_are_distinguished_by_a_digest() -> None:
     read = settings()
     assert len(read.identity) == 64
     assert set(read.identity) <= set("0123456789abcdef")
@@ -802,7 +802,7 @@ secret_fields = [KEY, SECRET, f"{SECRET}\ud800", f"{SECRET}\n", None]
     st.none() | extras,
     st.none() | st.sampled_from(["http", "https", "coupon"]),
 )
-def test_any_connection_is_read_or_refused_and_no_secret_is_told(
+def test_any_connection_is_read_or_refused_and_no_secret_is_shown(
     host: str | None, port: Any, login: str | None, password: str | None, extra: str | None, schema: str | None
 ) -> None:
     connection = Connection(host, port, login, password, extra, schema)

@@ -358,11 +358,11 @@ def test_the_end_of_a_wait_that_no_worker_began_follows_from_airflows_own() -> N
     assert end_of_wait(5000.0, timeout=600.0, backstop=1900.0, execution_seconds=None) == 5600.0
 
 
-# --- look-ups of the connection -------------------------------------------------------------------------------------
+# --- lookups of the connection -------------------------------------------------------------------------------------
 
 
 def lookups(wants: list[float], *, polls: list[float]) -> list[float]:
-    """Return when look-ups begin: polls make them, where one is due."""
+    """Return when lookups begin: polls make them, where one is due."""
     times, began = LookupTimes(), []
     wants = sorted(wants)
     for at in sorted(polls):
@@ -384,7 +384,7 @@ def test_a_connection_in_use_is_read_again_after_five_minutes_at_the_latest() ->
     assert times.due_while_idle() == 307.0
 
 
-def test_a_thousand_that_join_within_a_second_cause_few_look_ups() -> None:
+def test_a_thousand_that_join_within_a_second_cause_few_lookups() -> None:
     began = lookups([10.0 + number / 1000 for number in range(1000)], polls=[0.0, *(9 + n / 100 for n in range(400))])
 
     assert 1 <= len([at for at in began if at >= 10.0]) <= 5
@@ -395,7 +395,7 @@ def test_a_thousand_that_join_within_a_second_cause_few_look_ups() -> None:
     wants=st.lists(st.floats(0.0, 100.0), max_size=40), polls=st.lists(st.floats(0.0, 120.0), min_size=1, max_size=200)
 )
 @examples(200)
-def test_every_wish_is_met_by_a_later_look_up_and_there_is_at_most_one_a_second(
+def test_every_wish_is_met_by_a_later_lookup_and_there_is_at_most_one_a_second(
     wants: list[float], polls: list[float]
 ) -> None:
     began = lookups(wants, polls=[*polls, *(float(at) for at in range(130))])

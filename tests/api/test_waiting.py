@@ -129,7 +129,7 @@ def test_a_wait_that_took_too_long_says_what_it_saw_last() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.5, "0.5"), (604_800, "604800"), (2_592_000.0, "2592000")])
-def test_the_timeout_is_told_in_plain_digits(seconds: float, shown: str) -> None:
+def test_the_timeout_is_reported_in_plain_digits(seconds: float, shown: str) -> None:
     assert f"within {shown} seconds" in wait_for().time_out(seconds).message
 
 
@@ -224,7 +224,7 @@ def test_the_message_names_counts_and_limit(
     assert outcome.message == message
 
 
-def test_a_count_that_is_not_known_is_not_told_as_one() -> None:
+def test_a_count_that_is_not_known_is_not_reported_as_one() -> None:
     outcome = wait_for(max_error_count=3).on_jobs([job(error_count=4)])
     assert outcome is not None
     assert outcome.message.startswith("upload job 4455 has 4 errors")
@@ -286,7 +286,7 @@ def test_limits_in_their_range_are_fine(given: tuple[Any, Any], read: tuple[Any,
 # --- faults ------------------------------------------------------------------------------------------------------
 
 
-def test_passing_faults_are_counted_in_a_row_and_the_last_one_ends_the_wait() -> None:
+def test_transient_errors_are_counted_in_a_row_and_the_last_one_ends_the_wait() -> None:
     wait = wait_for(max_consecutive_failures=3)
     assert [wait.on_error(FAULT), wait.on_error(FAULT)] == [None, None]
     last = CapillaryApiError("down", http_status=503, is_transient=True)
@@ -301,7 +301,7 @@ def test_ten_in_a_row_are_the_default() -> None:
 
 
 @pytest.mark.parametrize("jobs", [[], [job(status="QUEUED")]])
-def test_every_look_that_succeeds_begins_the_count_anew(jobs: list[UploadJob]) -> None:
+def test_every_successful_poll_resets_the_count(jobs: list[UploadJob]) -> None:
     wait = wait_for(max_consecutive_failures=2)
     for _ in range(5):
         assert wait.on_error(FAULT) is None
@@ -329,7 +329,7 @@ def test_with_silent_fail_no_fault_ends_the_wait(error: CapillaryError, log: pyt
     assert [record.levelname for record in log.records] == ["ERROR"] * 20
 
 
-def test_a_failed_look_is_never_taken_for_a_failed_job() -> None:
+def test_a_failed_poll_is_never_taken_for_a_failed_job() -> None:
     wait = wait_for(max_consecutive_failures=1)
     outcome = wait.on_error(FAULT)
     assert outcome is not None
@@ -337,7 +337,7 @@ def test_a_failed_look_is_never_taken_for_a_failed_job() -> None:
     assert outcome.job is None
 
 
-def test_a_passing_fault_is_a_warning_that_says_how_many_are_left(log: pytest.LogCaptureFixture) -> None:
+def test_a_transient_error_is_a_warning_that_says_how_many_are_left(log: pytest.LogCaptureFixture) -> None:
     wait_for().on_error(FAULT)
     (record,) = log.records
     assert record.levelname == "WARNING"
@@ -366,18 +366,18 @@ def test_the_choice_is_logged_once_with_id_file_name_and_age(log: pytest.LogCapt
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "reported"),
     [
         ({"uploaded_file_url": "stored.csv"}, "file stored.csv, of unknown age"),
         ({"created_on": pendulum.datetime(2020, 10, 19)}, "file (no name), of 2020-10-19"),
         ({}, "file (no name), of unknown age"),
     ],
 )
-def test_a_job_that_tells_less_is_logged_with_what_there_is(
-    fields: dict[str, Any], told: str, log: pytest.LogCaptureFixture
+def test_a_job_with_fewer_fields_is_logged_with_what_there_is(
+    fields: dict[str, Any], reported: str, log: pytest.LogCaptureFixture
 ) -> None:
     wait_for().on_jobs([job(status="QUEUED", **fields)])
-    assert messages(log)[0] == f"Waiting for upload job 4455 of coupon series 909234, {told}"
+    assert messages(log)[0] == f"Waiting for upload job 4455 of coupon series 909234, {reported}"
 
 
 def test_a_newer_job_that_takes_over_is_logged_too(log: pytest.LogCaptureFixture) -> None:
@@ -449,7 +449,7 @@ def test_the_series_may_be_a_number_or_text(given_id: Any) -> None:
         ({"after_job_id": "x"}, "after_job_id"),
     ],
 )
-def test_a_choice_that_cannot_be_meant_is_refused_before_the_first_look(options: dict[str, Any], named: str) -> None:
+def test_a_choice_that_cannot_be_meant_is_refused_before_the_first_poll(options: dict[str, Any], named: str) -> None:
     with pytest.raises(CapillaryConfigurationError, match=named):
         wait_for(**options)
 
@@ -515,19 +515,19 @@ def test_an_event_that_is_none_of_ours_fails_loudly(event: Any) -> None:
         WaitOutcome.from_event(event)
 
 
-looks = st.lists(st.none() | st.lists(raw_jobs, max_size=3), max_size=12)
+polls = st.lists(st.none() | st.lists(raw_jobs, max_size=3), max_size=12)
 
 
 @examples(100)
-@given(looks, st.none() | st.integers(0, 5), st.none() | st.floats(0, 1), st.integers(1, 4))
+@given(polls, st.none() | st.integers(0, 5), st.none() | st.floats(0, 1), st.integers(1, 4))
 def test_whatever_comes_the_wait_goes_on_or_ends_in_an_outcome_that_travels(
     seen: list[list[dict[str, Any]] | None], most: int | None, rate: float | None, budget: int
 ) -> None:
     wait = wait_for(max_error_count=most, max_error_rate=rate, max_consecutive_failures=budget)
     in_a_row = 0
-    for look in seen:
+    for poll in seen:
         try:
-            jobs = None if look is None else read_jobs({"result": {"redeemUploadJobStatuses": look}})
+            jobs = None if poll is None else read_jobs({"result": {"redeemUploadJobStatuses": poll}})
         except CapillaryError:
             jobs = None
         outcome = wait.on_error(FAULT) if jobs is None else wait.on_jobs(jobs)

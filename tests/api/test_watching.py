@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The watch over a series: each job is told once, by its edge, in whatever order jobs end."""
+"""The watch over a series: each job is reported once, by its edge, in whatever order jobs end."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ def test_a_watch_begins_behind_what_is_there() -> None:
     assert watch(there, cursor) == ([], cursor)
 
 
-def test_what_still_runs_when_a_watch_begins_is_told_once_it_is_done() -> None:
+def test_what_still_runs_when_a_watch_begins_is_reported_once_it_finishes() -> None:
     cursor = begin_watch(history(j1="COMPLETED", j2="STARTED", j3="COMPLETED"), include_existing=False)
 
-    told, cursor = watch(history(j1="COMPLETED", j2="COMPLETED", j3="COMPLETED"), cursor)
+    reported, cursor = watch(history(j1="COMPLETED", j2="COMPLETED", j3="COMPLETED"), cursor)
 
-    assert (ids(told), cursor) == ([2], WatchCursor(3))
+    assert (ids(reported), cursor) == ([2], WatchCursor(3))
 
 
-def test_backfill_tells_what_was_done_before_too() -> None:
+def test_include_existing_reports_what_finished_before_too() -> None:
     there = history(j1="COMPLETED", j2="STARTED", j3="ERRORED")
 
-    told, cursor = watch(there, begin_watch(there, include_existing=True))
+    reported, cursor = watch(there, begin_watch(there, include_existing=True))
 
-    assert (ids(told), cursor) == ([1, 3], WatchCursor(3, (2,)))
+    assert (ids(reported), cursor) == ([1, 3], WatchCursor(3, (2,)))
 
 
 def test_an_empty_series_begins_at_nothing() -> None:
     cursor = begin_watch(history(), include_existing=False)
 
-    told, _ = watch(history(j1="COMPLETED"), cursor)
+    reported, _ = watch(history(j1="COMPLETED"), cursor)
 
-    assert ids(told) == [1]
+    assert ids(reported) == [1]
 
 
 BEGAN = 1_795_400_000.0
@@ -71,15 +71,15 @@ def uploaded(job_id: int, *, seconds: float, status: str = "COMPLETED") -> Uploa
 def watched(*answers: list[UploadJob], include_existing: bool = False) -> list[list[int]]:
     """Return the jobs that each answer makes a watch report, which is restarted after each."""
     cursor: WatchCursor | None = None
-    told = []
+    reported = []
     for answer in answers:
         jobs = JobHistory.of(answer)
         if cursor is None:
             cursor = begin_watch(jobs, include_existing=include_existing, now=BEGAN)
         done, cursor = watch(jobs, cursor)
-        told.append(ids(done))
+        reported.append(ids(done))
         cursor = WatchCursor.from_dict(json.loads(json.dumps(cursor.to_dict())))
-    return told
+    return reported
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -97,9 +97,9 @@ def test_old_jobs_that_stay_left_out_for_long_are_not_reported_as_new_either() -
     old = [uploaded(number, seconds=number - 86_400.0) for number in range(1, 51)]
     running, late = uploaded(51, seconds=-3600, status="STARTED"), uploaded(52, seconds=300)
 
-    told = watched([], [], [], [*old, running, late], [*old, uploaded(51, seconds=-3600), late])
+    reported = watched([], [], [], [*old, running, late], [*old, uploaded(51, seconds=-3600), late])
 
-    assert told == [[], [], [], [52], [51]]
+    assert reported == [[], [], [], [52], [51]]
 
 
 def test_the_first_job_of_a_new_series_is_reported_even_if_it_ends_before_the_second_answer() -> None:
@@ -110,20 +110,20 @@ def test_the_first_job_of_a_new_series_is_reported_even_if_it_ends_before_the_se
     assert watched([], [], [uploaded(1, seconds=-30)]) == [[], [], [1]]
 
 
-def test_backfill_reports_what_the_first_answer_left_out() -> None:
+def test_include_existing_reports_what_the_first_answer_left_out() -> None:
     assert watched([], [uploaded(1, seconds=-86_400)], include_existing=True) == [[], [1]]
 
 
-def test_jobs_that_end_out_of_order_are_each_told_once() -> None:
+def test_jobs_that_end_out_of_order_are_each_reported_once() -> None:
     cursor = WatchCursor(5)
-    told, cursor = watch(history(j6="STARTED", j7="COMPLETED", j8="QUEUED"), cursor)
-    assert (ids(told), cursor) == ([7], WatchCursor(8, (6, 8)))
+    reported, cursor = watch(history(j6="STARTED", j7="COMPLETED", j8="QUEUED"), cursor)
+    assert (ids(reported), cursor) == ([7], WatchCursor(8, (6, 8)))
 
-    told, cursor = watch(history(j6="STARTED", j7="COMPLETED", j8="ERRORED", j9="STARTED"), cursor)
-    assert (ids(told), cursor) == ([8], WatchCursor(9, (6, 9)))
+    reported, cursor = watch(history(j6="STARTED", j7="COMPLETED", j8="ERRORED", j9="STARTED"), cursor)
+    assert (ids(reported), cursor) == ([8], WatchCursor(9, (6, 9)))
 
-    told, cursor = watch(history(j6="COMPLETED", j7="COMPLETED", j8="ERRORED", j9="FINISHED"), cursor)
-    assert (ids(told), cursor) == ([6, 9], WatchCursor(9))
+    reported, cursor = watch(history(j6="COMPLETED", j7="COMPLETED", j8="ERRORED", j9="FINISHED"), cursor)
+    assert (ids(reported), cursor) == ([6, 9], WatchCursor(9))
 
 
 def test_an_answer_that_is_empty_for_a_moment_forgets_nothing() -> None:
@@ -145,9 +145,9 @@ def test_more_jobs_than_one_event_carries_follow_with_the_next() -> None:
 
 @given(data=st.data())
 @examples(200)
-def test_every_job_is_told_exactly_once_whatever_the_order_and_the_restarts(data: Any) -> None:
+def test_every_job_is_reported_exactly_once_whatever_the_order_and_the_restarts(data: Any) -> None:
     statuses: dict[int, str] = {}
-    told: list[int] = []
+    reported: list[int] = []
     cursor = begin_watch(JobHistory.of([]), include_existing=False)
     for _ in range(data.draw(st.integers(1, 12))):
         for _ in range(data.draw(st.integers(0, 4))):
@@ -156,16 +156,16 @@ def test_every_job_is_told_exactly_once_whatever_the_order_and_the_restarts(data
             statuses[job_id] = "COMPLETED"
         there = JobHistory.of(UploadJob(job_id=each, status=status) for each, status in statuses.items())
         jobs, cursor = watch(there, cursor, most=data.draw(st.integers(1, 3)))
-        told += ids(jobs)
+        reported += ids(jobs)
         cursor = WatchCursor.from_dict(json.loads(json.dumps(cursor.to_dict())))
     while True:
         there = JobHistory.of(UploadJob(job_id=each, status=status) for each, status in statuses.items())
         jobs, cursor = watch(there, cursor, most=2)
         if not jobs:
             break
-        told += ids(jobs)
+        reported += ids(jobs)
 
-    assert sorted(told) == [job_id for job_id, status in statuses.items() if status == "COMPLETED"]
+    assert sorted(reported) == [job_id for job_id, status in statuses.items() if status == "COMPLETED"]
     assert cursor.pending_job_ids == tuple(job_id for job_id, status in statuses.items() if status == "STARTED")
 
 

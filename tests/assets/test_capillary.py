@@ -166,7 +166,7 @@ def test_an_argument_that_cannot_be_meant_is_refused_by_name_when_the_dag_is_par
         capillary_redeem_uploads(1, **{name: value})
 
 
-def test_backfill_may_be_text() -> None:
+def test_include_existing_may_be_text() -> None:
     # Any text is true to Python, "False" too.
     (watcher,) = capillary_redeem_uploads(1, include_existing="False").watchers  # type: ignore[arg-type]
     assert watcher.trigger.serialize()[1]["include_existing"] is False

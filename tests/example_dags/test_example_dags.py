@@ -35,7 +35,7 @@ SERIES = 535512
 
 
 def tonight() -> dict[str, str]:
-    """What the nightly DAG waits for unless it is told otherwise."""
+    """What the nightly DAG waits for unless it is reported otherwise."""
     return {"uploaded_file_name": f"redeemed_{datetime.now(UTC):%Y%m%d}_1795400755483_{SERIES}.csv"}
 
 
@@ -46,7 +46,7 @@ def finishing_once_looked_at(sandbox: Sandbox, job: SandboxJob) -> Iterator[None
     def finish() -> None:
         while sandbox.count("status") == 0 and not over.wait(0.05):
             pass
-        over.wait(0.3)  # the answer to the look that was counted is still on its way
+        over.wait(0.3)  # the answer to the poll that was counted is still on its way
         sandbox.finish(job)
 
     over = threading.Event()

@@ -390,7 +390,7 @@ class TestInsteadOfTheFile:
         assert sandbox.count("download") == 1
 
     @pytest.mark.parametrize("status", [408, 429, 500, 503, 524])
-    def test_a_passing_fault_is_waited_out(self, sandbox: Sandbox, conn_id: str, status: int) -> None:
+    def test_a_transient_error_is_waited_out(self, sandbox: Sandbox, conn_id: str, status: int) -> None:
         job = sandbox.add_job(SERIES, errors=3)
         sandbox.inject(Fault("status", endpoint="download", status=status, times=3))
         assert read_job(sandbox, job) == job.read_error_file()

@@ -196,7 +196,7 @@ class TestNotGood:
         assert elsewhere.counts == {}
 
     @pytest.mark.parametrize("endpoint", ["token", "status"])
-    def test_a_passing_fault_which_is_not_waited_out(self, tried: Tried, sandbox: Sandbox, endpoint: str) -> None:
+    def test_a_transient_error_which_is_not_waited_out(self, tried: Tried, sandbox: Sandbox, endpoint: str) -> None:
         sandbox.inject(Fault("status", endpoint=endpoint, status=503))
         good, message = tried()
         assert not good

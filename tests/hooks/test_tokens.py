@@ -311,7 +311,7 @@ class TestCredentials:
             client.jobs(conn_id)
         assert sandbox.counts == {"token": 1}
 
-    def test_a_passing_fault_of_the_token_endpoint_is_none(
+    def test_a_transient_error_of_the_token_endpoint_is_none(
         self, client: Client, sandbox: Sandbox, conn_id: str
     ) -> None:
         sandbox.inject(Fault("status", endpoint="token", status=503, times=2))

@@ -95,7 +95,7 @@ def outcome(name: str, sandbox: Sandbox) -> tuple[dict[str, Any], End]:
         )
     if name == "faults within the budget":
         job = sandbox.add_job(SERIES)
-        sandbox.inject(Fault("status", endpoint="status", status=503, times=4))  # two looks of two attempts each
+        sandbox.inject(Fault("status", endpoint="status", status=503, times=4))  # two polls of two attempts each
         return {"max_consecutive_failures": 3}, End("success", value=job.job_id)
     if name == "silent_fail":
         job = sandbox.add_job(SERIES)
@@ -261,7 +261,7 @@ def test_a_job_that_appears_late_is_waited_for(mode: str, sandbox: Sandbox) -> N
 @pytest.mark.parametrize("mode", MODES)
 def test_the_failure_budget_counts_failures_in_a_row_only(mode: str, sandbox: Sandbox) -> None:
     job = sandbox.add_job(SERIES, queued_seconds=1.0)
-    for skip in (0, 2, 4):  # a good look between two failed ones
+    for skip in (0, 2, 4):  # a good poll between two failed ones
         sandbox.inject(Fault("status", endpoint="status", status=500, times=2, skip=skip // 2))
 
     end = run_to_end(mode, sensor(max_consecutive_failures=4))
@@ -278,7 +278,7 @@ def test_a_new_try_in_reschedule_mode_begins_with_a_new_failure_budget(sandbox: 
     second = run_to_end("reschedule", sensor(max_consecutive_failures=3), store=store, try_number=2)
 
     assert (first.state, first.error) == (second.state, second.error) == ("up_for_retry", "CapillaryApiError")
-    assert sandbox.count("status") == 2 * asked == 12  # three looks of two attempts each
+    assert sandbox.count("status") == 2 * asked == 12  # three polls of two attempts each
 
 
 class _FailingStore(StateStore):
@@ -529,9 +529,11 @@ def test_the_choice_of_the_job_is_logged_once_with_id_file_and_age(
 
     run_to_end("poke", sensor())
 
-    told = [line for line in capsys.readouterr().out.splitlines() if "Waiting for upload job" in line]
-    assert len(told) == 1
-    assert f"upload job {job.job_id} of coupon series {SERIES}, file {job.uploaded_file_name}, uploaded 20" in told[0]
+    reported = [line for line in capsys.readouterr().out.splitlines() if "Waiting for upload job" in line]
+    assert len(reported) == 1
+    assert (
+        f"upload job {job.job_id} of coupon series {SERIES}, file {job.uploaded_file_name}, uploaded 20" in reported[0]
+    )
 
 
 def test_an_unknown_status_is_warned_about_once(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
@@ -571,7 +573,7 @@ def test_a_paused_job_is_logged_once_as_what_it_is(
     assert times == (1 if mode == "poke" else 2)
 
 
-def test_deferrable_looks_once_before_it_defers(sandbox: Sandbox) -> None:
+def test_deferrable_polls_once_before_it_defers(sandbox: Sandbox) -> None:
     sandbox.add_job(SERIES, status="STARTED")
     context: Any = {"ti": TaskInstance(1)}
 

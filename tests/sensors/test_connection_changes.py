@@ -43,7 +43,7 @@ def connection(sandbox: Sandbox, **fields: Any) -> str:
 
 
 class Away:
-    """An Airflow whose API server does not answer some look-ups of a connection."""
+    """An Airflow whose API server does not answer some lookups of a connection."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.times = 0

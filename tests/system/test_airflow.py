@@ -74,7 +74,7 @@ FAILING = {
     (WAITED_SERIES[3], 3): "CANCELLED",
     (WAITED_SERIES[4], 2): "ERRORED",
 }
-#: This one of the five is handed to the triggerer without a first look on a worker.
+#: This one of the five is handed to the triggerer without a first poll on a worker.
 STARTED_IN_TRIGGERER = 3
 SKIPPED_INSTEAD = (WAITED_SERIES[4], 2)
 #: The newest of the series, so that it is the one that a pattern means which fits all five.
@@ -193,17 +193,17 @@ def confidential(sandbox: Sandbox) -> dict[str, str]:
     return found | {f"row {number} of the error file": coupon for number, coupon in enumerate(REFUSED_COUPONS)}
 
 
-def looks(sandbox: Sandbox) -> Counter[int]:
+def polls(sandbox: Sandbox) -> Counter[int]:
     """How often Capillary was asked about each series."""
     return Counter(int(r.path.rpartition("/")[2]) for r in sandbox.requests if r.endpoint == "status")
 
 
 def await_looks(airflow: AirflowProcesses, sandbox: Sandbox, series: Any, count: int) -> None:
-    """Wait until so many further looks at each of these series were taken."""
-    before = looks(sandbox)
+    """Wait until so many further polls at each of these series were taken."""
+    before = polls(sandbox)
 
     def seen() -> bool:
-        now = looks(sandbox)
+        now = polls(sandbox)
         return all(now[one] >= before[one] + count for one in series)
 
     airflow.wait_until(seen, f"each series is looked at {count} times more", seconds=SECONDS)
@@ -227,10 +227,10 @@ def test_waits_end_correctly_across_a_killed_triggerer(
     run_id = airflow.trigger("many_waits")
     airflow.wait_until(lambda: states()["deferred"] == len(waits), "all sensors are deferred", seconds=SECONDS)
 
-    began, before = time.monotonic(), looks(sandbox)
+    began, before = time.monotonic(), polls(sandbox)
     await_looks(airflow, sandbox, WAITED_SERIES, 4)
     # The five waits on a series share one poll. Twice as much as that would be is still far less than five times.
-    taken = sum((looks(sandbox) - before)[series] for series in WAITED_SERIES)
+    taken = sum((polls(sandbox) - before)[series] for series in WAITED_SERIES)
     assert taken <= 2 * len(WAITED_SERIES) * ((time.monotonic() - began) / POKE_INTERVAL + 1)
 
     in_good_time = finish("in good time")
@@ -274,7 +274,7 @@ class WatchedSeries:
         (found,) = (asset["id"] for asset in assets if asset["uri"].endswith(f"/{self.series}"))
         return int(found)
 
-    def told(self) -> list[dict[str, Any]]:
+    def reported(self) -> list[dict[str, Any]]:
         """What the runs of the DAG saw of the events that started them, in the order of the runs."""
         found = []
         for run_id in self._airflow.runs(self.dag_id):
@@ -283,14 +283,14 @@ class WatchedSeries:
 
     def jobs(self) -> list[list[Any]]:
         """Id and status of each job that the runs of the DAG saw, by id; more than once those seen more than once."""
-        return sorted(job for event in self.told() for job in event["jobs"])
+        return sorted(job for event in self.reported() for job in event["jobs"])
 
     def events(self) -> int:
         """How many events of the asset are in the database."""
         return int(self._airflow.get("assets/events", asset_id=self._asset_id)["total_entries"])
 
     def remembered(self) -> Any:
-        """What the watcher stored to know what it told."""
+        """What the watcher stored to know what it reported."""
         return self._airflow.get(f"assets/{self._asset_id}/state-store")["asset_state_store"]
 
     def upload(self, **progress: Any) -> SandboxJob:
@@ -325,8 +325,8 @@ def test_each_finished_upload_starts_a_dag_once_across_a_killed_triggerer(
     before = quiet.remembered()
     quiet.finish(first, "FAILED")
     quiet.await_runs(first)
-    airflow.wait_until(lambda: quiet.remembered() != before, "it is stored what was told", seconds=SECONDS)
-    # The event of this one is in the database; that it was told is most likely not stored yet.
+    airflow.wait_until(lambda: quiet.remembered() != before, "it is stored what was reported", seconds=SECONDS)
+    # The event of this one is in the database; that it was reported is most likely not stored yet.
     interrupted.finish(interrupted.running_before)
     airflow.wait_until(interrupted.events, "the event is in the database", seconds=SECONDS)
     airflow.kill("triggerer")
@@ -342,17 +342,19 @@ def test_each_finished_upload_starts_a_dag_once_across_a_killed_triggerer(
     # Whoever tells a job once more than it should has had the time for it.
     await_looks(airflow, sandbox, WATCHED_SERIES, 2)
     for one in both:
-        airflow.wait_until(lambda one=one: len(one.told()) == one.events(), "all events started runs", seconds=SECONDS)
+        airflow.wait_until(
+            lambda one=one: len(one.reported()) == one.events(), "all events started runs", seconds=SECONDS
+        )
 
     def expected(one: WatchedSeries, *jobs: SandboxJob) -> list[list[Any]]:
         # Those that were done before the watch began are not among them.
         return [[job.job_id, job.status()] for job in (one.running_before, *jobs, *meanwhile[one], last[one])]
 
     assert quiet.jobs() == expected(quiet, first)
-    # The one that the crash met is told once more at the most, by an event which says that this may be.
+    # The one that the crash met is reported once more at the most, by an event which says that this may be.
     seen: set[int] = set()
     repeated = []
-    for event in interrupted.told():
+    for event in interrupted.reported():
         again = [job for job in event["jobs"] if job[0] in seen]
         assert event["possible_duplicates"] or not again
         repeated += again

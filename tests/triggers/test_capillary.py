@@ -68,7 +68,7 @@ async def test_it_fires_one_event_when_the_job_is_done(sandbox: Sandbox) -> None
     assert event["job"]["error_count"] == 2
 
 
-async def test_it_looks_until_the_deadline_and_tells_what_was_last_seen(sandbox: Sandbox) -> None:
+async def test_it_polls_until_the_deadline_and_reports_what_was_last_seen(sandbox: Sandbox) -> None:
     job = sandbox.add_job(SERIES, status="STARTED")
 
     event = await only_event(trigger(timeout=600.0, end_time=time.time() + 3))
@@ -89,7 +89,7 @@ async def test_a_restarted_triggerer_does_not_begin_the_time_again(sandbox: Sand
 
     assert path == "airflow_provider_capillary.triggers.capillary.CapillaryRedeemUploadTrigger"
     assert event["status"] == "timeout"
-    assert sandbox.count("status") == 1  # one last look, as the job may have ended meanwhile
+    assert sandbox.count("status") == 1  # one last poll, as the job may have ended meanwhile
 
 
 async def test_a_job_that_ended_while_no_triggerer_ran_is_still_a_success(sandbox: Sandbox) -> None:
@@ -100,7 +100,7 @@ async def test_a_job_that_ended_while_no_triggerer_ran_is_still_a_success(sandbo
     assert event["status"] == "success"
 
 
-async def test_failed_looks_before_the_deferral_count(sandbox: Sandbox) -> None:
+async def test_failed_polls_before_the_deferral_count(sandbox: Sandbox) -> None:
     sandbox.inject(Fault("status", endpoint="status", status=503, times=None))
 
     event = await only_event(trigger(max_consecutive_failures=3, failures=2))
@@ -108,7 +108,7 @@ async def test_failed_looks_before_the_deferral_count(sandbox: Sandbox) -> None:
     assert event["status"] == "error"
     assert event["error"]["error"] == "CapillaryApiError"
     assert event["error"]["http_status"] == 503
-    assert sandbox.count("status") == 2  # one look of two attempts
+    assert sandbox.count("status") == 2  # one poll of two attempts
 
 
 async def test_errors_are_waited_out_and_never_looped_through(sandbox: Sandbox) -> None:

@@ -225,7 +225,7 @@ async def test_a_request_under_way_ends_over_the_hook_that_it_began_with(
     assert other.count("status") == 1  # the slow one was not asked for again
 
 
-async def test_a_look_up_that_fails_is_a_passing_fault(
+async def test_a_lookup_that_fails_is_a_transient_error(
     sandbox: Sandbox, lookups: Lookups, capfd: pytest.CaptureFixture[str]
 ) -> None:
     job = sandbox.add_job(SERIES)
@@ -238,7 +238,7 @@ async def test_a_look_up_that_fails_is_a_passing_fault(
     assert "hunter2" not in "".join(capfd.readouterr())
 
 
-async def test_look_ups_that_fail_use_the_budget_up(sandbox: Sandbox, lookups: Lookups) -> None:
+async def test_lookups_that_fail_use_the_budget_up(sandbox: Sandbox, lookups: Lookups) -> None:
     lookups.failing = 1000
 
     event = await event_of(trigger(max_consecutive_failures=3))
@@ -251,7 +251,7 @@ async def test_look_ups_that_fail_use_the_budget_up(sandbox: Sandbox, lookups: L
     assert sandbox.requests == []
 
 
-async def test_a_look_up_that_fails_leaves_the_hook_that_works(
+async def test_a_lookup_that_fails_leaves_the_hook_that_works(
     sandbox: Sandbox, lookups: Lookups, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(timing, "_MOST_AGE", 0.2)
@@ -281,7 +281,7 @@ async def test_a_connection_that_is_deleted_leaves_the_hook_that_works(
     assert [(await each)["status"] for each in (wait, joins)] == ["success"] * 2
 
 
-async def test_a_look_up_that_never_ends_holds_no_poll_up_for_long(
+async def test_a_lookup_that_never_ends_holds_no_poll_up_for_long(
     sandbox: Sandbox, lookups: Lookups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_connection, "_LOOKUP_WITHIN_IN_USE", 0.3)
@@ -301,7 +301,7 @@ async def test_a_look_up_that_never_ends_holds_no_poll_up_for_long(
     await stop(wait, joins)
 
 
-async def test_a_look_up_that_airflow_cancels_is_a_passing_fault(
+async def test_a_lookup_that_airflow_cancels_is_a_transient_error(
     sandbox: Sandbox, lookups: Lookups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = sandbox.add_job(SERIES)
@@ -331,9 +331,7 @@ async def test_what_goes_wrong_with_the_http_client_is_not_unexpected(
     assert "unexpected" not in event["message"]
 
 
-async def test_a_thousand_waits_that_join_within_a_second_cause_few_look_ups(
-    sandbox: Sandbox, lookups: Lookups
-) -> None:
+async def test_a_thousand_waits_that_join_within_a_second_cause_few_lookups(sandbox: Sandbox, lookups: Lookups) -> None:
     for series in range(1, 21):
         sandbox.add_job(series, status="STARTED")
     waits = []

@@ -133,7 +133,7 @@ class Triggerer:
         self.manager.confirm_persisted(stored)
 
     @property
-    def told(self) -> list[int]:
+    def reported(self) -> list[int]:
         return [job["job_id"] for event in self.events for job in event["jobs"]]
 
     async def stop(self) -> None:
@@ -171,7 +171,7 @@ def watcher(**given: Any) -> CapillaryRedeemUploadEventTrigger:
     return CapillaryRedeemUploadEventTrigger(**{**arguments, **given})
 
 
-async def some_looks(sandbox: Sandbox, number: int = 3) -> None:
+async def some_polls(sandbox: Sandbox, number: int = 3) -> None:
     asked = sandbox.count("status")
     await until(lambda: sandbox.count("status") >= asked + number)
 
@@ -179,15 +179,15 @@ async def some_looks(sandbox: Sandbox, number: int = 3) -> None:
 async def test_it_fires_when_jobs_newer_than_its_cursor_are_done(sandbox: Sandbox) -> None:
     sandbox.add_job(SERIES)
     async with triggerer(AssetState()) as running:
-        await some_looks(sandbox)
+        await some_polls(sandbox)
         assert running.events == []
 
         job = sandbox.add_job(SERIES, rows=5, errors=2, status="STARTED")
-        await some_looks(sandbox)
+        await some_polls(sandbox)
         assert running.events == []
         sandbox.finish(job)
         await until(lambda: running.events)
-        await some_looks(sandbox)
+        await some_polls(sandbox)
 
     (event,) = running.events
     assert (event["capillary_conn_id"], event["coupon_series_id"], event["possible_duplicates"]) == (
@@ -195,32 +195,32 @@ async def test_it_fires_when_jobs_newer_than_its_cursor_are_done(sandbox: Sandbo
         SERIES,
         True,
     )
-    assert [(told["job_id"], told["error_count"]) for told in event["jobs"]] == [(job.job_id, 2)]
+    assert [(reported["job_id"], reported["error_count"]) for reported in event["jobs"]] == [(job.job_id, 2)]
 
 
 async def test_one_event_a_poll_carries_all_jobs_that_are_done(sandbox: Sandbox) -> None:
     async with triggerer(AssetState()) as running:
-        await some_looks(sandbox)
+        await some_polls(sandbox)
         jobs = [sandbox.add_job(SERIES, status="STARTED") for _ in range(5)]
-        await some_looks(sandbox)
-        sandbox.inject(Fault("slow", endpoint="status", seconds=0.3))  # all five end while one look is under way
-        await some_looks(sandbox, 1)
+        await some_polls(sandbox)
+        sandbox.inject(Fault("slow", endpoint="status", seconds=0.3))  # all five end while one poll is under way
+        await some_polls(sandbox, 1)
         for job in jobs:
             sandbox.finish(job, "ERRORED" if job is jobs[0] else "COMPLETED")
-        await until(lambda: len(running.told) == 5)
+        await until(lambda: len(running.reported) == 5)
 
-    assert running.told == [job.job_id for job in jobs]
-    assert len(running.events) <= 2  # the slow look may have been answered before or in between
+    assert running.reported == [job.job_id for job in jobs]
+    assert len(running.events) <= 2  # the slow poll may have been answered before or in between
     assert [event["possible_duplicates"] for event in running.events] == [True, False][: len(running.events)]
 
 
-async def test_backfill_tells_what_was_done_before(sandbox: Sandbox) -> None:
+async def test_include_existing_reports_what_finished_before(sandbox: Sandbox) -> None:
     jobs = [sandbox.add_job(SERIES) for _ in range(3)]
     async with triggerer(AssetState(), include_existing=True) as running:
         await until(lambda: running.events)
-        await some_looks(sandbox)
+        await some_polls(sandbox)
 
-    assert running.told == [job.job_id for job in jobs]
+    assert running.reported == [job.job_id for job in jobs]
 
 
 async def test_jobs_that_the_first_answer_left_out_are_not_reported_as_new(sandbox: Sandbox) -> None:
@@ -229,17 +229,17 @@ async def test_jobs_that_the_first_answer_left_out_are_not_reported_as_new(sandb
     nothing = {"success": True, "result": {"orgId": 1, "couponSeriesId": SERIES, "redeemUploadJobStatuses": []}}
     sandbox.inject(Fault("body", endpoint="status", status=200, body=nothing, times=1))
     async with triggerer(AssetState()) as running:
-        await some_looks(sandbox, 4)
+        await some_polls(sandbox, 4)
         job = sandbox.add_job(SERIES)
         await until(lambda: running.events)
 
-    assert running.told == [job.job_id]
+    assert running.reported == [job.job_id]
 
 
 async def test_a_restart_neither_loses_nor_repeats_a_job(sandbox: Sandbox) -> None:
     state = AssetState()
     async with triggerer(state) as first:
-        await some_looks(sandbox)
+        await some_polls(sandbox)
         before = sandbox.add_job(SERIES)
         await until(lambda: first.events and state.cursor["after_job_id"] == before.job_id)
         running = sandbox.add_job(SERIES, status="STARTED")
@@ -250,11 +250,11 @@ async def test_a_restart_neither_loses_nor_repeats_a_job(sandbox: Sandbox) -> No
     async with triggerer(state) as second:
         await until(lambda: second.events)
         after = sandbox.add_job(SERIES)
-        await until(lambda: len(second.told) >= 3)
-        await some_looks(sandbox)
+        await until(lambda: len(second.reported) >= 3)
+        await some_polls(sandbox)
 
-    assert first.told == [before.job_id]
-    assert second.told == [running.job_id, between.job_id, after.job_id]
+    assert first.reported == [before.job_id]
+    assert second.reported == [running.job_id, between.job_id, after.job_id]
 
 
 @needs_shared_streams
@@ -264,7 +264,7 @@ async def test_the_cursor_stays_until_airflow_has_stored_the_event(sandbox: Sand
         await until(lambda: state.stored)
         job = sandbox.add_job(SERIES)
         await until(lambda: first.events)
-        await some_looks(sandbox)
+        await some_polls(sandbox)
         assert state.cursor["after_job_id"] == 0
     # The triggerer died before the event was in the database.
 
@@ -273,11 +273,11 @@ async def test_the_cursor_stays_until_airflow_has_stored_the_event(sandbox: Sand
         second.store()
         await until(lambda: state.cursor["after_job_id"] == job.job_id)
 
-    assert first.told == second.told == [job.job_id]
+    assert first.reported == second.reported == [job.job_id]
     assert second.events[0]["possible_duplicates"] is True  # which it does
 
 
-async def test_watchers_of_one_series_share_one_poll_and_each_tells_its_own_asset(sandbox: Sandbox) -> None:
+async def test_watchers_of_one_series_share_one_poll_and_each_reports_to_its_own_asset(sandbox: Sandbox) -> None:
     states = [AssetState() for _ in range(5)]
     async with triggerer(*states, poll_interval=0.5) as running:
         await until(lambda: all(state.stored for state in states))
@@ -287,27 +287,27 @@ async def test_watchers_of_one_series_share_one_poll_and_each_tells_its_own_asse
         assert sandbox.count("status") - asked <= 3
 
     assert {
-        number: [told["job_id"] for told in events[0]["jobs"]] for number, events in running.by_trigger.items()
+        number: [reported["job_id"] for reported in events[0]["jobs"]] for number, events in running.by_trigger.items()
     } == {number: [job.job_id] for number in range(5)}
     assert sandbox.count("token") == 1
 
 
 @needs_shared_streams  # elsewhere the watch logs as a trigger does, and not by the standard library
-async def test_faults_are_waited_out_less_and_less_often_and_told(
+async def test_faults_are_waited_out_less_and_less_often_and_logged(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with triggerer(AssetState()) as running:
-        await some_looks(sandbox)
-        sandbox.inject(Fault("status", endpoint="status", status=503, times=8))  # four looks of two attempts
+        await some_polls(sandbox)
+        sandbox.inject(Fault("status", endpoint="status", status=503, times=8))  # four polls of two attempts
         job = sandbox.add_job(SERIES)
         await until(lambda: running.events)
 
-    assert running.told == [job.job_id]
-    told = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
-    assert [line.partition(", the next")[0] for line in told[:4]] == [
+    assert running.reported == [job.job_id]
+    reported = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
+    assert [line.partition(", the next")[0] for line in reported[:4]] == [
         f"Poll of coupon series {SERIES} failed ({number} in a row)" for number in (1, 2, 3, 4)
     ]
-    assert [line.partition("within ")[2].partition(" s:")[0] for line in told[:4]] == ["0.1", "0.2", "0.4", "0.8"]
+    assert [line.partition("within ")[2].partition(" s:")[0] for line in reported[:4]] == ["0.1", "0.2", "0.4", "0.8"]
     assert "Polls of coupon series 535512 succeed again" in caplog.text
 
 
@@ -320,7 +320,7 @@ async def test_wrong_credentials_do_not_end_the_watch(sandbox: Sandbox, monkeypa
         job = sandbox.add_job(SERIES)
         await until(lambda: running.events)
 
-    assert running.told == [job.job_id]
+    assert running.reported == [job.job_id]
 
 
 async def test_without_a_state_store_it_works_with_a_cursor_in_memory_and_warns_once(
@@ -328,30 +328,30 @@ async def test_without_a_state_store_it_works_with_a_cursor_in_memory_and_warns_
 ) -> None:
     sandbox.add_job(SERIES)
     async with triggerer(None) as running:
-        await some_looks(sandbox)
+        await some_polls(sandbox)
         jobs = []
         for _ in range(3):
             jobs.append(sandbox.add_job(SERIES))
-            await until(lambda: len(running.told) == len(jobs))
+            await until(lambda: len(running.reported) == len(jobs))
 
-    assert running.told == [job.job_id for job in jobs]
+    assert running.reported == [job.job_id for job in jobs]
     warning = "finish while no triggerer runs will not be reported: this Airflow keeps no state"
     assert capsys.readouterr().out.count(warning) == 1
 
 
 @needs_asset_state_store
-async def test_two_assets_that_share_a_trigger_are_told_what_to_do_and_the_watch_goes_on(
+async def test_two_assets_that_share_a_trigger_get_a_warning_with_the_remedy_and_the_watch_goes_on(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from airflow.sdk.execution_time.context import AssetStateStoreAccessors
 
     shared: Any = AssetStateStoreAccessors(inlets=[Asset("one"), Asset("two")])
     async with triggerer(shared) as running:
-        await some_looks(sandbox)
+        await some_polls(sandbox)
         job = sandbox.add_job(SERIES)
         await until(lambda: running.events)
 
-    assert running.told == [job.job_id]
+    assert running.reported == [job.job_id]
     assert "several assets share this trigger" in capsys.readouterr().out
 
 
@@ -372,7 +372,7 @@ async def test_a_state_store_that_fails_is_tried_again_and_nothing_begins_anew(s
         state.fails = None
         await until(lambda: state.cursor["after_job_id"] == later.job_id)
 
-    assert running.told == [job.job_id, later.job_id]
+    assert running.reported == [job.job_id, later.job_id]
 
 
 async def test_a_state_store_that_never_answers_does_not_hold_up_a_triggerer_that_stops(
@@ -394,21 +394,21 @@ async def test_a_state_store_that_never_answers_does_not_hold_up_a_triggerer_tha
             await asked.wait()
 
     assert not limit.expired()
-    assert running.told == [job.job_id]
+    assert running.reported == [job.job_id]
 
 
-async def test_a_cursor_of_another_form_is_told_and_the_watch_begins_anew(
+async def test_a_cursor_of_another_form_is_logged_and_the_watch_begins_anew(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = AssetState()
     state.stored = {"capillary_redeem_uploads": '{"offset": 7}'}
     sandbox.add_job(SERIES)
     async with triggerer(state) as running:
-        await some_looks(sandbox)
+        await some_polls(sandbox)
         job = sandbox.add_job(SERIES)
         await until(lambda: running.events)
 
-    assert running.told == [job.job_id]
+    assert running.reported == [job.job_id]
     assert "the stored cursor is not one of this version" in capsys.readouterr().out
 
 
@@ -423,7 +423,7 @@ async def test_a_shared_stream_that_breaks_off_is_gone_on_with_alone_from_what_w
         await until(lambda: len(running.events) == 2)
         await until(lambda: state.cursor["after_job_id"] == job.job_id)
 
-    assert running.told == [job.job_id, job.job_id]
+    assert running.reported == [job.job_id, job.job_id]
     assert running.events[1]["possible_duplicates"] is True
 
 

@@ -72,7 +72,7 @@ async def test_all_waits_on_a_series_share_one_poll_and_all_on_a_connection_one_
 
     assert [event["status"] for event in events] == ["success"] * 90
     assert {event["job"]["job_id"] for event in events} == {job.job_id for job in jobs.values()}
-    # Each series is asked once more at most twice: what was under way, and what told the end.
+    # Each series is asked once more at most twice: what was under way, and what reported the end.
     assert sandbox.count("status") - asked <= 6
     assert sandbox.count("token") == 1
     assert nothing_is_left(before)
@@ -111,7 +111,7 @@ async def test_every_wait_counts_a_failed_poll_and_none_dies_earlier_than_alone(
 
     assert [task.result()["status"] for task in ended] == ["error"]
     assert sandbox.count("status") >= 8  # four polls of two attempts
-    assert running == {tasks[1]}  # it has seen the same failures, but not for as long as its own four looks take
+    assert running == {tasks[1]}  # it has seen the same failures, but not for as long as its own four polls take
     tasks[1].cancel()
     await asyncio.wait(running)
 
@@ -137,14 +137,14 @@ async def test_a_poll_that_fails_once_ends_no_wait(sandbox: Sandbox) -> None:
     job = sandbox.add_job(SERIES, status="STARTED")
     tasks = waiting(*[trigger(max_consecutive_failures=2, poke_interval=0.2) for _ in range(10)])
     await until(lambda: sandbox.count("status") >= 1)
-    sandbox.inject(Fault("status", endpoint="status", status=503, times=2))  # one look of two attempts
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=2))  # one poll of two attempts
     await until(lambda: sandbox.count("status") >= 4)
     sandbox.finish(job)
 
     assert {event["status"] for event in await asyncio.gather(*tasks)} == {"success"}
 
 
-async def test_a_look_that_brings_nothing_new_wakes_no_wait_that_has_seen_one(sandbox: Sandbox) -> None:
+async def test_a_poll_that_brings_nothing_new_wakes_no_wait_that_has_seen_one(sandbox: Sandbox) -> None:
     job = sandbox.add_job(SERIES, status="STARTED")
     heard: dict[str, list[str]] = {"waiting": [], "all": [], "late": []}
 
@@ -162,7 +162,7 @@ async def test_a_look_that_brings_nothing_new_wakes_no_wait_that_has_seen_one(sa
     await results(4)
     tasks.append(asyncio.create_task(hear("late")))
     await results(4)
-    sandbox.inject(Fault("status", endpoint="status", status=503, times=4))  # two looks of two attempts
+    sandbox.inject(Fault("status", endpoint="status", status=503, times=4))  # two polls of two attempts
     await results(6)
     sandbox.finish(job)
     await results(4)
@@ -175,13 +175,13 @@ async def test_a_look_that_brings_nothing_new_wakes_no_wait_that_has_seen_one(sa
     assert len(heard["all"]) >= 18
 
 
-async def test_what_a_look_brought_is_not_missed_by_a_wait_that_was_busy(sandbox: Sandbox) -> None:
+async def test_what_a_poll_brought_is_not_missed_by_a_wait_that_was_busy(sandbox: Sandbox) -> None:
     job = sandbox.add_job(SERIES, status="STARTED")
     async with subscribe(CONN_ID, SERIES, every(0.05)) as subscription:
         await subscription.next_result()
         asked = sandbox.count("status")
         sandbox.finish(job)
-        await until(lambda: sandbox.count("status") >= asked + 3)  # told once, and not again
+        await until(lambda: sandbox.count("status") >= asked + 3)  # reported once, and not again
 
         async with asyncio.timeout(20):
             result = await subscription.next_result()
@@ -190,7 +190,7 @@ async def test_what_a_look_brought_is_not_missed_by_a_wait_that_was_busy(sandbox
     assert result.jobs.newest().is_completed
 
 
-async def test_a_look_asked_for_is_heard_of_whatever_it_brings(sandbox: Sandbox) -> None:
+async def test_the_result_of_a_requested_poll_is_always_received(sandbox: Sandbox) -> None:
     sandbox.add_job(SERIES, status="STARTED")
     async with subscribe(CONN_ID, SERIES, every(3600.0)) as subscription, asyncio.timeout(20):
         subscription.poll_now()
@@ -215,14 +215,14 @@ async def test_an_answer_429_slows_everyone_on_the_connection_down(sandbox: Sand
     await asyncio.gather(*tasks)
 
     moments = sorted(request.at for request in sandbox.requests if request.endpoint == "status")
-    # Nothing, of any series, for about as long as Capillary said; without it there are forty looks a second.
+    # Nothing, of any series, for about as long as Capillary said; without it there are forty polls a second.
     assert max(later - earlier for earlier, later in itertools.pairwise(moments)) > 1.5
 
 
 async def test_never_more_requests_than_the_limit_in_any_window(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A minute of two seconds: 40 series that each want five looks in it, with a limit of 30.
+    # A minute of two seconds: 40 series that each want five polls in it, with a limit of 30.
     window = 2.0
     monkeypatch.setattr(limiter, "_WINDOW_SECONDS", window)
     monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", sandbox.connection_json(requests_per_minute=30))
@@ -347,7 +347,7 @@ async def test_a_long_history_is_found_one_s_way_in(sandbox: Sandbox) -> None:
     assert (await missing)["job"]["job_id"] == job.job_id
 
 
-async def test_waits_on_a_long_history_look_through_it_one_after_the_other(
+async def test_waits_on_a_long_history_search_it_one_after_the_other(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(1500):
