@@ -433,7 +433,7 @@ def test_the_upload_of_a_killed_run_is_cleared_up_by_a_retry_that_writes_another
     sandbox.inject(Fault("drip", endpoint="download", seconds=15.0))
     with Child(job, store.folder + NAME, state_file=str(state_file), object_storage_conn_id=store.conn_id) as child:
         wait_until(lambda: store.under_way() != [], seconds=60)
-        wait_until(lambda: "left" in state_file.read_text())
+        wait_until(lambda: StateStore(str(state_file)).get("capillary_unfinished") is not None)
         child.kill()
     sandbox.clear_faults()
     state = StateStore(str(state_file))

@@ -91,7 +91,10 @@ class StateStore:
 
     def _write(self) -> None:
         if self._file is not None:
-            self._file.write_text(json.dumps(self._values))
+            # At once, because another process may read it meanwhile.
+            part = self._file.with_suffix(".part")
+            part.write_text(json.dumps(self._values))
+            part.replace(self._file)
 
 
 class Run:
