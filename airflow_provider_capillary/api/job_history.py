@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary.api.errors import CapillaryJobNotFoundError
-from airflow_provider_capillary.api.jobs import DONE, job_of, read_rows, status_word
+from airflow_provider_capillary.api.jobs import DONE, JobFields, job_of, read_rows, status_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.api.jobs import Row, UploadJob
 
 _GLOB = re.compile(r"[*?\[]")
+#: Positions of the fields that are searched.
+_JOB_ID, _STATUS, _FILE_NAME, _FILE_URL = map(
+    JobFields._fields.index, ("job_id", "status", "uploaded_file_name", "uploaded_file_url")
+)
 
 
 def read_history(payload: Mapping[str, Any], *, timezone: str = "UTC", digest: bytes | None = None) -> JobHistory:
@@ -64,11 +68,13 @@ class JobHistory:
     def __init__(self, rows: Iterable[Row], make: Callable[[Row], UploadJob], *, digest: bytes | None = None) -> None:
         self._by_id: dict[int, Row] = {}
         for row in rows:
-            self._by_id.setdefault(row[0], row)  # of a job that is listed twice, the first entry counts
-        self.rows = sorted(self._by_id.values(), key=itemgetter(0), reverse=True)
+            self._by_id.setdefault(row[_JOB_ID], row)  # of a job that is listed twice, the first entry counts
+        self.rows = sorted(self._by_id.values(), key=itemgetter(_JOB_ID), reverse=True)
         self.digest = digest
         self._make = make
-        self._by_name = {name: row for row in reversed(self.rows) for name in row[2:4] if name is not None}
+        self._by_name = {
+            name: row for row in reversed(self.rows) for name in (row[_FILE_NAME], row[_FILE_URL]) if name is not None
+        }
 
     @classmethod
     def of(cls, jobs: JobHistory | Iterable[UploadJob]) -> JobHistory:
@@ -78,12 +84,14 @@ class JobHistory:
         """
         if isinstance(jobs, JobHistory):
             return jobs
-        listed = list(jobs)
+        by_id: dict[int, UploadJob] = {}
+        for job in jobs:
+            by_id.setdefault(job.job_id, job)
         rows = (
-            (job.job_id, job.status, job.uploaded_file_name, job.uploaded_file_url, index)
-            for index, job in enumerate(listed)
+            tuple(JobFields(job.job_id, job.status, job.uploaded_file_name, job.uploaded_file_url))
+            for job in by_id.values()
         )
-        return cls(rows, lambda row: listed[row[4]])
+        return cls(rows, lambda row: by_id[row[_JOB_ID]])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -110,18 +118,18 @@ class JobHistory:
         else:
             found = self._by_name.get(uploaded_file_name)
             if _GLOB.search(uploaded_file_name):
-                least = floor if found is None else max(floor, found[0])
+                least = floor if found is None else max(floor, found[_JOB_ID])
                 found = self._newest_fitting(uploaded_file_name, least) or found
-        return self._make(found) if found is not None and found[0] > floor else None
+        return self._make(found) if found is not None and found[_JOB_ID] > floor else None
 
     def _newest_fitting(self, glob: str, newer_than: float) -> Row | None:
         # Hundreds of waits may search the history of years.
         fits = re.compile(translate(glob)).match
         for row in self.rows:
-            if row[0] <= newer_than:
+            if row[_JOB_ID] <= newer_than:
                 break
             # In samples both are names of the file, and not always the same.
-            _, _, name, url, *_ = row
+            name, url = row[_FILE_NAME], row[_FILE_URL]
             if (name is not None and fits(name)) or (url is not None and url != name and fits(url)):
                 return row
         return None
@@ -129,13 +137,13 @@ class JobHistory:
     @cached_property
     def running_ids(self) -> list[int]:
         """The ids of the jobs that have not finished yet, in order."""
-        return [row[0] for row in reversed(self.rows) if status_word(row[1]) not in DONE]
+        return [row[_JOB_ID] for row in reversed(self.rows) if status_word(row[_STATUS]) not in DONE]
 
     @cached_property
     def settled_up_to(self) -> int | None:
         """The id up to which no job will change any more, its file name included; None if there is none."""
         first_running = self.running_ids[0] if self.running_ids else inf
-        return next((row[0] for row in self.rows if row[0] < first_running), None)
+        return next((row[_JOB_ID] for row in self.rows if row[_JOB_ID] < first_running), None)
 
 
 @dataclass(frozen=True, kw_only=True)

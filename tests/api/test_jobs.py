@@ -19,7 +19,7 @@ from airflow_provider_capillary.api.errors import (
     CapillaryResponseError,
 )
 from airflow_provider_capillary.api.job_history import JobHistory, JobSelector, find_job, read_history
-from airflow_provider_capillary.api.jobs import JOB_FILES, UploadJob, read_jobs
+from airflow_provider_capillary.api.jobs import JOB_FILES, JobFields, UploadJob, read_jobs
 from airflow_provider_capillary.api.responses import read_payload
 from airflow_provider_capillary.api.values import parse_id, validate_choice
 from tests.api.flows import any_text, attempt, examples, json_values, raw_jobs, reply, sample
@@ -546,6 +546,42 @@ def test_a_history_has_the_same_jobs_as_the_list_the_newest_first() -> None:
     assert list(history.newest_first) == sorted(listed, key=lambda job: job.job_id, reverse=True)
     assert [history.get(each.job_id) for each in listed] == listed
     assert len(history) == len(listed) > 1
+
+
+def test_a_row_of_a_history_has_the_fields_in_their_order() -> None:
+    sent = {
+        "jobId": 1,
+        "uploadRedeemedCouponStatus": "STARTED",
+        "uploadedFileName": "name.csv",
+        "uploadedFileUrl": "url.csv",
+        "createdOn": 2,
+        "updatedOn": 3,
+        "errorFileUrl": "error",
+        "successFileUrl": "success",
+        "totalUploadedCount": 4,
+        "actualRowCount": 5,
+        "errorCount": 6,
+        "uploadTableName": "table",
+    }
+    result = {"orgId": 7, "couponSeriesId": 8, "redeemUploadJobStatuses": [sent]}
+    (row,) = read_history({"result": result}, timezone="Asia/Kolkata").rows
+    assert JobFields._make(row) == JobFields(
+        job_id=1,
+        status="STARTED",
+        uploaded_file_name="name.csv",
+        uploaded_file_url="url.csv",
+        org_id=7,
+        coupon_series_id=8,
+        created_on=2,
+        updated_on=3,
+        timezone="Asia/Kolkata",
+        error_file_url="error",
+        success_file_url="success",
+        total_uploaded_count=4,
+        actual_row_count=5,
+        error_count=6,
+        upload_table_name="table",
+    )
 
 
 def test_a_history_of_years_leaves_the_garbage_collector_next_to_nothing() -> None:
