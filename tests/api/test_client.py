@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One question at a time: what is sent, what is tried again, and what errors tell."""
+"""One question at a time: what is sent, what is sent again, and what errors report."""
 
 from __future__ import annotations
 
@@ -82,26 +82,26 @@ def test_the_answer_of_the_sibling_endpoint_is_read_as_having_no_redeem_jobs(cli
     assert client.get_jobs(reply(sample("coupon-upload-status-finished"))).value == []
 
 
-def job_told(job_id: int, status: str = "COMPLETED") -> dict[str, Any]:
+def raw_job(job_id: int, status: str = "COMPLETED") -> dict[str, Any]:
     return {"jobId": job_id, "uploadRedeemedCouponStatus": status}
 
 
 def test_a_history_that_did_not_change_is_the_same_object(client: Client) -> None:
-    jobs = [job_told(1), job_told(2, "STARTED")]
+    jobs = [raw_job(1), raw_job(2, "STARTED")]
     first = client.run(client.api.get_redeem_upload_history(909234), jobs_reply(*jobs)).value
     assert [job.job_id for job in first.newest_first] == [2, 1]
 
     for again in (jobs_reply(*jobs), jobs_reply(*reversed(jobs))):
         assert client.run(client.api.get_redeem_upload_history(909234, first), again).value is first
 
-    changed = jobs_reply(job_told(1), job_told(2))
+    changed = jobs_reply(raw_job(1), raw_job(2))
     second = client.run(client.api.get_redeem_upload_history(909234, first), changed).value
     assert second is not first
     assert second.newest().is_completed
 
 
 def test_an_error_is_one_whatever_its_body(client: Client) -> None:
-    reported = jobs_reply(job_told(1))
+    reported = jobs_reply(raw_job(1))
     before = client.run(client.api.get_redeem_upload_history(909234), reported).value
     refused = Response(400, reported.headers, reported.body)
     asked = client.run(client.api.get_redeem_upload_history(909234, before), refused)

@@ -41,7 +41,7 @@ def test_there_are_ten_classes_of_errors() -> None:
 
 @pytest.mark.parametrize("cls", PUBLIC)
 class TestEveryError:
-    def test_tells_status_code_and_request_id_behind_its_message(self, cls: type[CapillaryError]) -> None:
+    def test_shows_status_code_and_request_id_behind_its_message(self, cls: type[CapillaryError]) -> None:
         assert str(cls("Down.", **FACTS)) == "Down. (HTTP 503, code 4001, X-CAP-REQUEST-ID req-1)"
 
     def test_is_its_message_alone_where_nothing_else_is_known(self, cls: type[CapillaryError]) -> None:
