@@ -28,7 +28,7 @@ class OperatorBeginsAnew(BeginsAnew):
     """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        copied = super().__deepcopy__(memo)  # type: ignore[misc] # that of the operator
+        copied = super().__deepcopy__(memo)  # type: ignore[misc] # defined by the operator that this is mixed into
         for name in self._made_by_use:
             copied.__dict__.pop(name, None)
         return copied

@@ -114,7 +114,7 @@ class SeriesPoll:
         self._subscriptions.add(subscription)
         now = time.monotonic()
         if self._task is None:
-            self._plan.join(subscription.timer, now, spread=random.random())  # noqa: S311
+            self._plan.join(subscription.timer, now, spread=random.random())  # noqa: S311 - spreads polls over time, protects nothing
             self._start()
         else:
             self._plan.join(subscription.timer, now)
@@ -203,7 +203,8 @@ class SeriesPoll:
             async with shared.request() as connection:
                 if connection is not self._connection:
                     self._connection, self._jobs = connection, None
-                self._jobs = await connection.get_redeem_upload_history(self._series_id, self._jobs)
+                flow = connection.client.get_redeem_upload_history(self._series_id, self._jobs)
+                self._jobs = await connection.run(flow)
         except Exception as error:  # noqa: BLE001 - each wait decides what the error means for it
             return PollResult(began, error=error)
         return PollResult(began, jobs=self._jobs)

@@ -14,7 +14,6 @@ from airflow_provider_capillary.api.secrecy import tail
 if TYPE_CHECKING:
     from airflow_provider_capillary.api.client import CapillaryClient
     from airflow_provider_capillary.api.flow import Flow
-    from airflow_provider_capillary.api.job_history import JobHistory
     from airflow_provider_capillary.api.retry import HttpRetry
     from airflow_provider_capillary.api.settings import ConnectionSettings
     from airflow_provider_capillary.api.waiting import Log
@@ -57,18 +56,6 @@ class AsyncConnection:
         :raises CapillaryError: The flow ended in this error.
         """
         return await self._transport.run(flow)
-
-    async def get_redeem_upload_history(
-        self, coupon_series_id: int | str, before: JobHistory | None = None
-    ) -> JobHistory:
-        """Return all redeem upload jobs of a series.
-
-        :param coupon_series_id: The coupon series.
-        :param before: The history that the last call returned.
-        :return: All jobs, in order; ``before`` itself if nothing changed.
-        :raises CapillaryError: The request failed.
-        """
-        return await self.run(self.client.get_redeem_upload_history(coupon_series_id, before))
 
     async def close(self) -> None:
         """Close all sockets."""

@@ -70,8 +70,3 @@ def make_client(settings: ConnectionSettings, http_retry: HttpRetry | None = Non
 
     state = connection_state(settings)
     return CapillaryClient(settings, tokens=state.tokens, limiter=state.limiter, retry=http_retry)
-
-
-def forget_connection_states() -> None:
-    """Clear the cache, as in a new process."""
-    _cache.value.clear()

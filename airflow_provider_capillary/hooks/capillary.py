@@ -307,14 +307,15 @@ class CapillaryAsyncHook(_CapillaryConnection):
     async def get_redeem_upload_history(
         self, coupon_series_id: int | str, before: JobHistory | None = None
     ) -> JobHistory:
-        """Return all redeem upload jobs of a series for repeated polls: only changed jobs are parsed.
+        """Return all redeem upload jobs of a series for repeated polls: an unchanged response is not parsed again.
 
         :param coupon_series_id: The coupon series.
         :param before: The history that the last call returned.
         :return: All jobs, in order; ``before`` itself if nothing changed.
         :raises CapillaryError: The request failed.
         """
-        return await self._opened().get_redeem_upload_history(coupon_series_id, before)
+        connection = self._opened()
+        return await connection.run(connection.client.get_redeem_upload_history(coupon_series_id, before))
 
     async def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
         """Return one redeem upload job; see :class:`CapillaryHook`.

@@ -158,7 +158,7 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
         if isinstance(error, CapillaryError):
             return wait.on_error(error)
         outcome = self._unexpected(error)
-        return None if WaitOptions.of(self).silent_fail else outcome
+        return None if wait.options.silent_fail else outcome
 
     def _unexpected(self, error: Exception | None) -> WaitOutcome:
         # Only the type of the error: its text may contain secrets, and Airflow logs the whole event.

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
-from airflow_provider_capillary._transport.connection_state import forget_connection_states
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Sandbox
 from tests.airflow_compat import reset_secrets_masker
+from tests.connections import forget_connection_states
 from tests.hooks.clients import ASYNC, CONN_ID, QUICK, SYNC, Client
 
 if TYPE_CHECKING:

@@ -261,16 +261,16 @@ async def test_an_error_of_another_kind_ends_a_wait_unless_it_is_to_be_silent(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, silent_fail: bool
 ) -> None:
     job = sandbox.add_job(SERIES)
-    ask = AsyncConnection.get_redeem_upload_history
+    run = AsyncConnection.run
     raised: list[int] = []
 
     async def fail_once(connection: AsyncConnection, *args: Any) -> Any:
         if len(raised) < 2:  # a poll asks once more over a new client
             raised.append(1)
             raise RuntimeError("a secret")
-        return await ask(connection, *args)
+        return await run(connection, *args)
 
-    monkeypatch.setattr(AsyncConnection, "get_redeem_upload_history", fail_once)
+    monkeypatch.setattr(AsyncConnection, "run", fail_once)
 
     event = await only_event(trigger(silent_fail=silent_fail, poke_interval=0.2))
 

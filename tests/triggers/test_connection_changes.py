@@ -16,11 +16,11 @@ import pytest
 
 from airflow_provider_capillary._polling import shared_connection, shared_poll
 from airflow_provider_capillary._polling.shared_poll import poll_series
-from airflow_provider_capillary._transport.connection_state import forget_connection_states
 from airflow_provider_capillary.api import timing
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 from tests.airflow_compat import api_server_error, before_awaited_lookups
+from tests.connections import forget_connection_states
 from tests.waiting import until
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ import pytest
 
 from airflow_provider_capillary._polling import shared_poll
 from airflow_provider_capillary._polling.shared_poll import poll_series, subscribe
-from airflow_provider_capillary._transport.connection_state import forget_connection_states
 from airflow_provider_capillary.api import limiter
 from airflow_provider_capillary.api.job_history import JobHistory
 from airflow_provider_capillary.api.retry import HttpRetry
@@ -23,6 +22,7 @@ from airflow_provider_capillary.api.timing import PollSchedule, PollTimer
 from airflow_provider_capillary.api.waiting import JobWaiter
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+from tests.connections import forget_connection_states
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -146,21 +146,21 @@ async def test_a_poll_that_fails_once_ends_no_wait(sandbox: Sandbox) -> None:
 
 async def test_a_poll_that_brings_nothing_new_wakes_no_wait_that_has_seen_one(sandbox: Sandbox) -> None:
     job = sandbox.add_job(SERIES, status="STARTED")
-    heard: dict[str, list[str]] = {"waiting": [], "all": [], "late": []}
+    received: dict[str, list[str]] = {"waiting": [], "all": [], "late": []}
 
-    async def hear(name: str, *, receives_every_result: bool = False) -> None:
+    async def receive(name: str, *, receives_every_result: bool = False) -> None:
         async with subscribe(CONN_ID, SERIES, every(0.05), receives_every_result=receives_every_result) as subscription:
             while True:
                 result = await subscription.next_result()
-                heard[name].append("failed" if result.jobs is None else result.jobs.newest().status)
+                received[name].append("failed" if result.jobs is None else result.jobs.newest().status)
 
     async def results(number: int) -> None:
-        asked = len(heard["all"])
-        await until(lambda: len(heard["all"]) >= asked + number)
+        asked = len(received["all"])
+        await until(lambda: len(received["all"]) >= asked + number)
 
-    tasks = [asyncio.create_task(hear("waiting")), asyncio.create_task(hear("all", receives_every_result=True))]
+    tasks = [asyncio.create_task(receive("waiting")), asyncio.create_task(receive("all", receives_every_result=True))]
     await results(4)
-    tasks.append(asyncio.create_task(hear("late")))
+    tasks.append(asyncio.create_task(receive("late")))
     await results(4)
     sandbox.inject(Fault("status", endpoint="status", status=503, times=4))  # two polls of two attempts
     await results(6)
@@ -170,9 +170,9 @@ async def test_a_poll_that_brings_nothing_new_wakes_no_wait_that_has_seen_one(sa
         task.cancel()
     await asyncio.wait(tasks)
 
-    assert heard["waiting"] == ["STARTED", "failed", "failed", "STARTED", "COMPLETED"]
-    assert heard["late"] == heard["waiting"]
-    assert len(heard["all"]) >= 18
+    assert received["waiting"] == ["STARTED", "failed", "failed", "STARTED", "COMPLETED"]
+    assert received["late"] == received["waiting"]
+    assert len(received["all"]) >= 18
 
 
 async def test_what_a_poll_brought_is_not_missed_by_a_wait_that_was_busy(sandbox: Sandbox) -> None:
