@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,17 @@ ROOT = Path(__file__).parents[1]
 
 def text_of(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
+
+
+def imports_in(code: str) -> list[tuple[str, str]]:
+    """Return each import in code, wherever it stands, as module and name; the name is empty for a whole module."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [(node.module or "", alias.name) for alias in node.names]
+    return found
 
 
 PYPROJECT = tomllib.loads(text_of("pyproject.toml"))

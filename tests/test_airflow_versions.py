@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from tests.airflow_compat import (
     HAS_TASK_STATE_STORE,
     TRIGGERER_RENDERS_TEMPLATES,
 )
+from tests.project import imports_in
 from tests.sensors.running import run_to_end
 
 if TYPE_CHECKING:
@@ -84,17 +84,10 @@ def test_no_other_module_of_the_package_knows_where_airflow_keeps_its_names() ->
     found = {
         (file.relative_to(PACKAGE).as_posix(), name)
         for file in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(file.read_text()))
-        for name in _imported(node)
+        for name, _ in imports_in(file.read_text())
         if name.split(".")[0] == "airflow" and not f"{name}.".startswith(OTHER_PROVIDERS)
     }
     assert {file for file, _ in found} == {"_airflow_compat.py"}
-
-
-def _imported(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.ImportFrom):
-        return [node.module or ""]
-    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
 
 
 @pytest.mark.skipif(HAS_ASSET_WATCHERS, reason="this Airflow has asset watchers")

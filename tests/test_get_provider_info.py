@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -16,8 +15,7 @@ import pytest
 import airflow_provider_capillary
 from airflow_provider_capillary.get_provider_info import get_provider_info
 from tests.airflow_compat import FORM_IS_IN_PROVIDER_INFO, IS_AIRFLOW_2
-
-ROOT = Path(__file__).parents[1]
+from tests.project import ROOT
 
 # Standard fields by what they hold, then extras; the schemas are the promise to the form.
 RELABELLED = {"host": "API host", "login": "Client key", "password": "Client secret"}

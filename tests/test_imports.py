@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import airflow_provider_capillary
+from tests.project import imports_in
 
 NAME = airflow_provider_capillary.__name__
 ROOT = Path(airflow_provider_capillary.__file__).parent
@@ -42,14 +43,9 @@ MODULES = {
 
 def imports_of(module: str) -> set[str]:
     """The modules of the package that a module imports anywhere, in functions and for types too."""
-    found = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= (names & MODULES.keys()) or {node.module}
-    return found & MODULES.keys()
+    paths = imports_in(MODULES[module].read_text())
+    # What is imported from a package may be a module of it.
+    return {f"{path}.{name}" if f"{path}.{name}" in MODULES else path for path, name in paths} & MODULES.keys()
 
 
 def part_of(module: str) -> str:
@@ -77,19 +73,9 @@ def test_a_module_imports_only_from_its_own_part_and_from_below(module: str) -> 
 
 
 def test_no_two_modules_import_each_other_on_any_way() -> None:
-    imports = {module: imports_of(module) for module in MODULES}
-    done: set[str] = set()
+    imports = {module: imports_of(module) - {NAME} for module in MODULES}
 
-    def follow(module: str, way: tuple[str, ...]) -> None:
-        assert module not in way, " -> ".join((*way[way.index(module) :], module))
-        if module in done:
-            return
-        for name in sorted(imports[module] - {NAME}):
-            follow(name, (*way, module))
-        done.add(module)
-
-    for module in MODULES:
-        follow(module, ())
+    tuple(TopologicalSorter(imports).static_order())  # raises CycleError, which names the modules
 
 
 @pytest.mark.parametrize("folder", sorted(ENTRIES))

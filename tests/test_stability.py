@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 from importlib import import_module
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_capillary.get_provider_info import get_provider_info
-from tests.project import PYPROJECT, ROOT, text_of
+from tests.project import PYPROJECT, ROOT, imports_in, text_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,12 +51,7 @@ def public_classes_of(module: str) -> set[str]:
 
 def imports_of(code: str) -> set[tuple[str, str]]:
     """What code imports of the package, as module and name."""
-    return {
-        (node.module, alias.name)
-        for node in ast.walk(ast.parse(code))
-        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == PACKAGE
-        for alias in node.names
-    }
+    return {(module, name) for module, name in imports_in(code) if name and module.partition(".")[0] == PACKAGE}
 
 
 @pytest.mark.parametrize(("module", "name"), NAMES)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ast
 import pkgutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import airflow_provider_capillary.api as api
+from tests.project import imports_in
 
 MODULES = sorted(f"{api.__name__}.{module.name}" for module in pkgutil.iter_modules(api.__path__))
 
@@ -31,15 +31,9 @@ def test_importing_the_protocol_imports_neither_airflow_nor_an_http_library(modu
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_imports_only_the_standard_library_pendulum_and_its_own_package(name: str) -> None:
     path = Path(api.__path__[0], f"{name.rpartition('.')[2]}.py")
-    roots = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            roots |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            roots.add(node.module or "")
     strangers = {
         root
-        for root in roots
+        for root, _ in imports_in(path.read_text())
         if root.partition(".")[0] not in sys.stdlib_module_names | {"pendulum"} and not root.startswith(api.__name__)
     }
     assert strangers == set()
@@ -48,10 +42,5 @@ def test_every_module_imports_only_the_standard_library_pendulum_and_its_own_pac
 @pytest.mark.parametrize("name", MODULES)
 def test_no_module_sleeps_or_opens_a_socket(name: str) -> None:
     path = Path(api.__path__[0], f"{name.rpartition('.')[2]}.py")
-    imported = {
-        alias.name
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    }
+    imported = {name or module for module, name in imports_in(path.read_text())}
     assert not imported & {"time", "sleep", "socket", "ssl", "asyncio", "http", "subprocess"}

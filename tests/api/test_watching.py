@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The watch over a series: each job is reported once, by its edge, in whatever order jobs end."""
+"""The watch of a series: each job is reported once, when it finishes, in any order."""
 
 from __future__ import annotations
 

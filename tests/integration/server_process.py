@@ -15,6 +15,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from tests.project import ROOT
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 2.0
-ROOT = Path(__file__).parents[2]
 
 
 def free_ports(count: int) -> list[int]:

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.project import ROOT
+
 EXAMPLES = ROOT / "example_dags"
 
 pytestmark = pytest.mark.slow

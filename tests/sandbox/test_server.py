@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ast
 import graphlib
 import json
 import socket
@@ -21,6 +20,7 @@ import pytest
 
 import airflow_provider_capillary.sandbox
 from airflow_provider_capillary.sandbox import Fault, Sandbox
+from tests.project import imports_in
 from tests.sandbox.client import SERIES, STATUS_PATH, TOKEN_PATH, UPLOAD_PATH, Client, csv_file, good_row, multipart
 
 PACKAGE = Path(airflow_provider_capillary.sandbox.__file__).parent
@@ -426,11 +426,7 @@ def test_a_bug_is_reported_by_its_place_without_values(sandbox, client, capfd, m
 def test_it_needs_h11_and_python_multipart_and_nothing_else():
     imported = set()
     for file in PACKAGE.glob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                imported.add(node.module)
+        imported |= {module for module, _ in imports_in(file.read_text())}
     own = {name for name in imported if name.startswith("airflow_provider_capillary.sandbox")}
 
     others = {name.partition(".")[0] for name in imported - own} - sys.stdlib_module_names
@@ -441,8 +437,8 @@ def test_no_module_imports_another_in_a_circle_not_even_for_annotations():
     prefix = "airflow_provider_capillary.sandbox."
     imports = {}
     for file in PACKAGE.glob("*.py"):
-        nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
-        imports[file.stem] = {node.module.removeprefix(prefix) for node in nodes if node.module.startswith(prefix)}
+        modules = {module for module, _ in imports_in(file.read_text())}
+        imports[file.stem] = {module.removeprefix(prefix) for module in modules if module.startswith(prefix)}
 
     assert "state" in imports["server"]
     tuple(graphlib.TopologicalSorter(imports).static_order())  # raises CycleError

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary.sandbox import Sandbox, SandboxJob
 
-ROOT = Path(__file__).parents[2]
 SERIES = 535512
 MIB = 1 << 20
 SMALL = b"message,coupon code\nCoupon is expired, the redemption was not recorded,WELCOME10\n"

@@ -15,7 +15,8 @@ import pytest
 from airflow_provider_capillary._storage.atomic_write import locate
 from airflow_provider_capillary._storage.lineage import dataset_name
 from airflow_provider_capillary._storage.stores.base import ObjectLocation
-from tests.transfers.running import ROOT, SERIES, SMALL, Run
+from tests.project import ROOT
+from tests.transfers.running import SERIES, SMALL, Run
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
