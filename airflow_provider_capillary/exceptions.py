@@ -13,6 +13,7 @@
     |   +-- CapillaryAccessError
     +-- CapillaryJobNotFoundError
     +-- CapillaryErrorFileError
+    +-- CapillaryUploadError
     +-- CapillaryJobFailedError         also an AirflowFailException
 """
 
@@ -30,6 +31,7 @@ from airflow_provider_capillary.api.errors import (
     CapillaryRateLimitError,
     CapillaryResponseError,
     CapillaryTransportError,
+    CapillaryUploadError,
 )
 
 
@@ -53,4 +55,5 @@ __all__ = [
     "CapillaryRateLimitError",
     "CapillaryResponseError",
     "CapillaryTransportError",
+    "CapillaryUploadError",
 ]

@@ -115,6 +115,10 @@ class CapillaryErrorFileError(CapillaryError):
     """The error file of a job cannot be fetched, or its location is refused."""
 
 
+class CapillaryUploadError(CapillaryError):
+    """A file cannot be uploaded: it is missing, empty or malformed, or nobody knows whether Capillary received it."""
+
+
 _BY_NAME: dict[str, type[CapillaryError]] = {
     cls.__name__: cls
     for cls in (
@@ -128,6 +132,7 @@ _BY_NAME: dict[str, type[CapillaryError]] = {
         CapillaryAccessError,
         CapillaryJobNotFoundError,
         CapillaryErrorFileError,
+        CapillaryUploadError,
     )
 }
 

@@ -24,7 +24,7 @@ PUBLIC = sorted(
 FACTS = {"http_status": 503, "api_code": "4001", "request_id": "req-1", "is_transient": True}
 
 
-def test_there_are_ten_classes_of_errors() -> None:
+def test_these_are_the_classes_of_errors() -> None:
     assert [each.__name__ for each in PUBLIC] == [
         "CapillaryAccessError",
         "CapillaryApiError",
@@ -36,6 +36,7 @@ def test_there_are_ten_classes_of_errors() -> None:
         "CapillaryRateLimitError",
         "CapillaryResponseError",
         "CapillaryTransportError",
+        "CapillaryUploadError",
     ]
 
 
