@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         place = error.filename or f"{settings['host']}:{settings['port']}"
-        _log(f"sandbox: {place}: {error.strerror}")
+        _log(f"sandbox: {place}: {(error.strerror or '').partition(' (')[0]}")
         return 1
     return 0
 

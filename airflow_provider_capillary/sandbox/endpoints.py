@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hmac
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,16 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from airflow_provider_capillary.sandbox.faults import Fault
-from airflow_provider_capillary.sandbox.http_messages import (
-    Body,
-    Request,
-    RequestError,
-    Response,
-    coupon_error,
-    html_response,
-    make_response,
-    refused_token,
-)
+from airflow_provider_capillary.sandbox.http_messages import Body, Request, RequestError, Response
 from airflow_provider_capillary.sandbox.uploads import redeem_upload
 from airflow_provider_capillary.sandbox.validation import FieldError, check_names
 
@@ -41,22 +31,23 @@ _TOKEN_HEADER = "X-CAP-API-OAUTH-TOKEN"  # documented; without `Bearer`
 
 
 def _generate_token(state: SandboxState, request: Request) -> Response:
-    # The media type is documented: a form body, as RFC 6749 has it, is not understood.
+    # JSON is documented: a form body, as RFC 6749 has it, is not understood.
     given = request.json_object()
-    if not (_same(given.get("key"), state.client_key) and _same(given.get("secret"), state.client_secret)):
+    if (given.get("key"), given.get("secret")) != (state.client_key, state.client_secret):
         # The HTTP status of this response is unknown, hence a setting.
         return _token_error(state.bad_credentials_status, "Invalid client key and secret", code=320001)
     lifetime = {"ttlSeconds": state.token_ttl_seconds} if state.ttl_in_answer else {}
     data = {"accessToken": state.issue_token(), **lifetime}
-    return make_response(200, {"data": data, "errors": None, "warnings": None})
+    return Response.of(200, {"data": data, "errors": None, "warnings": None})
 
 
 def _token_error(status: int, message: str, *, code: int | None = None) -> Response:
-    return make_response(status, {"data": None, "errors": [{"code": code or status, "message": message}]})
+    return Response.of(status, {"data": None, "errors": [{"code": code or status, "message": message}]})
 
 
-def _same(given: object, expected: str) -> bool:
-    return isinstance(given, str) and hmac.compare_digest(given.encode(errors="replace"), expected.encode())
+def _coupon_error(status: int, message: str) -> Response:
+    # In the envelope of the coupon service's successes: no sample of an error is public.
+    return Response.of(status, {"success": False, "status": status, "result": None, "message": message})
 
 
 def _list_jobs(state: SandboxState, request: Request) -> Response:
@@ -66,7 +57,8 @@ def _list_jobs(state: SandboxState, request: Request) -> Response:
 
 def _upload(state: SandboxState, request: Request) -> Response:
     series = _series_id(request)
-    job = state.add_upload(series, *redeem_upload(request, lambda coupon: state.redeem(series, coupon)))
+    with state.upload_lock:
+        job = state.add_upload(series, redeem_upload(request, state.redeemed[series]))
     return _coupon_success(state, series, [job.to_upload_json()], fileName=job.uploaded_file_name)
 
 
@@ -78,7 +70,7 @@ def _series_id(request: Request) -> int:
 
 def _coupon_success(state: SandboxState, series: int, jobs: list[dict[str, Any]], **more: str) -> Response:
     result = {"orgId": state.org_id, "couponSeriesId": series, "redeemUploadJobStatuses": jobs} | more
-    return make_response(200, {"success": True, "status": 200, "result": result})
+    return Response.of(200, {"success": True, "status": 200, "result": result})
 
 
 def _download(state: SandboxState, request: Request) -> Response:
@@ -94,7 +86,7 @@ def _download(state: SandboxState, request: Request) -> Response:
 def _file(state: SandboxState, request: Request) -> Response:
     file = state.file(request.argument)
     if file is None:
-        return make_response(404, "There is no such file.\n")
+        return Response.of(404, "There is no such file.\n")
     content, made_at = file
     body = Body.of(content)
     if isinstance(content, Path):
@@ -143,15 +135,15 @@ def _control(state: SandboxState, request: Request) -> Response:
         raise RequestError("/sandbox is there for this machine only", status=403)
     match request.method, request.argument:
         case "GET" | "HEAD", "":
-            return make_response(200, _overview(state))
+            return Response.of(200, _overview(state))
         case "POST", "jobs":
-            return make_response(201, _describe(_add_job(state, request.json_object(any_type=True))))
+            return Response.of(201, _describe(_add_job(state, request.json_object(any_type=True))))
         case "POST", "faults":
             state.inject(Fault.from_json(request.json_object(any_type=True)))
-            return make_response(201, {"faults": state.faults})
+            return Response.of(201, {"faults": state.faults})
         case "DELETE", "faults":
             state.clear_faults()
-            return make_response(200, {"faults": []})
+            return Response.of(200, {"faults": []})
     known = "GET /sandbox, POST /sandbox/jobs, POST /sandbox/faults, DELETE /sandbox/faults"
     raise RequestError(f"unknown; there are {known}", status=404)
 
@@ -201,7 +193,7 @@ class Route:
     methods: tuple[str, ...]
     handler: Callable[[SandboxState, Request], Response]
     needs_token: bool = False
-    error: Callable[[int, str], Response] = coupon_error
+    error: Callable[[int, str], Response] = _coupon_error
 
     def respond(self, state: SandboxState, request: Request) -> Response:
         """Check method and token, and let the handler respond."""
@@ -209,13 +201,13 @@ class Route:
             refusal = self.error(405, "Method not allowed.")
             return Response(405, refusal.headers | {"Allow": ", ".join(self.methods)}, refusal.body)
         if self.needs_token and not state.accepts_token(request.headers.get(_TOKEN_HEADER)):
-            return refused_token(state.refusal, at=state.cluster_time())
+            return Response.refused_token(state.refusal, at=state.cluster_time())
         try:
             return self.handler(state, request)
         except RequestError as error:
             return self.error(error.status, str(error))
         except FieldError as error:
-            return make_response(400, {"error": str(error), "field": error.field})
+            return Response.of(400, {"error": str(error), "field": error.field})
 
 
 _UPLOAD = "/coupon/api/v1/upload"
@@ -231,9 +223,9 @@ ROUTES = (
         "/sandbox(?:/(.*))?",
         (),
         _control,
-        error=lambda status, message: make_response(status, {"error": message}),
+        error=lambda status, message: Response.of(status, {"error": message}),
     ),
-    Route("other", ".*", (), lambda state, request: html_response(404)),
+    Route("other", ".*", (), lambda state, request: Response.html(404)),
 )
 
 

@@ -11,21 +11,8 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_capillary.sandbox.http_messages import (
-    ENDPOINTS,
-    REFUSALS,
-    Response,
-    html_response,
-    make_response,
-    refused_token,
-)
-from airflow_provider_capillary.sandbox.validation import (
-    FieldError,
-    check_choice,
-    check_header_value,
-    check_names,
-    check_types,
-)
+from airflow_provider_capillary.sandbox.http_messages import ENDPOINTS, REFUSALS, Response
+from airflow_provider_capillary.sandbox.validation import FieldError, check_choice, check_names, check_types
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -36,6 +23,8 @@ TRANSPORT_KINDS = frozenset({"cut", "unmarked", "slow", "drip", "gzip", "wrong_l
 REPLACING_KINDS = frozenset({"status", "reset", "html", "expired_token", "redirect", "empty", "text", "body"})
 
 _HEADER_NAME = re.compile(r"[\w-]+", re.ASCII)
+# A tab, and Latin-1 without control characters (RFC 9110, 5.5).
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 @dataclass(frozen=True)
@@ -122,12 +111,10 @@ class Fault:
         headers = self.headers or {}
         if not all(type(name) is str and _HEADER_NAME.fullmatch(name) for name in headers):
             raise FieldError("headers", "names must be letters, digits, hyphens or underscores")
-        for field, value in (
-            ("location", self.location or ""),
-            ("retry_after", str(self.retry_after)),
-            *(("headers", value) for value in headers.values()),
-        ):
-            check_header_value(field, value)
+        values: list[tuple[str, object]] = [("headers", value) for value in headers.values()]
+        for field, value in (("location", self.location or ""), ("retry_after", str(self.retry_after)), *values):
+            if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+                raise FieldError(field, "must be Latin-1 text without control characters, as HTTP headers are")
         if not isinstance(self.body, bytes):
             try:
                 json.dumps(self.body)
@@ -149,15 +136,15 @@ class Fault:
         """Make the response that replaces the endpoint's; ``refusal`` is the sandbox's own form."""
         match self.kind:
             case "expired_token":
-                return refused_token(self.form or refusal, at=now)
+                return Response.refused_token(self.form or refusal, at=now)
             case "redirect":
                 status = self.status if 300 <= self.status <= 399 else 302
                 return Response(status, {"Location": self.location or ""})
             case "text":
-                return make_response(200, "OK" if self.body is None else self.body)
+                return Response.of(200, "OK" if self.body is None else self.body)
             case "html":
-                return html_response(self.status, self.body)
+                return Response.html(self.status, self.body)
             case "status" | "body":
-                return make_response(self.status, {} if self.body is None else self.body)
+                return Response.of(self.status, {} if self.body is None else self.body)
             case _:  # "empty"; a "reset" sends nothing
                 return Response(200)

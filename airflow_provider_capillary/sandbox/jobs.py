@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,10 +82,6 @@ class SandboxJob:
         """Return the current status."""
         now = self.clock()
         return next(status for begins, status in reversed(self.schedule) if begins <= now)
-
-    def finish(self, status: str) -> None:
-        """End the job at once, with this status."""
-        self.schedule = [(-math.inf, status)]
 
     @property
     def is_done(self) -> bool:

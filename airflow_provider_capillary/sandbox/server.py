@@ -12,9 +12,10 @@ import threading
 import time
 import traceback
 import uuid
-from contextlib import ExitStack, suppress
+from contextlib import suppress
+from email.message import Message
 from email.utils import formatdate
-from http import HTTPStatus
+from http.client import responses
 from math import ceil
 
 import h11
@@ -24,11 +25,9 @@ from airflow_provider_capillary.sandbox.faults import TRANSPORT_KINDS, Fault
 from airflow_provider_capillary.sandbox.http_messages import (
     CHUNK_BYTES,
     MAX_MEMORY_BYTES,
-    Headers,
     RecordedRequest,
     Request,
     Response,
-    make_response,
 )
 from airflow_provider_capillary.sandbox.state import SandboxState
 
@@ -43,7 +42,6 @@ _MAX_RECORDED_BODY_BYTES = 64 * 1024
 _DRIP_CHUNKS = 20
 # Added to the Content-Length of a `wrong_length` response.
 _EXCESS_BYTES = 16
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Sandbox(SandboxState):
@@ -68,6 +66,7 @@ class Sandbox(SandboxState):
         ``body_401`` or ``body_498`` by the body of an HTTP 200. The form of the coupon endpoints is unknown
     :param bad_credentials_status: HTTP status of the response to wrong credentials; default 200; unknown, too
     :param access_log: called with one line for each request (method, path without query, status, milliseconds)
+    :ivar clock: returns the sandbox's time in seconds since 1970; a test may replace it, to let jobs and tokens age
     :raises ValueError: if a value cannot be used; the message names the field
     """
 
@@ -75,7 +74,7 @@ class Sandbox(SandboxState):
     _thread: threading.Thread
 
     def __repr__(self) -> str:
-        return f"<Sandbox on {self._host}:{self._port}, {'serving' if self._listener else 'stopped'}>"
+        return f"<Sandbox on {self._address}:{self.port}, {'serving' if self._listener else 'stopped'}>"
 
     def start(self) -> None:
         """Begin to serve.
@@ -85,17 +84,20 @@ class Sandbox(SandboxState):
         """
         if self._listener is not None:
             raise RuntimeError("the sandbox serves already")
-        listener = socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET)
-        # Without SO_REUSEPORT: two sandboxes on one port would share its requests between them, unnoticed.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((self._host, self._port))
-        except OSError:
-            listener.close()
-            raise
-        listener.listen(1024)  # a thousand clients may connect at once
-        self._port = listener.getsockname()[1]
-        self._listener = listener
+        ipv6 = ":" in self._address
+        # It sets no SO_REUSEPORT: two sandboxes on one port would share its requests between them, unnoticed.
+        self._listener = listener = socket.create_server(
+            (self._address, self.port),
+            family=socket.AF_INET6 if ipv6 else socket.AF_INET,
+            backlog=1024,  # a thousand clients may connect at once
+            dualstack_ipv6=ipv6 and socket.has_dualstack_ipv6(),
+        )
+        self.port = listener.getsockname()[1]
+        if self.ssl_context is not None:
+            # Without the handshake at accept, which would wait for the client.
+            self._listener = listener = self.ssl_context.wrap_socket(
+                listener, server_side=True, do_handshake_on_connect=False
+            )
         self._stopping = threading.Event()
         # Each connection with its thread.
         self._connections: dict[socket.socket, threading.Thread] = {}
@@ -134,11 +136,6 @@ class Sandbox(SandboxState):
         while not self._stopping.is_set():
             with suppress(OSError, RuntimeError):  # the client has gone away, or there are too many threads
                 connection, address = listener.accept()
-                if self.ssl_context is not None:
-                    # Without the handshake, which waits for the client.
-                    connection = self.ssl_context.wrap_socket(
-                        connection, server_side=True, do_handshake_on_connect=False
-                    )
                 thread = threading.Thread(target=self._serve, args=(connection, address[0]), daemon=True)
                 with self._lock:
                     thread.start()
@@ -201,7 +198,9 @@ class _Connection:
         began = time.monotonic()
         method = head.method.decode()
         path, _, query = head.target.decode().partition("?")
-        headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers)
+        headers = Message()
+        for name, value in head.headers:
+            headers[name.decode()] = value.decode("latin-1")
         route, argument = find_route(path)
         outcome = "-"
         try:
@@ -243,7 +242,7 @@ class _Connection:
 
     def _refuse(self, error: h11.RemoteProtocolError) -> str:
         """Respond to a request that cannot be read to its end; nothing behind it can be read either."""
-        return self._send("", make_response(error.error_status_hint, "The request cannot be read.\n"))
+        return self._send("", Response.of(error.error_status_hint, "The request cannot be read.\n"))
 
     def _send(self, method: str, response: Response, fault: Fault | None = None) -> str:
         """Send a response, changed as ``fault`` says; return its status for the log."""
@@ -252,34 +251,33 @@ class _Connection:
         has_body = method != "HEAD" and response.status not in (204, 304)
         headers = {"Server": "capillary-sandbox", "Date": formatdate(usegmt=True)}
         headers |= {"X-CAP-REQUEST-ID": str(uuid.uuid4())} | response.headers
-        with ExitStack() as stack:
-            if kind == "gzip" and has_body:
-                body = stack.enter_context(body.gzipped())
-                headers["Content-Encoding"] = "gzip"
-            if kind == "unmarked":
-                headers["Connection"] = "close"
-            elif response.status != 204 and not (fault and kind == "cut" and not fault.content_length):
-                headers["Content-Length"] = str(body.size + (_EXCESS_BYTES if kind == "wrong_length" else 0))
-            extra = fault.extra_headers() if fault else {}
-            replaced = {name.lower() for name in extra}
-            headers = {name: value for name, value in headers.items() if name.lower() not in replaced} | extra
-            # h11 refuses to leave the end unmarked, and to send a body that its headers contradict.
-            raw = kind == "unmarked" or bool(replaced & {"content-length", "transfer-encoding"})
-            phrase = _PHRASES.get(response.status, "")
-            encoded = [(name.encode(), value.strip().encode("latin-1")) for name, value in headers.items()]
-            if raw:
-                lines = [f"HTTP/1.1 {response.status} {phrase}".encode(), *map(b": ".join, encoded), b"", b""]
-                self._socket.sendall(b"\r\n".join(lines))
-            else:
-                self._send_event(h11.Response(status_code=response.status, reason=phrase, headers=encoded))
-            size = int(body.size * fault.fraction) if fault and kind in ("cut", "unmarked") else body.size
-            left = size if has_body else 0
-            chunk_bytes = max(1, min(CHUNK_BYTES, ceil(size / _DRIP_CHUNKS))) if kind == "drip" else CHUNK_BYTES
-            for data in body.part(0, left).chunks(chunk_bytes):
-                if fault and kind == "drip":
-                    self._wait(fault.seconds * len(data) / size)
-                self._socket.sendall(data) if raw else self._send_event(h11.Data(data=data))
-                left -= len(data)
+        if kind == "gzip" and has_body:
+            body = body.gzipped()
+            headers["Content-Encoding"] = "gzip"
+        if kind == "unmarked":
+            headers["Connection"] = "close"
+        elif response.status != 204 and not (fault and kind == "cut" and not fault.content_length):
+            headers["Content-Length"] = str(body.size + (_EXCESS_BYTES if kind == "wrong_length" else 0))
+        extra = fault.extra_headers() if fault else {}
+        replaced = {name.lower() for name in extra}
+        headers = {name: value for name, value in headers.items() if name.lower() not in replaced} | extra
+        # h11 refuses to leave the end unmarked, and to send a body that its headers contradict.
+        raw = kind == "unmarked" or bool(replaced & {"content-length", "transfer-encoding"})
+        phrase = responses.get(response.status, "")
+        encoded = [(name.encode(), value.strip().encode("latin-1")) for name, value in headers.items()]
+        if raw:
+            lines = [f"HTTP/1.1 {response.status} {phrase}".encode(), *map(b": ".join, encoded), b"", b""]
+            self._socket.sendall(b"\r\n".join(lines))
+        else:
+            self._send_event(h11.Response(status_code=response.status, reason=phrase, headers=encoded))
+        size = int(body.size * fault.fraction) if fault and kind in ("cut", "unmarked") else body.size
+        left = size if has_body else 0
+        chunk_bytes = max(1, min(CHUNK_BYTES, ceil(size / _DRIP_CHUNKS))) if kind == "drip" else CHUNK_BYTES
+        for data in body.part(0, left).chunks(chunk_bytes):
+            if fault and kind == "drip":
+                self._wait(fault.seconds * len(data) / size)
+            self._socket.sendall(data) if raw else self._send_event(h11.Data(data=data))
+            left -= len(data)
         # A file that has become shorter than announced leaves something, too.
         self._broken = raw or left > 0 or kind in ("cut", "wrong_length")
         if not self._broken:

@@ -10,8 +10,8 @@ import math
 import secrets
 import threading
 import time
-from collections import Counter, deque
-from dataclasses import replace
+from collections import Counter, defaultdict, deque
+from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_capillary.sandbox.faults import Fault
+    from airflow_provider_capillary.sandbox.uploads import Upload
 
 _FIRST_JOB_ID = 4455
 # Thirty years: beyond the age of any job, and within the range of dates.
@@ -35,91 +36,62 @@ _MAX_AGE_SECONDS = 30 * 366 * 86_400
 _MAX_RECORDED_REQUESTS = 10_000
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SandboxState:
-    """State of a local Capillary; safe to use from several threads. ``Sandbox`` documents the parameters."""
+    """State of a local Capillary; safe to use from several threads. ``Sandbox`` documents the settings."""
 
-    def __init__(
-        self,
-        *,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        client_key: str = "sandbox-key",
-        client_secret: str = "sandbox-secret",
-        org_id: int = 100458,
-        token_ttl_seconds: float = 300,
-        ttl_in_answer: bool = True,
-        queued_seconds: float = 0.0,
-        started_seconds: float = 0.0,
-        cluster_timezone: str = "Asia/Kolkata",
-        ssl_context: ssl.SSLContext | None = None,
-        file_ranges: bool = True,
-        refusal: str = "http_401",
-        bad_credentials_status: int = 200,
-        access_log: Callable[[str], None] | None = None,
-        _monotonic: Callable[[], float] = time.monotonic,
-        _wall: Callable[[], float] = time.time,
-    ) -> None:
-        check_types(SandboxState.__init__.__annotations__, locals(), port=(0, 65535), bad_credentials_status=(200, 599))
-        check_choice("refusal", refusal, REFUSALS)
+    host: str = "127.0.0.1"
+    port: int = 0
+    client_key: str = "sandbox-key"
+    client_secret: str = "sandbox-secret"
+    org_id: int = 100458
+    token_ttl_seconds: float = 300
+    ttl_in_answer: bool = True
+    queued_seconds: float = 0.0
+    started_seconds: float = 0.0
+    cluster_timezone: str = "Asia/Kolkata"
+    ssl_context: ssl.SSLContext | None = None
+    file_ranges: bool = True
+    refusal: str = "http_401"
+    bad_credentials_status: int = 200
+    access_log: Callable[[str], None] | None = None
+
+    def __post_init__(self) -> None:
+        check_types(SandboxState.__annotations__, vars(self), port=(0, 65535), bad_credentials_status=(200, 599))
+        check_choice("refusal", self.refusal, REFUSALS)
         try:
-            self._zone = ZoneInfo(cluster_timezone)
+            self._zone = ZoneInfo(self.cluster_timezone)
         except (KeyError, ValueError, OSError):  # unknown, no name at all, a folder of names
             raise FieldError("cluster_timezone", "is not a known time zone") from None
-        self._host = host
-        self._port = port
-        self.client_key = client_key
-        self.client_secret = client_secret
-        self.org_id = org_id
-        self.token_ttl_seconds = token_ttl_seconds
-        self.ttl_in_answer = ttl_in_answer
-        self._queued_seconds = queued_seconds
-        self._started_seconds = started_seconds
-        self.ssl_context = ssl_context
-        self.file_ranges = file_ranges
-        self.refusal = refusal
-        self.bad_credentials_status = bad_credentials_status
-        self.access_log = access_log
-        self._clock = _monotonic
-        self._wall = _wall
+        self._address = self.host  # to listen on
+        with contextlib.suppress(ValueError):
+            if (address := ip_address(self.host)).is_unspecified:
+                self.host = "127.0.0.1" if address.version == 4 else "::1"
+        self.clock: Callable[[], float] = time.time
         self._lock = threading.RLock()
         self._token_ends: dict[str, float] = {}
         self._jobs: dict[int, SandboxJob] = {}
         self._files: dict[str, tuple[SandboxJob, str]] = {}
-        self._redeemed: set[tuple[int, str]] = set()
+        #: Uploads are processed one at a time; what they redeemed, by coupon series.
+        self.upload_lock = threading.Lock()
+        self.redeemed: defaultdict[int, set[str]] = defaultdict(set)
         self._faults: list[Fault] = []
         self._requests: deque[RecordedRequest] = deque(maxlen=_MAX_RECORDED_REQUESTS)
         self._counts: Counter[str] = Counter()
 
     @property
-    def host(self) -> str:
-        """Address to reach it at: the one it listens on, or loopback if that is all addresses."""
-        with contextlib.suppress(ValueError):
-            if (address := ip_address(self._host)).is_unspecified:
-                return "127.0.0.1" if address.version == 4 else "::1"
-        return self._host
-
-    @property
-    def port(self) -> int:
-        """Port it listens on; stays the same after a stop."""
-        if not self._port:
-            raise RuntimeError("the sandbox has no port before it is started")
-        return self._port
-
-    @property
     def base_url(self) -> str:
-        """Address with scheme and port, without a slash at the end."""
-        return f"{self._origin}:{self.port}"
-
-    @property
-    def _origin(self) -> str:
+        """Address with scheme and port, without a slash at the end; it stays the same after a stop."""
+        if not self.port:
+            raise RuntimeError("the sandbox has no port before it is started")
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.ssl_context else 'http'}://{host}"
+        return f"{'https' if self.ssl_context else 'http'}://{host}:{self.port}"
 
     def connection(self, **extra: Any) -> dict[str, Any]:
         """Return the Airflow connection to this sandbox, with ``extra`` in its extra."""
         return {
             "conn_type": "capillary",
-            "host": self._origin,
+            "host": self.base_url.rpartition(":")[0],
             "port": self.port,
             "login": self.client_key,
             "password": self.client_secret,
@@ -130,28 +102,28 @@ class SandboxState:
         """Return the connection as the value of ``AIRFLOW_CONN_CAPILLARY_DEFAULT``."""
         return json.dumps(self.connection(**extra))
 
-    def cluster_time(self, *, age_seconds: float = 0.0) -> datetime:
-        """Return the time on the cluster, ``age_seconds`` ago."""
-        return datetime.fromtimestamp(self._wall() - age_seconds, self._zone)
+    def cluster_time(self) -> datetime:
+        """Return the time on the cluster."""
+        return datetime.fromtimestamp(self.clock(), self._zone)
 
     # Tokens: each call issues another one, and all of them live side by side (documented).
 
     def issue_token(self) -> str:
         """Issue a token like the real ones: three base64url parts, with the lifetime in its claims (sample)."""
-        issued_at = int(self._wall())
+        issued_at = int(self.clock())
         lifetime = {"iat": issued_at, "exp": issued_at + int(self.token_ttl_seconds)}
         claims = {"org": self.org_id, "jti": secrets.token_hex(8)} | lifetime
         header = {"kid": "sandbox", "alg": "RS256"}
         parts = (json.dumps(header).encode(), json.dumps(claims).encode(), secrets.token_bytes(32))
         token = ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
         with self._lock:
-            self._token_ends[token] = self._clock() + self.token_ttl_seconds
+            self._token_ends[token] = self.clock() + self.token_ttl_seconds
         return token
 
     def accepts_token(self, token: str | None) -> bool:
         """Whether ``token`` was issued here and has not expired."""
         with self._lock:
-            return token is not None and self._token_ends.get(token, float("-inf")) > self._clock()
+            return token is not None and self._token_ends.get(token, float("-inf")) > self.clock()
 
     def expire_tokens(self) -> None:
         """Refuse every token issued so far from now on."""
@@ -220,16 +192,15 @@ class SandboxState:
                 job_id = max(self._jobs, default=_FIRST_JOB_ID - 1) + 1
             elif job_id in self._jobs:
                 raise FieldError("job_id", "is taken")
-            made_at = self.cluster_time(age_seconds=age_seconds)
+            began = self.clock() - age_seconds
+            made_at = datetime.fromtimestamp(began, self._zone)
             if uploaded_file_name is None:
-                uploaded_file_name = self._stored_name("redeemed", coupon_series_id, made_at)
+                uploaded_file_name = self._stored_name("redeemed", coupon_series_id, began)
             handle = f"error_redemption_upload_{self.org_id}_{coupon_series_id}{made_at:%Y_%m_%d_%H_%M_%S}"
             if handle in self._files:
                 handle = f"{handle}_{job_id}"
-            starts_at = (
-                self._clock() - age_seconds + (self._queued_seconds if queued_seconds is None else queued_seconds)
-            )
-            ends_at = starts_at + (self._started_seconds if started_seconds is None else started_seconds)
+            starts_at = began + (self.queued_seconds if queued_seconds is None else queued_seconds)
+            ends_at = starts_at + (self.started_seconds if started_seconds is None else started_seconds)
             schedule = [(-math.inf, "QUEUED"), (starts_at, "STARTED"), (ends_at, ends)]
             job = SandboxJob(
                 job_id=job_id,
@@ -244,25 +215,28 @@ class SandboxState:
                 success_file=success_file,
                 uploaded_file=uploaded_file,
                 made_at=made_at,
-                clock=self._clock,
+                clock=lambda: self.clock(),  # noqa: PLW0108 - the clock may be replaced later
                 schedule=schedule if status is None else [(-math.inf, status)],
             )
             self._jobs[job_id] = job
             self._files |= {name: (job, attribute) for name, attribute in job.file_names().items()}
             return job
 
-    def add_upload(
-        self, coupon_series_id: int, file_name: str, rows: int, errors: int, error_file: bytes | None
-    ) -> SandboxJob:
+    def add_upload(self, coupon_series_id: int, upload: Upload) -> SandboxJob:
         """Add the job of an upload, whose file is stored as ``{name}_{milliseconds}_{series}.csv``."""
         with self._lock:
-            name = self._stored_name(Path(file_name).stem or "upload", coupon_series_id, self.cluster_time())
             return self.add_job(
-                coupon_series_id, uploaded_file_name=name, rows=rows, errors=errors, error_file=error_file
+                coupon_series_id,
+                uploaded_file_name=self._stored_name(
+                    Path(upload.file_name).stem or "upload", coupon_series_id, self.clock()
+                ),
+                rows=upload.rows,
+                errors=upload.errors,
+                error_file=upload.error_file,
             )
 
-    def _stored_name(self, name: str, coupon_series_id: int, made_at: datetime) -> str:
-        stamp = round(made_at.timestamp() * 1000)
+    def _stored_name(self, name: str, coupon_series_id: int, at: float) -> str:
+        stamp = round(at * 1000)
         # Two uploads in one millisecond must not share a name: a client finds its job by it.
         while (stored := f"{name}_{stamp}_{coupon_series_id}.csv") in self._files:
             stamp += 1
@@ -276,7 +250,7 @@ class SandboxState:
     def finish(self, job: SandboxJob, status: str = "COMPLETED") -> None:
         """End a job at once, with this status."""
         check_types(SandboxState.finish.__annotations__, locals())
-        job.finish(status)
+        job.schedule = [(-math.inf, status)]
 
     def file(self, name: str) -> tuple[bytes | Path, datetime] | None:
         """Return the file of this name and its date, once it is available. The name is never used as a path."""
@@ -284,13 +258,6 @@ class SandboxState:
             job, attribute = self._files.get(name, (None, ""))
         content = job.file(attribute) if job else None
         return (content, job.made_at) if job and content is not None else None
-
-    def redeem(self, coupon_series_id: int, coupon: str) -> bool:
-        """Redeem a coupon; False if it was redeemed before."""
-        with self._lock:
-            known = (coupon_series_id, coupon) in self._redeemed
-            self._redeemed.add((coupon_series_id, coupon))
-            return not known
 
     # Faults
 

@@ -14,16 +14,16 @@ import logging
 import re
 import threading
 from contextlib import ExitStack
-from email.message import Message
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from airflow_provider_capillary.sandbox.http_messages import CHUNK_BYTES, MAX_MEMORY_BYTES, Request, RequestError
 from airflow_provider_capillary.sandbox.jobs import error_header, error_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from email.message import Message
 
-    from python_multipart.multipart import Field, File
+    from python_multipart.multipart import File
 
 #: Value of `customerIdentifier` -> the key that `uploadHeaders` then needs.
 _CUSTOMER_COLUMNS = {"MOBILE": "mobile", "EXTERNAL_ID": "externalId", "EMAIL": "email", "USER_ID": "userId"}
@@ -39,18 +39,24 @@ _MAX_PARTS = 32
 _MAX_TEXT_BYTES = 64 * 1024
 # Its warnings about malformed forms must not reach stderr, unless the application configures logging.
 logging.getLogger("python_multipart").addHandler(logging.NullHandler())
-# Larger files are buffered on disk instead of memory.
-_PARSER_SETTINGS = {"MAX_MEMORY_FILE_SIZE": MAX_MEMORY_BYTES}
 
 
-def redeem_upload(request: Request, redeem: Callable[[str], bool]) -> tuple[str, int, int, bytes | None]:
+class Upload(NamedTuple):
+    """A file that was uploaded, once its rows are processed."""
+
+    file_name: str
+    rows: int
+    errors: int
+    error_file: bytes | None
+
+
+def redeem_upload(request: Request, redeemed: set[str]) -> Upload:
     """Read the form of an upload and redeem its rows, none of them if a part is missing or wrong.
 
-    :param redeem: redeems a coupon; False if it was redeemed before
-    :return: name of the file, number of rows, number of rows refused, error file
+    :param redeemed: what was redeemed before in the coupon series; the coupons of this file are added
     """
     with ExitStack() as stack:
-        parts = read_form(request.headers.get("Content-Type", ""), request.body, stack)
+        parts = read_form(request.headers, request.body, stack)
         for name in ("file", "customerIdentifier", "couponIdentifier", "uploadHeaders"):
             if name not in parts:
                 raise RequestError(f"part {name} is missing")
@@ -67,25 +73,28 @@ def redeem_upload(request: Request, redeem: Callable[[str], bool]) -> tuple[str,
         content = getattr(file.file_object, "file", file.file_object)
         # An encoding error spoils only its own row.
         lines = io.TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline="")
-        for _ in _rows(lines):
-            pass  # a file that cannot be read to its end must redeem nothing
-        lines.seek(0)
         rows = 0
+        accepted: set[str] = set()
         refused: list[str] = []
         for row in _rows(lines):
             rows += 1
             coupon = _cell(row, columns[coupon_column])
             problem = _problem(coupon, _cell(row, columns["redeemedDateInMillis"]))
-            if problem is None and not redeem(f"{coupon_column} {coupon}"):
+            key = f"{coupon_column} {coupon}"
+            if problem is None and (key in redeemed or key in accepted):
                 problem = "Coupon is already redeemed, in this series"
-            if problem is not None:
+            if problem is None:
+                accepted.add(key)
+            else:
                 refused.append(error_line(problem, coupon))
+    # Only now: a file that cannot be read to its end must redeem nothing.
+    redeemed |= accepted
     header = error_header("coupon id" if coupon_column == "couponId" else "coupon code")
     error_file = (header + "".join(refused)).encode() if refused else None
-    return (file.file_name or b"").decode("utf-8", "replace"), rows, len(refused), error_file
+    return Upload((file.file_name or b"").decode("utf-8", "replace"), rows, len(refused), error_file)
 
 
-def read_form(content_type: str, body: IO[bytes], stack: ExitStack) -> dict[str, bytes | File]:
+def read_form(headers: Message, body: IO[bytes], stack: ExitStack) -> dict[str, bytes | File]:
     """Return the parts of multipart/form-data (RFC 7578) by name; ``stack`` closes their temporary files."""
     try:
         # Only uploads need it, and not every Airflow brings it.
@@ -94,36 +103,39 @@ def read_form(content_type: str, body: IO[bytes], stack: ExitStack) -> dict[str,
     except ImportError:
         remedy = "pip install 'airflow-provider-capillary[sandbox]'"
         raise RequestError(f"uploads to the sandbox need python-multipart: {remedy}", status=501) from None
-    header = Message()
-    header["content-type"] = content_type
-    boundary = header.get_boundary() if header.get_content_type() == "multipart/form-data" else None
-    if not boundary:
+    boundary = headers.get_boundary()
+    if not boundary or headers.get_content_type() != "multipart/form-data":
         raise RequestError("the content type must be multipart/form-data with a boundary")
-    fields: list[Field] = []
-    files: list[File] = []
+    found: list[tuple[bytes | None, bytes | File]] = []
     complete = threading.Event()
-    malformed = "the form is malformed: each part needs a boundary, headers and a name"
+    malformed = RequestError("the form is malformed: each part needs a boundary, headers and a name")
+
+    def add_file(file: File) -> None:
+        stack.callback(file.close)
+        file.file_object.seek(0)
+        found.append((file.field_name, file))
+
     try:
         parser = FormParser(
-            "multipart/form-data", fields.append, files.append, complete.set, boundary, config=_PARSER_SETTINGS
+            "multipart/form-data",
+            lambda field: found.append((field.field_name, field.value or b"")),
+            add_file,
+            complete.set,
+            boundary,
+            config={"MAX_MEMORY_FILE_SIZE": MAX_MEMORY_BYTES},  # larger files are buffered on disk
         )
         while not complete.is_set() and (data := body.read(CHUNK_BYTES)):
             parser.write(data)
     except FormParserError:
-        raise RequestError(malformed) from None  # its message quotes the body
+        raise malformed from None  # its message quotes the body
     if not complete.is_set():
         raise RequestError("the form does not end with its closing boundary")
-    if len(fields) + len(files) > _MAX_PARTS:
+    if len(found) > _MAX_PARTS:
         raise RequestError("the form has too many parts")
     parts: dict[str, bytes | File] = {}
-    named: list[tuple[bytes | None, bytes | File]] = [(field.field_name, field.value or b"") for field in fields]
-    for file in files:
-        stack.callback(file.close)
-        file.file_object.seek(0)
-        named.append((file.field_name, file))
-    for raw_name, part in named:
+    for raw_name, part in found:
         if raw_name is None:
-            raise RequestError(malformed)
+            raise malformed
         name = raw_name.decode("utf-8", "replace")
         if name in parts:
             raise RequestError(f"part {name} is there twice")

@@ -60,14 +60,6 @@ def check_choice(field: str, value: object, choices: Collection[str]) -> None:
         raise FieldError(field, f"must be one of {', '.join(choices)}")
 
 
-def check_header_value(field: str, value: object) -> None:
-    """Check that ``value`` fits into one header line (RFC 9110, 5.5): a tab and Latin-1 from 32 on."""
-    if not isinstance(value, str) or any(
-        not (32 <= ord(character) <= 255 or character == "\t") or character == "\x7f" for character in value
-    ):
-        raise FieldError(field, "must be Latin-1 text without control characters, as HTTP headers are")
-
-
 def check_names(values: Mapping[str, object], *, known: Collection[str], required: str) -> None:
     """Check that ``values`` has ``required``, and no name but those of ``known``."""
     for name in values:

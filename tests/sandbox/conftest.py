@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,11 +26,13 @@ class Clock:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Client]]:
-    """Start a sandbox that is set up as given; return a client of it."""
+    """Start a sandbox that is set up as given, with its clock; return a client of it."""
     with contextlib.ExitStack() as stack:
 
-        def start_one(**settings: Any) -> Client:
-            return Client(stack.enter_context(Sandbox(**settings)))
+        def start_one(*, clock: Callable[[], float] = time.time, **settings: Any) -> Client:
+            sandbox = Sandbox(**settings)
+            sandbox.clock = clock
+            return Client(stack.enter_context(sandbox))
 
         yield start_one
 

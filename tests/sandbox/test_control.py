@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import io
+from email.message import Message
 
 import pytest
 
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.sandbox.endpoints import find_route, is_loopback
-from airflow_provider_capillary.sandbox.http_messages import Headers, Request
+from airflow_provider_capillary.sandbox.http_messages import Request
 from tests.sandbox.client import SERIES
 
 
@@ -138,7 +139,7 @@ def test_faults_and_records_leave_the_control_alone(client, sandbox):
 
 def test_only_this_machine_may_use_it(sandbox):
     route, argument = find_route("/sandbox")
-    request = Request("GET", argument, Headers([]), io.BytesIO(), peer="192.168.1.5")
+    request = Request("GET", argument, Message(), io.BytesIO(), peer="192.168.1.5")
 
     assert route.respond(sandbox, request).status == 403
 

@@ -91,7 +91,7 @@ def test_after_an_outage_it_is_back_on_its_port_with_its_jobs_and_tokens():
 
 def test_there_is_no_port_before_the_start():
     with pytest.raises(RuntimeError, match="before it is started"):
-        _ = Sandbox().port
+        _ = Sandbox().base_url
     assert Sandbox(port=8010).base_url == "http://127.0.0.1:8010"
 
 

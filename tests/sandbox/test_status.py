@@ -30,7 +30,7 @@ def test_a_series_without_jobs_is_an_empty_list_with_success(client):
 
 
 def test_a_finished_job_is_described_as_in_the_sample(start):
-    client = start(org_id=1619, _wall=MOMENT.timestamp)
+    client = start(org_id=1619, clock=MOMENT.timestamp)
     client.sandbox.add_job(SERIES, rows=5, errors=2, job_id=4455, uploaded_file_name="coupons_1_535512.csv")
 
     midnight = str(int(datetime(2026, 5, 27, tzinfo=INDIA).timestamp() * 1000))
@@ -53,7 +53,7 @@ def test_a_finished_job_is_described_as_in_the_sample(start):
 
 
 def test_the_day_of_a_job_is_that_of_the_cluster(start):
-    client = start(cluster_timezone="UTC", _wall=MOMENT.timestamp)
+    client = start(cluster_timezone="UTC", clock=MOMENT.timestamp)
     client.sandbox.add_job(SERIES)
 
     created = int(client.jobs()[0]["createdOn"]) / 1000
@@ -61,7 +61,7 @@ def test_the_day_of_a_job_is_that_of_the_cluster(start):
 
 
 def test_a_job_goes_from_queued_to_started_to_its_end(start, clock):
-    client = start(queued_seconds=10, started_seconds=5, _monotonic=clock, token_ttl_seconds=3600)
+    client = start(queued_seconds=10, started_seconds=5, clock=clock, token_ttl_seconds=3600)
     job = client.sandbox.add_job(SERIES, rows=4, errors=1)
 
     seen = []
@@ -83,7 +83,7 @@ def test_a_job_goes_from_queued_to_started_to_its_end(start, clock):
 
 
 def test_a_job_can_take_other_times_and_end_in_another_word(start, clock):
-    client = start(queued_seconds=10, started_seconds=5, _monotonic=clock)
+    client = start(queued_seconds=10, started_seconds=5, clock=clock)
     job = client.sandbox.add_job(SERIES, ends="ERRORED", queued_seconds=1, started_seconds=0)
 
     assert job.status() == "QUEUED"
@@ -92,8 +92,8 @@ def test_a_job_can_take_other_times_and_end_in_another_word(start, clock):
     assert job.is_done
 
 
-def test_a_job_may_have_been_made_some_time_ago(start, clock):
-    client = start(queued_seconds=3600, _monotonic=clock, _wall=MOMENT.timestamp)
+def test_a_job_may_have_been_made_some_time_ago(start):
+    client = start(queued_seconds=3600, clock=MOMENT.timestamp)
     job = client.sandbox.add_job(SERIES, errors=1, age_seconds=86_400)
 
     assert job.status() == "COMPLETED"
@@ -102,7 +102,7 @@ def test_a_job_may_have_been_made_some_time_ago(start, clock):
 
 @pytest.mark.parametrize("word", ["QUEUED", " completed ", "VALIDATED", "Finished", "", "fertig ✓"])
 def test_a_job_can_stay_in_any_word_for_ever(start, clock, word):
-    client = start(_monotonic=clock)
+    client = start(clock=clock)
     client.sandbox.add_job(SERIES, status=word)
     clock.now += 10_000
 
@@ -121,7 +121,7 @@ def test_errors_are_shown_as_soon_as_the_word_means_an_end(client, sandbox, word
 
 
 def test_a_job_can_be_ended_at_once(start, clock):
-    client = start(queued_seconds=60, _monotonic=clock)
+    client = start(queued_seconds=60, clock=clock)
     first, second = client.sandbox.add_job(SERIES), client.sandbox.add_job(SERIES, status="QUEUED")
 
     client.sandbox.finish(first)
@@ -157,7 +157,7 @@ def test_the_error_file_url_can_be_anything(client, sandbox, url):
 
 
 def test_two_jobs_of_one_second_have_handles_and_file_names_of_their_own(start):
-    sandbox = start(_wall=MOMENT.timestamp).sandbox
+    sandbox = start(clock=MOMENT.timestamp).sandbox
     jobs = [sandbox.add_job(SERIES, errors=1) for _ in range(3)]
 
     assert len({job.handle for job in jobs}) == 3

@@ -128,7 +128,7 @@ def test_bearer_is_not_understood(client):
 
 
 def test_a_token_expires_after_its_lifetime(start, clock):
-    client = start(token_ttl_seconds=300, _monotonic=clock)
+    client = start(token_ttl_seconds=300, clock=clock)
     old = client.authorized()
     clock.now += 299
     assert client.ask_status(headers=old).status == 200

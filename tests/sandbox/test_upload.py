@@ -19,7 +19,7 @@ ROOT = Path(airflow_provider_capillary.__file__).parents[1]
 
 
 def test_an_upload_is_answered_as_in_the_sample(start):
-    client = start(_wall=lambda: 1603263533.789)
+    client = start(clock=lambda: 1603263533.789)
 
     reply = client.upload(multipart(upload_parts(csv_file(good_row("A1")), file_name="couponCode.csv")))
 
@@ -53,7 +53,7 @@ def test_an_upload_is_answered_as_in_the_sample(start):
 
 
 def test_the_job_of_an_upload_goes_its_way_in_the_status_list(start, clock):
-    client = start(queued_seconds=1, started_seconds=1, _monotonic=clock)
+    client = start(queued_seconds=1, started_seconds=1, clock=clock)
     client.upload(multipart(upload_parts(csv_file(good_row("A1"), good_row("A2")))))
 
     words = []
