@@ -134,12 +134,15 @@ class Sandbox(SandboxState):
 
     def _accept(self, listener: socket.socket) -> None:
         while not self._stopping.is_set():
-            with suppress(OSError, RuntimeError):  # the client has gone away, or there are too many threads
+            with suppress(OSError):  # the client has gone away
                 connection, address = listener.accept()
                 thread = threading.Thread(target=self._serve, args=(connection, address[0]), daemon=True)
                 with self._lock:
-                    thread.start()
-                    self._connections[connection] = thread
+                    try:
+                        thread.start()
+                        self._connections[connection] = thread
+                    except RuntimeError:  # there are too many threads
+                        connection.close()
 
     def _serve(self, connection: socket.socket, peer: str) -> None:
         try:
@@ -154,6 +157,7 @@ class Sandbox(SandboxState):
                 sys.stderr.write(f"sandbox: {type(error).__name__} in {frame.filename}:{frame.lineno}\n")
         finally:
             with self._lock:
+                # It may outlive its stop, and be unknown after the next start.
                 self._connections.pop(connection, None)
                 connection.close()
 

@@ -89,6 +89,42 @@ def test_after_an_outage_it_is_back_on_its_port_with_its_jobs_and_tokens():
         assert [one["jobId"] for one in answer["result"]["redeemUploadJobStatuses"]] == [job.job_id]
 
 
+def test_a_connection_that_outlives_its_stop_ends_quietly_after_the_next_start(start, monkeypatch):
+    failed, began, may_end = [], threading.Event(), threading.Event()
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    client = start(access_log=lambda line: (began.set(), may_end.wait(20)))
+    before = set(threading.enumerate())
+    assert client.send("GET", "/").status == 404
+    assert began.wait(20)
+    (outliving,) = set(threading.enumerate()) - before
+
+    client.sandbox.stop()
+    client.sandbox.start()
+    assert outliving.is_alive()
+    may_end.set()
+    outliving.join(20)
+
+    assert not outliving.is_alive()
+    assert failed == []
+    assert client.ask_token().status == 200
+
+
+def test_a_connection_whose_thread_cannot_start_is_closed_and_the_next_one_served(client, monkeypatch):
+    start, failures = threading.Thread.start, [RuntimeError("can't start new thread")]
+
+    def fail_once(thread):
+        if failures:
+            raise failures.pop()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail_once)
+
+    with pytest.raises(ConnectionError):
+        client.ask_token()
+    assert failures == []
+    assert client.ask_token().status == 200
+
+
 def test_there_is_no_port_before_the_start():
     with pytest.raises(RuntimeError, match="before it is started"):
         _ = Sandbox().base_url
