@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary.sandbox.endpoints import is_loopback
-from airflow_provider_capillary.sandbox.http_messages import REFUSALS
+from airflow_provider_capillary.sandbox.http_messages import REFUSALS, UPLOAD_AUTHS
+from airflow_provider_capillary.sandbox.jobs import KINDS
 from airflow_provider_capillary.sandbox.server import Sandbox
 from airflow_provider_capillary.sandbox.validation import FieldError
 
@@ -32,13 +33,14 @@ _WARNING = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C or SIGTERM; return 0 after a clean stop, 1 if it cannot serve, 2 for wrong options."""
     settings = vars(_parser().parse_args(arguments))
-    series, file, quiet = (settings.pop(name) for name in ("seed_series", "connection_file", "quiet"))
+    options = ("seed_series", "seed_kind", "connection_file", "quiet")
+    series, kinds, file, quiet = (settings.pop(name) for name in options)
     # Taken by sigwait below, never by a handler: a signal during the start or the stop cannot break in.
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         with Sandbox(**settings, access_log=None if quiet else _log) as sandbox:
-            _introduce(sandbox, list(dict.fromkeys(series)))
+            _introduce(sandbox, list(dict.fromkeys(series)), kinds)
             if settings["host"] != "localhost" and not is_loopback(settings["host"]):
                 _log(_WARNING.format(settings["host"]))
             # Last, so that the sandbox is complete when the file appears.
@@ -69,9 +71,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--token-ttl", dest="token_ttl_seconds", type=int, default=300, metavar="S", help="lifetime of tokens")
     add("--queued-seconds", **seconds, help="how long a job is QUEUED")
     add("--started-seconds", **seconds, help="how long it is then STARTED")
+    add("--list-lag-seconds", **seconds | {"default": 0.0}, help="how long a new job is missing from the status list")
     add("--refusal", choices=REFUSALS, default="http_401", help="how a token is refused")
+    auth_help = "token that uploads need: in its own header (oauth), or as Authorization: Bearer; any: in either"
+    add("--upload-auth", choices=UPLOAD_AUTHS, default="any", help=auth_help)
     series_help = "coupon series to begin with; without an ID: none"
     add("--seed-series", type=int, nargs="*", default=[535512], metavar="ID", help=series_help)
+    add("--seed-kind", choices=KINDS, nargs="+", default=["redeem"], help="kinds of their jobs")
     add("--quiet", action="store_true", help="no line on stderr for each request")
     file_help = "write the connection there as JSON once it serves; the file goes when it stops"
     add("--connection-file", type=Path, metavar="PATH", help=file_help)
@@ -102,20 +108,20 @@ def _connection_file(sandbox: Sandbox, path: Path | None) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _seed(sandbox: Sandbox, coupon_series_id: int) -> str:
+def _seed(sandbox: Sandbox, coupon_series_id: int, kind: str) -> str:
     """Give a series some history and a job in progress; return a line about it."""
     for days_ago, rows, errors in ((3, 120, 0), (2, 95, 4), (1, 133, 0)):
-        sandbox.add_job(coupon_series_id, rows=rows, errors=errors, age_seconds=days_ago * _DAY)
-    job = sandbox.add_job(coupon_series_id, rows=110, errors=3)
+        sandbox.add_job(coupon_series_id, kind=kind, rows=rows, errors=errors, age_seconds=days_ago * _DAY)
+    job = sandbox.add_job(coupon_series_id, kind=kind, rows=110, errors=3)
     return (
-        f"Coupon series {coupon_series_id}: three jobs of the last days, "
+        f"Coupon series {coupon_series_id}, kind {kind}: three jobs of the last days, "
         f"and job {job.job_id}, which has just come in and ends with 3 errors."
     )
 
 
-def _introduce(sandbox: Sandbox, series: list[int]) -> None:
+def _introduce(sandbox: Sandbox, series: list[int], kinds: list[str]) -> None:
     control = f"{sandbox.base_url}/sandbox"
-    seeded = [_seed(sandbox, coupon_series_id) for coupon_series_id in series]
+    seeded = [_seed(sandbox, one, kind) for one in series for kind in dict.fromkeys(kinds)]
     job = f'{{"coupon_series_id": {[*series, 535512][0]}, "rows": 10, "errors": 2}}'
     fault = '{"kind": "status", "endpoint": "status", "status": 503, "times": 2}'
     print(

@@ -7,6 +7,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from hashlib import sha256
 from inspect import signature
 from ipaddress import ip_address
@@ -16,13 +17,13 @@ from urllib.parse import unquote
 
 from airflow_provider_capillary.sandbox.faults import Fault
 from airflow_provider_capillary.sandbox.http_messages import Body, Request, RequestError, Response
-from airflow_provider_capillary.sandbox.uploads import redeem_upload
+from airflow_provider_capillary.sandbox.jobs import KINDS, SandboxJob
+from airflow_provider_capillary.sandbox.uploads import read_upload
 from airflow_provider_capillary.sandbox.validation import FieldError, check_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_capillary.sandbox.jobs import SandboxJob
     from airflow_provider_capillary.sandbox.state import SandboxState
 
 # 19 digits hold any file size, and are fewer than Python refuses to convert.
@@ -50,16 +51,18 @@ def _coupon_error(status: int, message: str) -> Response:
     return Response.of(status, {"success": False, "status": status, "result": None, "message": message})
 
 
-def _list_jobs(state: SandboxState, request: Request) -> Response:
+def _list_jobs(kind: str, state: SandboxState, request: Request) -> Response:
     series = _series_id(request)
-    return _coupon_success(state, series, [job.to_json() for job in state.jobs(series)])
+    jobs = [job.to_json() for job in state.jobs(series, kind=kind) if job.is_listed]
+    return _coupon_success(state, series, {KINDS[kind].jobs_key: jobs})
 
 
-def _upload(state: SandboxState, request: Request) -> Response:
+def _upload(kind: str, state: SandboxState, request: Request) -> Response:
     series = _series_id(request)
     with state.upload_lock:
-        job = state.add_upload(series, redeem_upload(request, state.redeemed[series]))
-    return _coupon_success(state, series, [job.to_upload_json()], fileName=job.uploaded_file_name)
+        job = state.add_upload(series, read_upload(request, KINDS[kind], state.coupons[kind, series]), kind=kind)
+    result = {KINDS[kind].jobs_key: [job.to_upload_json()], "fileName": job.uploaded_file_name}
+    return _coupon_success(state, series, result)
 
 
 def _series_id(request: Request) -> int:
@@ -68,8 +71,8 @@ def _series_id(request: Request) -> int:
     return int(request.argument)
 
 
-def _coupon_success(state: SandboxState, series: int, jobs: list[dict[str, Any]], **more: str) -> Response:
-    result = {"orgId": state.org_id, "couponSeriesId": series, "redeemUploadJobStatuses": jobs} | more
+def _coupon_success(state: SandboxState, series: int, result: dict[str, Any]) -> Response:
+    result = {"orgId": state.org_id, "couponSeriesId": series} | result
     return Response.of(200, {"success": True, "status": 200, "result": result})
 
 
@@ -176,7 +179,7 @@ def _overview(state: SandboxState) -> dict[str, Any]:
 
 def _describe(job: SandboxJob) -> dict[str, Any]:
     handle = job.handle if job.error_file is not None else None
-    names = ("job_id", "coupon_series_id", "rows", "errors", "uploaded_file_name")
+    names = ("job_id", "kind", "coupon_series_id", "rows", "errors", "uploaded_file_name")
     file = {"error_file": handle, "error_file_bytes": job.error_file_size}
     return {name: getattr(job, name) for name in names} | {"status": job.status()} | file
 
@@ -200,8 +203,14 @@ class Route:
         if self.methods and request.method not in self.methods:
             refusal = self.error(405, "Method not allowed.")
             return Response(405, refusal.headers | {"Allow": ", ".join(self.methods)}, refusal.body)
-        if self.needs_token and not state.accepts_token(request.headers.get(_TOKEN_HEADER)):
-            return Response.refused_token(state.refusal, at=state.cluster_time())
+        if self.needs_token:
+            scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+            sent = {"oauth": request.headers.get(_TOKEN_HEADER), "bearer": bearer if scheme == "Bearer" else None}
+            live = [way for way, token in sent.items() if state.accepts_token(token)]
+            if not live:
+                return Response.refused_token(state.refusal, at=state.cluster_time())
+            if self.endpoint == "upload" and state.upload_auth not in ("any", *live):
+                return Response.refused_token("http_401", at=state.cluster_time())
         try:
             return self.handler(state, request)
         except RequestError as error:
@@ -210,12 +219,17 @@ class Route:
             return Response.of(400, {"error": str(error), "field": error.field})
 
 
-_UPLOAD = "/coupon/api/v1/upload"
 #: The first route whose pattern matches the path takes a request.
 ROUTES = (
     Route("token", "/v3/oauth/token/generate", ("POST",), _generate_token, error=_token_error),
-    Route("status", f"{_UPLOAD}/getUploadRedeemedCouponStatus/(.*)", ("GET",), _list_jobs, needs_token=True),
-    Route("upload", f"{_UPLOAD}/redeemFile/(.*)", ("POST",), _upload, needs_token=True),
+    *(
+        Route(endpoint, f"/coupon/api/v1/upload/{path}/(.*)", (method,), partial(handler, name), needs_token=True)
+        for name, kind in KINDS.items()
+        for endpoint, path, method, handler in (
+            ("status", kind.status_path, "GET", _list_jobs),
+            ("upload", kind.upload_path, "POST", _upload),
+        )
+    ),
     Route("download", "/coupon/api/v1/download", ("POST",), _download, needs_token=True),
     Route("files", "/files/(.*)", ("GET", "HEAD"), _file),
     Route(

@@ -55,7 +55,8 @@ class Fault:
     ``headers`` and ``retry_after`` are added to every response.
 
     :param kind: one of the table
-    :param endpoint: ``token``, ``status``, ``upload``, ``download``, ``files``, ``other``, or ``any`` of them
+    :param endpoint: ``token``, ``status``, ``upload`` (both for redeemed coupons and for coupons), ``download``,
+        ``files``, ``other``, or ``any`` of them
     :param times: number of requests it affects; None: all, until the faults are cleared
     :param skip: number of matching requests that pass first; those that an earlier fault takes do not count
     :param status: HTTP status
@@ -70,6 +71,9 @@ class Fault:
     :param form: form of ``expired_token``, as ``refusal`` of the sandbox; None: the sandbox's own
     :param processed: whether the endpoint does its work before its response is replaced, so that an upload makes a
         job and only the response is lost
+    :param read_body: whether the request is read before it is reset; a reset without that comes right after the
+        headers, and before faults that read the request
+    :param file_name: it affects uploads whose file name contains this text; ``endpoint`` must be ``upload``
     :raises ValueError: if a value cannot be used; the message names the field
     """
 
@@ -89,6 +93,8 @@ class Fault:
     location: str | None = dataclasses.field(default=None, repr=False)
     form: str | None = None
     processed: bool = False
+    read_body: bool = True
+    file_name: str | None = None
 
     def __post_init__(self) -> None:
         check_types(
@@ -104,6 +110,10 @@ class Fault:
         check_choice("endpoint", self.endpoint, ("any", *ENDPOINTS))
         if self.form is not None:
             check_choice("form", self.form, REFUSALS)
+        if not self.read_body and (self.kind != "reset" or self.processed or self.file_name is not None):
+            raise FieldError("read_body", "may be false for a reset alone, without processed and file_name")
+        if self.file_name is not None and self.endpoint != "upload":
+            raise FieldError("file_name", "needs upload as the endpoint")
         if self.kind == "redirect" and self.location is None:
             raise FieldError("location", "is needed for a redirect")
         if not isinstance(self.headers, Mapping | None):

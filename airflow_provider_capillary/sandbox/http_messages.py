@@ -22,6 +22,8 @@ MAX_JSON_BYTES = 1024 * 1024
 #: Forms in which a token can be refused. The v1.1 API has the code in the body (documented); the form of
 #: `/coupon/...` is unknown, so a client has to understand all of them.
 REFUSALS = ("http_401", "http_498", "body_401", "body_498")
+#: Ways in which uploads can be authorized: which of them Capillary takes is unclear.
+UPLOAD_AUTHS = ("any", "oauth", "bearer")
 
 #: Bodies are read and sent in chunks of at most this many bytes.
 CHUNK_BYTES = 64 * 1024

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Upload jobs: their status, their JSON and their files."""
+"""Upload jobs: their kinds, their status, their JSON and their files."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-#: Final status words. COMPLETED was seen in samples of this endpoint, FINISHED in those of its sibling, ERRORED and
+#: Final status words. COMPLETED was seen in samples of redeem uploads, FINISHED in those of coupon uploads, ERRORED and
 #: its misspelling in client code, ERRED in a table definition; there is no published list.
 FINAL_STATUSES = frozenset(
     {"COMPLETED", "FINISHED", "ERRORED", "ERRORRED", "ERRED", "ERROR", "FAILED", "CANCELLED", "CANCELED"}
@@ -28,6 +28,77 @@ _MESSAGES = (
     "Coupon is already redeemed, on an earlier bill",
     "Coupon is expired, the redemption was not recorded",
 )
+_CUSTOMER_COLUMNS = {"MOBILE": "mobile", "EXTERNAL_ID": "externalId", "EMAIL": "email", "USER_ID": "userId"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What differs between the kinds of upload jobs.
+
+    :param upload_path: last part of the path of the upload endpoint
+    :param status_path: last part of the path of the status endpoint
+    :param jobs_key: key of the list of jobs in a result
+    :param status_key: key of the status in a job
+    :param ends: final status word of a job, as in samples
+    :param file_name: name of an uploaded file that the sandbox makes up, without its extension
+    :param prefix: beginning of the names of error files and tables
+    :param identifiers: parts of the form that choose a column: name -> value -> key that ``uploadHeaders`` then needs
+    :param required_columns: further keys that ``uploadHeaders`` needs
+    :param optional_columns: keys that it may have
+    :param repeated: why a row is refused whose coupon was there before
+    :param is_dated: whether the timestamps of a job are midnight of its day, on the cluster (inferred from samples),
+        and ``uploadedFileName`` is the name under which the file is stored
+    :param more: further keys of a job
+    """
+
+    upload_path: str
+    status_path: str
+    jobs_key: str
+    status_key: str
+    ends: str
+    file_name: str
+    prefix: str
+    identifiers: dict[str, dict[str, str]]
+    required_columns: tuple[str, ...]
+    optional_columns: tuple[str, ...] = ()
+    repeated: str
+    is_dated: bool
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+KINDS = {
+    "redeem": Kind(
+        upload_path="redeemFile",
+        status_path="getUploadRedeemedCouponStatus",
+        jobs_key="redeemUploadJobStatuses",
+        status_key="uploadRedeemedCouponStatus",
+        ends="COMPLETED",
+        file_name="redeemed",
+        prefix="redemption_upload_",
+        identifiers={
+            "customerIdentifier": _CUSTOMER_COLUMNS,
+            "couponIdentifier": {"COUPON_ID": "couponId", "COUPON_CODE": "couponCode"},
+        },
+        required_columns=("redeemedDateInMillis", "redeemedAt"),
+        optional_columns=("billId", "billNumber", "details"),
+        repeated="Coupon is already redeemed, in this series",
+        is_dated=True,
+    ),
+    "coupon": Kind(
+        upload_path="file",
+        status_path="getUploadStatus",
+        jobs_key="uploadJobStatuses",
+        status_key="uploadStatus",
+        ends="FINISHED",
+        file_name="couponbatchupload",
+        prefix="",
+        identifiers={"customerIdentifier": {**_CUSTOMER_COLUMNS, "NOT_TAGGED": ""}},
+        required_columns=("couponCode",),
+        repeated="Coupon is there already, in this series",
+        is_dated=False,
+        more={"audienceGroupId": 0, "audienceGroupVersionId": 0},
+    ),
+}
 
 
 def error_line(message: str, coupon: str) -> str:
@@ -51,15 +122,18 @@ def generate_error_file(errors: int) -> bytes:
 class SandboxJob:
     """One upload job; ``Sandbox.add_job`` and uploads make it.
 
+    :ivar kind: ``redeem`` or ``coupon``
     :ivar handle: name of the error file in the sandbox
     :ivar error_file: the error file: bytes, or the path of a file; None: there is none
     :ivar url: value of ``errorFileUrl`` once the job is done
     :ivar success_file: the file of the accepted rows; None: there is none, as in every sample
     :ivar uploaded_file: the file that was uploaded; None: it was not kept
     :ivar made_at: when the job was made, on the cluster
+    :ivar listed_at: when the status endpoint begins to list it, by ``clock``
     :ivar schedule: each status and when it begins, by ``clock``
     """
 
+    kind: str
     job_id: int
     coupon_series_id: int
     org_id: int
@@ -72,6 +146,7 @@ class SandboxJob:
     success_file: bytes | Path | None
     uploaded_file: bytes | Path | None
     made_at: datetime
+    listed_at: float
     clock: Callable[[], float]
     schedule: list[tuple[float, str]]
 
@@ -82,6 +157,11 @@ class SandboxJob:
         """Return the current status."""
         now = self.clock()
         return next(status for begins, status in reversed(self.schedule) if begins <= now)
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the status endpoint lists the job by now."""
+        return self.clock() >= self.listed_at
 
     @property
     def is_done(self) -> bool:
@@ -126,32 +206,34 @@ class SandboxJob:
 
     def to_json(self) -> dict[str, Any]:
         """Describe the job as the status endpoint does."""
-        status = self.status()
+        kind, status = KINDS[self.kind], self.status()
         word = status.strip().upper()
         rows = 0 if word == "QUEUED" else self.rows
         stamp = f"{self.made_at:%Y%m%d_%H%M%S}{self._milliseconds() % 1000:03d}"
-        # Inferred from samples: both timestamps are midnight of the job's day on the cluster, as text.
-        midnight = self.made_at.replace(hour=0, minute=0, second=0, microsecond=0)
-        day = str(int(midnight.timestamp()) * 1000)
+        shown_at, file_name = self.made_at.replace(microsecond=0), self.uploaded_file_name
+        if kind.is_dated:
+            shown_at = shown_at.replace(hour=0, minute=0, second=0)
+        else:
+            file_name = re.sub(r"_\d{13}_\d+(\.csv)$", r"\1", file_name)
         return {
             "jobId": self.job_id,
-            "uploadRedeemedCouponStatus": status,
-            "createdOn": day,
-            "updatedOn": day,
+            kind.status_key: status,
+            "createdOn": str(int(shown_at.timestamp()) * 1000),
+            "updatedOn": str(int(shown_at.timestamp()) * 1000),
             "errorFileUrl": self.error_file_url,
             "successFileUrl": self.success_handle if self.is_done and self.success_file is not None else None,
             "uploadedFileUrl": self.uploaded_file_name,
             "totalUploadedCount": rows,
             "actualRowCount": rows,
             "errorCount": self.errors if word in FINAL_STATUSES else 0,
-            "uploadTableName": None if word == "QUEUED" else f"temp_redemption_upload_{self.org_id}_{stamp}",
-            "uploadedFileName": self.uploaded_file_name,
-        }
+            "uploadTableName": None if word == "QUEUED" else f"temp_{kind.prefix}{self.org_id}_{stamp}",
+            "uploadedFileName": file_name,
+        } | kind.more
 
     def to_upload_json(self) -> dict[str, Any]:
         """Describe the job as the response to its upload does: queued, with timestamps to the millisecond."""
         stamp = str(self._milliseconds())
-        queued = {"uploadRedeemedCouponStatus": "QUEUED", "createdOn": stamp, "updatedOn": stamp}
+        queued = {KINDS[self.kind].status_key: "QUEUED", "createdOn": stamp, "updatedOn": stamp}
         counts = {"totalUploadedCount": 0, "actualRowCount": 0, "errorCount": 0}
         names = dict.fromkeys(("errorFileUrl", "successFileUrl", "uploadTableName"))
         return self.to_json() | queued | counts | names

@@ -15,6 +15,7 @@ import uuid
 from contextlib import suppress
 from email.message import Message
 from email.utils import formatdate
+from functools import cache, partial
 from http.client import responses
 from math import ceil
 
@@ -30,6 +31,7 @@ from airflow_provider_capillary.sandbox.http_messages import (
     Response,
 )
 from airflow_provider_capillary.sandbox.state import SandboxState
+from airflow_provider_capillary.sandbox.uploads import uploaded_file_name
 
 _HANDSHAKE_SECONDS = 10.0
 # How long a stop waits for open connections to end.
@@ -58,6 +60,7 @@ class Sandbox(SandboxState):
     :param ttl_in_answer: whether the response to a token call has ``ttlSeconds``; default true; unknown of the real one
     :param queued_seconds: how long a job is QUEUED, in seconds; default 0; ``add_job`` may set it for one job
     :param started_seconds: how long it is then STARTED; default 0
+    :param list_lag_seconds: how long a new job is missing from the list of the status endpoint, in seconds; default 0
     :param cluster_timezone: zone of the cluster, whose midnight is the timestamp of jobs; default Asia/Kolkata, as in
         Capillary's samples
     :param ssl_context: makes it https
@@ -65,6 +68,9 @@ class Sandbox(SandboxState):
     :param refusal: how an expired or unknown token is refused: ``http_401`` or ``http_498`` by HTTP status and body,
         ``body_401`` or ``body_498`` by the body of an HTTP 200. The form of the coupon endpoints is unknown
     :param bad_credentials_status: HTTP status of the response to wrong credentials; default 200; unknown, too
+    :param upload_auth: where an upload must have its token: ``oauth`` for the header ``X-CAP-API-OAUTH-TOKEN``,
+        ``bearer`` for ``Authorization: Bearer``, ``any`` for either (default); elsewhere it is HTTP 401. Other calls
+        take either. ``issue_token`` and the token endpoint make tokens for both
     :param access_log: called with one line for each request (method, path without query, status, milliseconds)
     :ivar clock: returns the sandbox's time in seconds since 1970; a test may replace it, to let jobs and tokens age
     :raises ValueError: if a value cannot be used; the message names the field
@@ -207,7 +213,12 @@ class _Connection:
             headers[name.decode()] = value.decode("latin-1")
         route, argument = find_route(path)
         outcome = "-"
+        record = partial(RecordedRequest, method, path, query, headers, route.endpoint)
         try:
+            if route.endpoint != "control" and self._state.take_fault(route.endpoint):
+                self._state.record(record(b"", 0, began))
+                outcome = self._reset()
+                return
             with tempfile.SpooledTemporaryFile(max_size=MAX_MEMORY_BYTES) as body:
                 while isinstance(event := self._next_event(), h11.Data):
                     body.write(event.data)
@@ -219,7 +230,7 @@ class _Connection:
                 else:
                     kept = body.read() if size <= _MAX_RECORDED_BODY_BYTES else b""
                     body.seek(0)
-                    self._state.record(RecordedRequest(method, path, query, headers, route.endpoint, kept, size, began))
+                    self._state.record(record(kept, size, began))
                     outcome = self._respond(route, request)
         except h11.RemoteProtocolError as error:
             outcome = self._refuse(error)
@@ -228,7 +239,7 @@ class _Connection:
 
     def _respond(self, route: Route, request: Request) -> str:
         """Respond to a request, with the fault that it meets; return the outcome for the log."""
-        fault = self._state.take_fault(route.endpoint)
+        fault = self._state.take_fault(route.endpoint, cache(partial(uploaded_file_name, request)))
         if fault is None:
             return self._send(request.method, route.respond(self._state, request))
         if fault.kind in TRANSPORT_KINDS:
@@ -240,8 +251,7 @@ class _Connection:
         if fault.kind == "slow":
             self._wait(fault.seconds)
         if fault.kind == "reset":
-            self._reset()
-            return "- (fault: reset)"
+            return self._reset()
         return f"{self._send(request.method, response, fault)} (fault: {fault.kind})"
 
     def _refuse(self, error: h11.RemoteProtocolError) -> str:
@@ -298,12 +308,13 @@ class _Connection:
         if self._stopping.wait(seconds):
             raise ConnectionAbortedError("the sandbox is stopping")
 
-    def _reset(self) -> None:
-        """Break the connection off with a reset (RST), by closing it without lingering."""
+    def _reset(self) -> str:
+        """Break the connection off with a reset (RST), by closing it without lingering; return that for the log."""
         self._broken = True
         with suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
+        return "- (fault: reset)"
 
     def _log(self, line: str, outcome: str, began: float) -> None:
         if self._state.access_log is not None:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from airflow_provider_capillary.sandbox.http_messages import ENDPOINTS, REFUSALS, RecordedRequest
-from airflow_provider_capillary.sandbox.jobs import MAX_GENERATED_ERRORS, SandboxJob, generate_error_file
+from airflow_provider_capillary.sandbox.http_messages import ENDPOINTS, REFUSALS, UPLOAD_AUTHS, RecordedRequest
+from airflow_provider_capillary.sandbox.jobs import KINDS, MAX_GENERATED_ERRORS, SandboxJob, generate_error_file
 from airflow_provider_capillary.sandbox.validation import FieldError, check_choice, check_types
 
 if TYPE_CHECKING:
@@ -49,16 +49,19 @@ class SandboxState:
     ttl_in_answer: bool = True
     queued_seconds: float = 0.0
     started_seconds: float = 0.0
+    list_lag_seconds: float = 0.0
     cluster_timezone: str = "Asia/Kolkata"
     ssl_context: ssl.SSLContext | None = None
     file_ranges: bool = True
     refusal: str = "http_401"
     bad_credentials_status: int = 200
+    upload_auth: str = "any"
     access_log: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
         check_types(SandboxState.__annotations__, vars(self), port=(0, 65535), bad_credentials_status=(200, 599))
         check_choice("refusal", self.refusal, REFUSALS)
+        check_choice("upload_auth", self.upload_auth, UPLOAD_AUTHS)
         try:
             self._zone = ZoneInfo(self.cluster_timezone)
         except (KeyError, ValueError, OSError):  # unknown, no name at all, a folder of names
@@ -72,9 +75,9 @@ class SandboxState:
         self._token_ends: dict[str, float] = {}
         self._jobs: dict[int, SandboxJob] = {}
         self._files: dict[str, tuple[SandboxJob, str]] = {}
-        #: Uploads are processed one at a time; what they redeemed, by coupon series.
+        # Uploads are processed one at a time; their coupons, by kind and coupon series.
         self.upload_lock = threading.Lock()
-        self.redeemed: defaultdict[int, set[str]] = defaultdict(set)
+        self.coupons: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
         self._faults: list[Fault] = []
         self._requests: deque[RecordedRequest] = deque(maxlen=_MAX_RECORDED_REQUESTS)
         self._counts: Counter[str] = Counter()
@@ -88,13 +91,17 @@ class SandboxState:
         return f"{'https' if self.ssl_context else 'http'}://{host}:{self.port}"
 
     def connection(self, **extra: Any) -> dict[str, Any]:
-        """Return the Airflow connection to this sandbox, with ``extra`` in its extra."""
+        """Return the Airflow connection to this sandbox, with ``extra`` in its extra.
+
+        With ``auth_type="bearer"``, it has a new token in place of key and secret.
+        """
+        bearer = extra.get("auth_type") == "bearer"
         return {
             "conn_type": "capillary",
             "host": self.base_url.rpartition(":")[0],
             "port": self.port,
-            "login": self.client_key,
-            "password": self.client_secret,
+            "login": None if bearer else self.client_key,
+            "password": self.issue_token() if bearer else self.client_secret,
             "extra": extra,
         }
 
@@ -108,16 +115,20 @@ class SandboxState:
 
     # Tokens: each call issues another one, and all of them live side by side (documented).
 
-    def issue_token(self) -> str:
-        """Issue a token like the real ones: three base64url parts, with the lifetime in its claims (sample)."""
+    def issue_token(self, *, ttl_seconds: float | None = None) -> str:
+        """Issue a token like the real ones: three base64url parts, with the lifetime in its claims (sample).
+
+        :param ttl_seconds: its lifetime; negative: it has expired; None: as the sandbox is set
+        """
+        ttl = self.token_ttl_seconds if ttl_seconds is None else ttl_seconds
         issued_at = int(self.clock())
-        lifetime = {"iat": issued_at, "exp": issued_at + int(self.token_ttl_seconds)}
+        lifetime = {"iat": issued_at, "exp": int(issued_at + ttl)}
         claims = {"org": self.org_id, "jti": secrets.token_hex(8)} | lifetime
         header = {"kid": "sandbox", "alg": "RS256"}
         parts = (json.dumps(header).encode(), json.dumps(claims).encode(), secrets.token_bytes(32))
         token = ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
         with self._lock:
-            self._token_ends[token] = self.clock() + self.token_ttl_seconds
+            self._token_ends[token] = self.clock() + ttl
         return token
 
     def accepts_token(self, token: str | None) -> bool:
@@ -142,8 +153,9 @@ class SandboxState:
         self,
         coupon_series_id: int,
         *,
+        kind: str = "redeem",
         status: str | None = None,
-        ends: str = "COMPLETED",
+        ends: str | None = None,
         rows: int = 3,
         errors: int = 0,
         error_file: bytes | Path | None = None,
@@ -151,6 +163,7 @@ class SandboxState:
         uploaded_file_name: str | None = None,
         queued_seconds: float | None = None,
         started_seconds: float | None = None,
+        list_lag_seconds: float | None = None,
         error_file_url: str | None = "handle",
         success_file: bytes | Path | None = None,
         uploaded_file: bytes | Path | None = None,
@@ -159,8 +172,9 @@ class SandboxState:
         """Add an upload job, as if a file had been uploaded.
 
         :param coupon_series_id: number of the coupon series
+        :param kind: ``redeem`` for redeemed coupons, ``coupon`` for coupons
         :param status: fixed status, any text; None: it goes from QUEUED to STARTED to ``ends``
-        :param ends: final status
+        :param ends: final status; None: COMPLETED for redeemed coupons, FINISHED for coupons
         :param rows: number of rows in the upload
         :param errors: number of rows refused
         :param error_file: its bytes, or a path that is read for each request; None: made up, a row for each error
@@ -168,6 +182,7 @@ class SandboxState:
         :param uploaded_file_name: name under which the upload is stored; None: made up
         :param queued_seconds: how long it is QUEUED, in seconds; None: as the sandbox is set
         :param started_seconds: how long it is then STARTED; None: as the sandbox is set
+        :param list_lag_seconds: how long the status endpoint leaves it out; None: as the sandbox is set
         :param error_file_url: ``errorFileUrl`` once the job is done and has an error file: ``handle`` for a bare
             handle of the usual form, None for null, any other text as given. An address under ``/files/`` of this
             sandbox leads to the error file
@@ -180,6 +195,7 @@ class SandboxState:
         check_types(
             SandboxState.add_job.__annotations__, locals(), errors=(0, most_errors), age_seconds=(0, _MAX_AGE_SECONDS)
         )
+        check_choice("kind", kind, KINDS)
         files = {"error_file": error_file, "success_file": success_file, "uploaded_file": uploaded_file}
         for name, file in files.items():
             if isinstance(file, Path) and not file.is_file():
@@ -195,14 +211,16 @@ class SandboxState:
             began = self.clock() - age_seconds
             made_at = datetime.fromtimestamp(began, self._zone)
             if uploaded_file_name is None:
-                uploaded_file_name = self._stored_name("redeemed", coupon_series_id, began)
-            handle = f"error_redemption_upload_{self.org_id}_{coupon_series_id}{made_at:%Y_%m_%d_%H_%M_%S}"
+                uploaded_file_name = self._stored_name(KINDS[kind].file_name, coupon_series_id, began)
+            handle = f"error_{KINDS[kind].prefix}{self.org_id}_{coupon_series_id}{made_at:%Y_%m_%d_%H_%M_%S}"
             if handle in self._files:
                 handle = f"{handle}_{job_id}"
             starts_at = began + (self.queued_seconds if queued_seconds is None else queued_seconds)
             ends_at = starts_at + (self.started_seconds if started_seconds is None else started_seconds)
-            schedule = [(-math.inf, "QUEUED"), (starts_at, "STARTED"), (ends_at, ends)]
+            schedule = [(-math.inf, "QUEUED"), (starts_at, "STARTED"), (ends_at, ends or KINDS[kind].ends)]
+            lag = self.list_lag_seconds if list_lag_seconds is None else list_lag_seconds
             job = SandboxJob(
+                kind=kind,
                 job_id=job_id,
                 coupon_series_id=coupon_series_id,
                 org_id=self.org_id,
@@ -215,6 +233,7 @@ class SandboxState:
                 success_file=success_file,
                 uploaded_file=uploaded_file,
                 made_at=made_at,
+                listed_at=began + lag,
                 clock=lambda: self.clock(),  # noqa: PLW0108 - the clock may be replaced later
                 schedule=schedule if status is None else [(-math.inf, status)],
             )
@@ -222,14 +241,14 @@ class SandboxState:
             self._files |= {name: (job, attribute) for name, attribute in job.file_names().items()}
             return job
 
-    def add_upload(self, coupon_series_id: int, upload: Upload) -> SandboxJob:
+    def add_upload(self, coupon_series_id: int, upload: Upload, *, kind: str) -> SandboxJob:
         """Add the job of an upload, whose file is stored as ``{name}_{milliseconds}_{series}.csv``."""
         with self._lock:
+            name = self._stored_name(Path(upload.file_name).stem or "upload", coupon_series_id, self.clock())
             return self.add_job(
                 coupon_series_id,
-                uploaded_file_name=self._stored_name(
-                    Path(upload.file_name).stem or "upload", coupon_series_id, self.clock()
-                ),
+                kind=kind,
+                uploaded_file_name=name,
                 rows=upload.rows,
                 errors=upload.errors,
                 error_file=upload.error_file,
@@ -242,15 +261,16 @@ class SandboxState:
             stamp += 1
         return stored
 
-    def jobs(self, coupon_series_id: int | None = None) -> list[SandboxJob]:
-        """Return the jobs of a series, or of all, in the order they were added."""
+    def jobs(self, coupon_series_id: int | None = None, *, kind: str | None = None) -> list[SandboxJob]:
+        """Return the jobs of a series or of all, of a kind or of both, in the order they were added."""
         with self._lock:
-            return [job for job in self._jobs.values() if coupon_series_id in (None, job.coupon_series_id)]
+            jobs = [job for job in self._jobs.values() if coupon_series_id in (None, job.coupon_series_id)]
+            return [job for job in jobs if kind in (None, job.kind)]
 
-    def finish(self, job: SandboxJob, status: str = "COMPLETED") -> None:
-        """End a job at once, with this status."""
+    def finish(self, job: SandboxJob, status: str | None = None) -> None:
+        """End a job at once, with this status; None: with COMPLETED for redeemed coupons, FINISHED for coupons."""
         check_types(SandboxState.finish.__annotations__, locals())
-        job.schedule = [(-math.inf, status)]
+        job.schedule = [(-math.inf, KINDS[job.kind].ends if status is None else status)]
 
     def file(self, name: str) -> tuple[bytes | Path, datetime] | None:
         """Return the file of this name and its date, once it is available. The name is never used as a path."""
@@ -277,11 +297,16 @@ class SandboxState:
         with self._lock:
             return [{"kind": f.kind, "endpoint": f.endpoint, "skip": f.skip, "times": f.times} for f in self._faults]
 
-    def take_fault(self, endpoint: str) -> Fault | None:
-        """Return the fault that a request to ``endpoint`` meets, and count it."""
+    def take_fault(self, endpoint: str, file_name: Callable[[], str] | None = None) -> Fault | None:
+        """Return the fault that a request to ``endpoint`` meets, and count it.
+
+        :param file_name: returns the name of the file in an upload; None: the body is not read yet
+        """
         with self._lock:
             for index, fault in enumerate(self._faults):
-                if fault.endpoint not in ("any", endpoint):
+                if fault.endpoint not in ("any", endpoint) or fault.read_body != (file_name is not None):
+                    continue
+                if fault.file_name and file_name and fault.file_name not in file_name():
                     continue
                 if fault.skip:
                     self._faults[index] = replace(fault, skip=fault.skip - 1)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Uploads of redeemed coupons: reading the form, and refusing rows.
+"""Uploads: reading the form, and refusing rows.
 
-The form is documented by Capillary. The reasons why the real platform refuses a row are not; these rules are the
+The forms are documented by Capillary. The reasons why the real platform refuses a row are not; these rules are the
 sandbox's own, so that a test can write a file that fails as wanted.
 """
 
@@ -13,11 +13,11 @@ import json
 import logging
 import re
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from airflow_provider_capillary.sandbox.http_messages import CHUNK_BYTES, MAX_MEMORY_BYTES, Request, RequestError
-from airflow_provider_capillary.sandbox.jobs import error_header, error_line
+from airflow_provider_capillary.sandbox.jobs import Kind, error_header, error_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,18 +25,8 @@ if TYPE_CHECKING:
 
     from python_multipart.multipart import File
 
-#: Value of `customerIdentifier` -> the key that `uploadHeaders` then needs.
-_CUSTOMER_COLUMNS = {"MOBILE": "mobile", "EXTERNAL_ID": "externalId", "EMAIL": "email", "USER_ID": "userId"}
-#: Value of `couponIdentifier` -> the key that `uploadHeaders` then needs.
-_COUPON_COLUMNS = {"COUPON_ID": "couponId", "COUPON_CODE": "couponCode"}
-_REQUIRED_COLUMNS = ("redeemedDateInMillis", "redeemedAt")
-_OPTIONAL_COLUMNS = ("billId", "billNumber", "details")
-_ALL_COLUMNS = {*_CUSTOMER_COLUMNS.values(), *_COUPON_COLUMNS.values(), *_REQUIRED_COLUMNS, *_OPTIONAL_COLUMNS}
-
 # Epoch milliseconds of the years 1973 to 5138: a time in seconds is too short, one in microseconds too long.
 _MILLISECONDS = re.compile(r"\d{12,14}", re.ASCII)
-_MAX_PARTS = 32
-_MAX_TEXT_BYTES = 64 * 1024
 # Its warnings about malformed forms must not reach stderr, unless the application configures logging.
 logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 
@@ -50,48 +40,55 @@ class Upload(NamedTuple):
     error_file: bytes | None
 
 
-def redeem_upload(request: Request, redeemed: set[str]) -> Upload:
-    """Read the form of an upload and redeem its rows, none of them if a part is missing or wrong.
+def read_upload(request: Request, kind: Kind, known: set[str]) -> Upload:
+    """Read the form of an upload and take its coupons, none of them if a part is missing or wrong.
 
-    :param redeemed: what was redeemed before in the coupon series; the coupons of this file are added
+    :param known: the coupons of the series so far; those of the file are added
     """
     with ExitStack() as stack:
         parts = read_form(request.headers, request.body, stack)
-        for name in ("file", "customerIdentifier", "couponIdentifier", "uploadHeaders"):
+        for name in ("file", *kind.identifiers, "uploadHeaders"):
             if name not in parts:
                 raise RequestError(f"part {name} is missing")
         file = parts["file"]
         if isinstance(file, bytes):
             raise RequestError("part file has no file name")
-        customer_column = _choose(parts, "customerIdentifier", _CUSTOMER_COLUMNS)
-        coupon_column = _choose(parts, "couponIdentifier", _COUPON_COLUMNS)
-        columns = _read_columns(_text(parts, "uploadHeaders"))
-        for key in (customer_column, coupon_column, *_REQUIRED_COLUMNS):
-            if key not in columns:
+        chosen = {name: _choose(parts, name, choices) for name, choices in kind.identifiers.items()}
+        columns = _read_columns(_text(parts, "uploadHeaders"), kind)
+        for key in (*chosen.values(), *kind.required_columns):
+            if key and key not in columns:
                 raise RequestError(f"uploadHeaders has no {key}")
-        # Without the wrapper of a temporary file, which takes a second for a million lines.
-        content = getattr(file.file_object, "file", file.file_object)
-        # An encoding error spoils only its own row.
-        lines = io.TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline="")
+        coupon_column = chosen.get("couponIdentifier", "couponCode")
+        time_index = columns.get("redeemedDateInMillis")
         rows = 0
         accepted: set[str] = set()
         refused: list[str] = []
-        for row in _rows(lines):
+        for row in _rows(file):
             rows += 1
             coupon = _cell(row, columns[coupon_column])
-            problem = _problem(coupon, _cell(row, columns["redeemedDateInMillis"]))
             key = f"{coupon_column} {coupon}"
-            if problem is None and (key in redeemed or key in accepted):
-                problem = "Coupon is already redeemed, in this series"
-            if problem is None:
-                accepted.add(key)
-            else:
+            if problem := _problem(coupon, None if time_index is None else _cell(row, time_index)):
                 refused.append(error_line(problem, coupon))
-    # Only now: a file that cannot be read to its end must redeem nothing.
-    redeemed |= accepted
+            elif key in known or key in accepted:
+                refused.append(error_line(kind.repeated, coupon))
+            else:
+                accepted.add(key)
+    # Only now: a file that cannot be read to its end must change nothing.
+    known |= accepted
     header = error_header("coupon id" if coupon_column == "couponId" else "coupon code")
     error_file = (header + "".join(refused)).encode() if refused else None
-    return Upload((file.file_name or b"").decode("utf-8", "replace"), rows, len(refused), error_file)
+    return Upload(_name_of(file), rows, len(refused), error_file)
+
+
+def uploaded_file_name(request: Request) -> str:
+    """Return the name of the file in an upload, "" if the form cannot be read."""
+    with suppress(RequestError), ExitStack() as stack:
+        return _name_of(read_form(request.headers, request.body, stack).get("file"))
+    return ""
+
+
+def _name_of(part: bytes | File | None) -> str:
+    return (getattr(part, "file_name", None) or b"").decode("utf-8", "replace")
 
 
 def read_form(headers: Message, body: IO[bytes], stack: ExitStack) -> dict[str, bytes | File]:
@@ -124,14 +121,13 @@ def read_form(headers: Message, body: IO[bytes], stack: ExitStack) -> dict[str, 
             boundary,
             config={"MAX_MEMORY_FILE_SIZE": MAX_MEMORY_BYTES},  # larger files are buffered on disk
         )
+        body.seek(0)
         while not complete.is_set() and (data := body.read(CHUNK_BYTES)):
             parser.write(data)
     except FormParserError:
         raise malformed from None  # its message quotes the body
     if not complete.is_set():
         raise RequestError("the form does not end with its closing boundary")
-    if len(found) > _MAX_PARTS:
-        raise RequestError("the form has too many parts")
     parts: dict[str, bytes | File] = {}
     for raw_name, part in found:
         if raw_name is None:
@@ -145,11 +141,8 @@ def read_form(headers: Message, body: IO[bytes], stack: ExitStack) -> dict[str, 
 
 def _text(parts: dict[str, bytes | File], name: str) -> str:
     part = parts[name]
-    content = part if isinstance(part, bytes) else part.file_object.read(_MAX_TEXT_BYTES + 1)
-    if len(content) > _MAX_TEXT_BYTES:
-        raise RequestError(f"part {name} is longer than {_MAX_TEXT_BYTES} bytes")
     try:
-        return content.decode()
+        return (part if isinstance(part, bytes) else part.file_object.read()).decode()
     except UnicodeDecodeError:
         raise RequestError(f"part {name} is not UTF-8") from None
 
@@ -161,24 +154,29 @@ def _choose(parts: dict[str, bytes | File], name: str, choices: dict[str, str]) 
     return choices[value]
 
 
-def _read_columns(value: str) -> dict[str, int]:
+def _read_columns(value: str, kind: Kind) -> dict[str, int]:
     try:
         columns = json.loads(value)
     except (ValueError, RecursionError):
         raise RequestError("uploadHeaders is not JSON") from None
     if not isinstance(columns, dict):
         raise RequestError("uploadHeaders must be a JSON object: column key -> index from 0")
+    chosen = [key for choices in kind.identifiers.values() for key in choices.values() if key]
+    known = {*chosen, *kind.required_columns, *kind.optional_columns}
     for key, index in columns.items():
-        if key not in _ALL_COLUMNS:
-            raise RequestError(f"uploadHeaders has a key beside {', '.join(sorted(_ALL_COLUMNS))}")
-        if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+        if key not in known:
+            raise RequestError(f"uploadHeaders has a key beside {', '.join(sorted(known))}")
+        if type(index) is not int or index < 0:
             raise RequestError(f"uploadHeaders: {key} must be a column index from 0")
     return columns
 
 
-def _rows(lines: io.TextIOWrapper) -> Iterator[list[str]]:
+def _rows(file: File) -> Iterator[list[str]]:
     """Yield the rows behind the header line, without blank lines."""
-    reader = csv.reader(lines)
+    # Without the wrapper of a temporary file, which takes a second for a million lines.
+    content = getattr(file.file_object, "file", file.file_object)
+    # An encoding error spoils only its own row.
+    reader = csv.reader(io.TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline=""))
     try:
         if next(reader, None) is None:
             raise RequestError("the file is empty: its first line must be a header")
@@ -192,11 +190,11 @@ def _cell(row: list[str], index: int) -> str:
     return row[index].strip() if index < len(row) else ""
 
 
-def _problem(coupon: str, redeemed_at: str) -> str | None:
+def _problem(coupon: str, redeemed_at: str | None) -> str | None:
     if not coupon:
-        return "Coupon is empty, the row was not redeemed"
+        return "Coupon is empty, the row was not taken"
     if coupon.startswith("INVALID"):
         return "Coupon is not valid, or belongs to another series"
-    if not _MILLISECONDS.fullmatch(redeemed_at):
+    if redeemed_at is not None and not _MILLISECONDS.fullmatch(redeemed_at):
         return "Redeem time is not a date, epoch milliseconds are expected"
     return None

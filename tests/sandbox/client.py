@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 TOKEN_PATH = "/v3/oauth/token/generate"
 STATUS_PATH = "/coupon/api/v1/upload/getUploadRedeemedCouponStatus"
 UPLOAD_PATH = "/coupon/api/v1/upload/redeemFile"
+COUPON_STATUS_PATH = "/coupon/api/v1/upload/getUploadStatus"
+COUPON_UPLOAD_PATH = "/coupon/api/v1/upload/file"
 DOWNLOAD_PATH = "/coupon/api/v1/download"
 SERIES = 535512
 BOUNDARY = "sandbox-test-boundary"
@@ -70,14 +72,27 @@ class Client:
     def ask_status(self, series: int | str = SERIES, headers: Mapping[str, str] | None = None) -> Reply:
         return self.send("GET", f"{STATUS_PATH}/{series}", headers=self.authorized() if headers is None else headers)
 
+    def coupon_jobs(self, series: int = SERIES) -> list[dict[str, Any]]:
+        reply = self.send("GET", f"{COUPON_STATUS_PATH}/{series}", headers=self.authorized())
+        jobs: list[dict[str, Any]] = reply.json()["result"]["uploadJobStatuses"]
+        return jobs
+
     def jobs(self, series: int = SERIES) -> list[dict[str, Any]]:
         jobs: list[dict[str, Any]] = self.ask_status(series).json()["result"]["redeemUploadJobStatuses"]
         return jobs
 
-    def upload(self, form: bytes, *, series: int | str = SERIES, content_type: str | None = None) -> Reply:
+    def upload(
+        self,
+        form: Any,
+        *,
+        series: int | str = SERIES,
+        content_type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        path: str = UPLOAD_PATH,
+    ) -> Reply:
         content_type = content_type or f"multipart/form-data; boundary={BOUNDARY}"
-        headers = {"Content-Type": content_type, **self.authorized()}
-        return self.send("POST", f"{UPLOAD_PATH}/{series}", form, headers)
+        headers = {"Content-Type": content_type, **(self.authorized() if headers is None else headers)}
+        return self.send("POST", f"{path}/{series}", form, headers)
 
     def download(self, name: Any) -> Reply:
         return self.post_json(f"{DOWNLOAD_PATH}?time=1716811570000", {"fileName": name}, self.authorized())
@@ -116,4 +131,15 @@ def upload_parts(content: bytes, *, file_name: str = "redeemed.csv") -> dict[str
         "customerIdentifier": (None, b"MOBILE"),
         "couponIdentifier": (None, b"COUPON_CODE"),
         "uploadHeaders": (None, json.dumps(COLUMNS).encode()),
+    }
+
+
+def coupon_parts(
+    content: bytes, *, customer: str = "NOT_TAGGED", **columns: int
+) -> dict[str, tuple[str | None, bytes]]:
+    """The parts of an upload of coupons, whose codes are the first column."""
+    return {
+        "file": ("coupons.csv", content),
+        "customerIdentifier": (None, customer.encode()),
+        "uploadHeaders": (None, json.dumps({"couponCode": 0} | columns).encode()),
     }

@@ -160,6 +160,21 @@ def test_its_options_reach_the_sandbox(run):
     assert (refused.status, refused.json()["response"]["status"]["code"]) == (200, "498")
 
 
+def test_jobs_of_both_kinds_can_be_seeded(run):
+    both, coupons = run("--quiet", "--seed-kind", "redeem", "coupon"), run("--quiet", "--seed-kind", "coupon")
+
+    assert [len(jobs) for jobs in (both.client.jobs(), both.client.coupon_jobs())] == [4, 4]
+    assert [len(jobs) for jobs in (coupons.client.jobs(), coupons.client.coupon_jobs())] == [0, 4]
+
+
+def test_lag_and_authorization_of_uploads_are_options(run):
+    client = run("--quiet", "--list-lag-seconds", "3600", "--upload-auth", "bearer").client
+
+    assert [len(client.jobs()), client.upload(b"").status] == [3, 401]
+    token = client.ask_token().json()["data"]["accessToken"]
+    assert client.upload(b"", headers={"Authorization": f"Bearer {token}"}).status == 400
+
+
 def test_a_secret_with_quotes_survives_the_shell(run):
     _, out, _ = run("--quiet", "--client-secret", "it's").stop()
 
@@ -221,6 +236,9 @@ def test_a_port_that_is_taken_is_reported_in_one_line():
         (["--port", "99999"], "port: must be from 0 to 65535"),
         (["--port", "0", "--seed-series", "-5"], "coupon_series_id: must be at least 0"),
         (["--refusal", "never"], "invalid choice"),
+        (["--upload-auth", "basic"], "invalid choice"),
+        (["--seed-kind", "points"], "invalid choice"),
+        (["--port", "0", "--list-lag-seconds", "-1"], "list_lag_seconds: must be at least 0"),
         (["--unknown"], "unrecognized arguments"),
     ],
 )

@@ -26,6 +26,7 @@ def test_the_overview_shows_jobs_faults_and_counts(client, sandbox):
         str(SERIES): [
             {
                 "job_id": job.job_id,
+                "kind": "redeem",
                 "coupon_series_id": SERIES,
                 "status": "COMPLETED",
                 "rows": 9,

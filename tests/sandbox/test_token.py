@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.sandbox.client import DOWNLOAD_PATH, STATUS_PATH, TOKEN_PATH, UPLOAD_PATH
+from tests.sandbox.client import COUPON_UPLOAD_PATH, DOWNLOAD_PATH, STATUS_PATH, TOKEN_PATH, UPLOAD_PATH
 
 
 def test_right_credentials_give_a_token_and_its_lifetime(client):
@@ -120,11 +120,68 @@ def test_a_missing_or_unknown_token_is_refused_in_the_form_chosen(start, refusal
         assert status["message"].startswith("Unauthorized" if code == "401" else "Token expired at 20")
 
 
-def test_bearer_is_not_understood(client):
+def test_the_token_header_takes_no_scheme(client):
     token = client.ask_token().json()["data"]["accessToken"]
 
     assert client.ask_status(headers={"X-CAP-API-OAUTH-TOKEN": f"Bearer {token}"}).status == 401
-    assert client.ask_status(headers={"Authorization": f"Bearer {token}"}).status == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", f"{STATUS_PATH}/1"), ("POST", f"{UPLOAD_PATH}/1"), ("POST", DOWNLOAD_PATH)],
+)
+def test_a_bearer_token_is_taken_wherever_the_token_header_is(client, sandbox, method, path):
+    token = sandbox.issue_token()
+
+    assert client.send(method, path, headers={"Authorization": f"Bearer {token}"}).status in (200, 400, 415)
+    for wrong in (f"Basic {token}", token, "Bearer", "Bearer made.up.token", f"Bearer {token}x"):
+        assert client.send(method, path, headers={"Authorization": wrong}).status == 401
+
+
+def test_an_issued_token_may_have_a_lifetime_of_its_own(start, clock):
+    client = start(clock=clock)
+    long, expired = client.sandbox.issue_token(ttl_seconds=3600), client.sandbox.issue_token(ttl_seconds=-1)
+    clock.now += 3599
+
+    assert [client.ask_status(headers={"Authorization": f"Bearer {one}"}).status for one in (long, expired)] == [
+        200,
+        401,
+    ]
+    clock.now += 1
+    assert client.ask_status(headers={"Authorization": f"Bearer {long}"}).status == 401
+    claims = [json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "==")) for token in (long, expired)]
+    assert [one["exp"] - one["iat"] for one in claims] == [3600, -1]
+
+
+@pytest.mark.parametrize("path", [UPLOAD_PATH, COUPON_UPLOAD_PATH])
+@pytest.mark.parametrize(
+    ("upload_auth", "oauth", "bearer"), [("any", 400, 400), ("oauth", 400, 401), ("bearer", 401, 400)]
+)
+def test_uploads_may_need_their_token_in_one_header(start, path, upload_auth, oauth, bearer):
+    client = start(upload_auth=upload_auth)
+    token = client.sandbox.issue_token()
+    own, authorization = {"X-CAP-API-OAUTH-TOKEN": token}, {"Authorization": f"Bearer {token}"}
+
+    # The empty form is refused once the token is accepted.
+    assert client.upload(b"", path=path, headers=own).status == oauth
+    assert client.upload(b"", path=path, headers=authorization).status == bearer
+    assert client.upload(b"", path=path, headers=own | authorization).status == 400
+    assert client.ask_status(headers=own).status == client.ask_status(headers=authorization).status == 200
+
+
+def test_an_upload_with_its_token_in_the_wrong_header_is_http_401_in_every_form_of_refusal(start):
+    client = start(upload_auth="bearer", refusal="body_498")
+
+    reply = client.upload(b"")
+
+    assert (reply.status, reply.json()["response"]["status"]["code"]) == (401, "401")
+
+
+def test_the_connection_of_a_bearer_token_has_one_that_is_accepted(client, sandbox):
+    connection = sandbox.connection(auth_type="bearer")
+
+    assert (connection["login"], connection["extra"]) == (None, {"auth_type": "bearer"})
+    assert client.ask_status(headers={"Authorization": f"Bearer {connection['password']}"}).status == 200
 
 
 def test_a_token_expires_after_its_lifetime(start, clock):
