@@ -34,7 +34,8 @@ def read_settings(conn_id: str, get_connection: Callable[[str], Any]) -> Connect
 
     with _translate_lookup_errors(conn_id):
         settings = parse_connection(conn_id, get_connection(conn_id))
-        for secret in settings.masks:
+        # The whole secret too: a worker ends soon, so what it masks does not add up.
+        for secret in dict.fromkeys((settings.client_secret, *settings.masks)):
             mask_secret(secret)
     return settings
 
@@ -71,6 +72,13 @@ def warn_about(settings: ConnectionSettings, log: Log) -> None:
     if settings.unknown_extras:
         log.warning(
             "Connection %r has fields that mean nothing here: %s", settings.conn_id, ", ".join(settings.unknown_extras)
+        )
+    if settings.unused_fields:
+        log.warning(
+            "Connection %r has fields that are not used with Authentication type %s: %s",
+            settings.conn_id,
+            settings.auth_type,
+            ", ".join(settings.unused_fields),
         )
 
 

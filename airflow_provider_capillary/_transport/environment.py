@@ -68,7 +68,7 @@ class Environment:
         self._conn_id = settings.conn_id
         self._socks_module = socks_module
         self._proxies: dict[str, Proxy | None] = {}
-        for url in (settings.base_url, settings.auth_url):
+        for url in filter(None, (settings.base_url, settings.auth_url)):
             self.proxy_for(url)
 
     def proxy_for(self, url: str) -> Proxy | None:

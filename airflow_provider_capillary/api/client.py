@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from airflow_provider_capillary.api.auth_messages import token_expired, token_refused, with_auth_alternatives
 from airflow_provider_capillary.api.errors import (
+    CapillaryAccessError,
     CapillaryAuthError,
     CapillaryError,
     CapillaryRateLimitError,
@@ -27,7 +29,14 @@ from airflow_provider_capillary.api.jobs import read_jobs
 from airflow_provider_capillary.api.responses import TokenRefusedError, facts_of, read_payload
 from airflow_provider_capillary.api.retry import current_http_retry, parse_http_date, parse_retry_after
 from airflow_provider_capillary.api.secrecy import query_secrets, shown, without_query
-from airflow_provider_capillary.api.tokens import Token, TokenCache, TokenRefresh, claimed_lifetime, make_token
+from airflow_provider_capillary.api.tokens import (
+    Token,
+    TokenCache,
+    TokenRefresh,
+    claimed_lifetime,
+    end_of_token,
+    make_token,
+)
 from airflow_provider_capillary.api.values import as_int, parse_id
 
 if TYPE_CHECKING:
@@ -65,7 +74,7 @@ class CapillaryClient:
     :param limiter: Spaces the requests; shared likewise.
     :param retry: When and how often a safe request is sent again.
     :param random: Source of numbers in [0, 1).
-    :param now: The wall clock, for ``Retry-After`` dates of servers that send no ``Date``.
+    :param now: The wall clock, for the end of a ready token and for ``Retry-After`` dates without a ``Date``.
     """
 
     def __init__(
@@ -119,12 +128,18 @@ class CapillaryClient:
         return find_job(jobs, wanted, coupon_series_id=coupon_series_id)
 
     def get_token(self) -> Flow[Token]:
-        """Return the token of the connection, and fetch it if there is no usable one.
+        """Return the token of the connection, and fetch it if there is no usable one. A ready token is never fetched.
 
         Only one flow fetches at a time; all others wait for it and share its result, also an error.
 
-        :raises CapillaryAuthError: Capillary does not accept the credentials.
+        :raises CapillaryAuthError: Capillary does not accept the credentials, or the ready token has expired.
         """
+        ready = self.settings.ready_token
+        if ready is not None:
+            ends_at = end_of_token(ready)
+            if ends_at is not None and ends_at <= self._now():
+                raise token_expired(ends_at, self.settings)
+            return Token(ready, float("inf"))
         while True:
             claimed, is_ours = self._tokens.acquire()
             if isinstance(claimed, Token):
@@ -176,14 +191,9 @@ class CapillaryClient:
                 if token is None:
                     raise
                 self._tokens.invalidate(token)
-                if had_fresh_token:
-                    raise CapillaryAuthError(
-                        "Capillary refuses even a fresh token; check that the API host and the authentication URL "
-                        "belong to the same cluster",
-                        http_status=error.http_status,
-                        api_code=error.api_code,
-                        request_id=error.request_id,
-                    ) from None
+                if had_fresh_token or self.settings.ready_token is not None:
+                    refused = token_refused(error, self.settings)
+                    raise with_auth_alternatives(refused, request.auth_sensitive, self.settings.auth_type) from None
                 had_fresh_token = True
                 attempt -= 1
                 continue
@@ -197,6 +207,8 @@ class CapillaryClient:
                 if isinstance(error, CapillaryRateLimitError) and is_capillary:
                     # All others who use the connection would be refused as well.
                     self._limiter.pause(delay)
+                if isinstance(error, CapillaryAuthError | CapillaryAccessError):
+                    raise with_auth_alternatives(error, request.auth_sensitive, self.settings.auth_type) from None
                 if is_last:
                     raise
             yield Sleep(delay)
@@ -250,7 +262,7 @@ class CapillaryClient:
             return request
         # The request's own headers win: a Content-Type of the connection would contradict the body.
         request = request.with_headers(self.settings.headers).with_headers(request.headers)
-        return request if token is None else request.with_headers({self.settings.auth_header_name: token.value})
+        return request if token is None else request.with_headers(self.settings.auth_headers(token.value))
 
     def _read_jobs(self, response: Response, sent: SentRequest) -> list[UploadJob]:
         return read_jobs(read_payload(response, secrets=sent.secrets), timezone=self.settings.cluster_timezone)

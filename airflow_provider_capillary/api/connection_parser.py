@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from ipaddress import IPv6Address
 from typing import Any, Protocol
 
 import pendulum
@@ -14,33 +13,39 @@ import pendulum
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.api.object_uris import parse_object_uri
 from airflow_provider_capillary.api.settings import (
+    AUTH_TYPES,
+    BEARER_HEADER,
     CONN_FIELD,
     DEFAULT_REQUESTS_PER_MINUTE,
     DEFAULT_TIMEOUT_SECONDS,
     DEFAULT_TOKEN_HEADER,
     HANDLE_FIELD,
+    AuthType,
     ConnectionSettings,
 )
-from airflow_provider_capillary.api.urls import DEFAULT_PORTS, host_of, is_loopback_host, origin, split_url
+from airflow_provider_capillary.api.tokens import parse_ready_token
+from airflow_provider_capillary.api.urls import (
+    DEFAULT_PORTS,
+    host_of,
+    is_bare_ipv6,
+    is_loopback_host,
+    origin,
+    split_url,
+)
 from airflow_provider_capillary.api.values import as_flag, as_number, as_whole_number, is_nothing
 
 DEFAULT_TOKEN_PATH = "/v3/oauth/token/generate"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", re.ASCII)
 #: The HTTP library sets these headers, which frame a message; a value of the user's would break every request.
 _FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding"})
+#: Extras without use for a ready token, and their labels.
+_OAUTH_EXTRAS = {"auth_url": "Authentication URL", "auth_header_name": "auth_header_name"}
 _KNOWN_EXTRAS = frozenset(
-    {
-        "auth_url",
-        "error_file_url",
-        "error_file_conn_id",
-        "cluster_timezone",
-        "requests_per_minute",
-        "timeout_seconds",
-        "verify",
-        "allow_http",
-        "headers",
-        "auth_header_name",
-    }
+    (
+        *("auth_type", "auth_url", "auth_header_name", "headers", "verify", "allow_http"),
+        *("error_file_url", "error_file_conn_id"),
+        *("cluster_timezone", "requests_per_minute", "timeout_seconds"),
+    )
 )
 
 
@@ -75,19 +80,21 @@ class _Parser:
         self.conn_id = conn_id
         self.connection = connection
         self.extra = self._extra()
+        self.auth_type = self._auth_type()
 
     def parse(self) -> ConnectionSettings:
         allow_http = self._flag("Allow plain http", "allow_http", default=False)
         scheme, host, port = self._api_host(allow_http)
-        auth_url = self._url("Authentication URL", "auth_url", allow_http)
+        key, secret, auth_url = self._bearer() if self.auth_type == "bearer" else self._oauth(allow_http)
         return ConnectionSettings(
             conn_id=self.conn_id,
             scheme=scheme,
             host=host,
             port=port,
-            client_key=self._required("Client key", self.connection.login),
-            client_secret=self._required("Client secret", self.connection.password),
-            auth_url=auth_url or origin(scheme, host, port) + DEFAULT_TOKEN_PATH,
+            client_key=key,
+            client_secret=secret,
+            auth_url=origin(scheme, host, port) + DEFAULT_TOKEN_PATH if auth_url is None else auth_url,
+            auth_type=self.auth_type,
             error_file_url=self._error_file_url(),
             error_file_conn_id=self._text(CONN_FIELD, "error_file_conn_id"),
             cluster_timezone=self._timezone(),
@@ -98,7 +105,44 @@ class _Parser:
             headers=self._headers(),
             auth_header_name=self._header_name(),
             unknown_extras=self._unknown(),
+            unused_fields=self._unused(),
         )
+
+    def _auth_type(self) -> AuthType:
+        label = "Authentication type"
+        written = (self._text(label, "auth_type") or AUTH_TYPES[0]).lower()
+        # The value is not shown: it may be a token in the wrong field.
+        for known in AUTH_TYPES:
+            if written == known:
+                return known
+        raise self._refuse(label, f"it must be {' or '.join(AUTH_TYPES)}")
+
+    def _oauth(self, allow_http: bool) -> tuple[str, str, str | None]:
+        return (
+            self._required("Client key", self.connection.login),
+            self._required("Client secret", self.connection.password),
+            self._url("Authentication URL", "auth_url", allow_http),
+        )
+
+    def _bearer(self) -> tuple[str, str, str]:
+        if (self._standard("Client key", self.connection.login) or "").strip():
+            # The password is most likely a client secret then, which must not be sent as a token.
+            raise self._refuse(
+                "Client key",
+                "it has no use with Authentication type bearer, which sends the Client secret as a ready token; "
+                "clear it, or set Authentication type to oauth",
+            )
+        label = "Client secret"
+        stored = self._standard(label, self.connection.password) or ""
+        try:
+            return "", parse_ready_token(stored), ""
+        except ValueError as problem:
+            raise self._refuse(label, str(problem)) from None
+
+    def _unused(self) -> tuple[str, ...]:
+        if self.auth_type == "oauth":
+            return ()
+        return tuple(label for key, label in _OAUTH_EXTRAS.items() if key in self.extra)
 
     def _refuse(self, label: str, problem: str) -> CapillaryConfigurationError:
         return CapillaryConfigurationError(f"Connection {self.conn_id!r}, field {label!r}: {problem}")
@@ -176,7 +220,7 @@ class _Parser:
         elif schema not in ("", scheme.lower()):
             raise self._refuse("Schema", f"it is {schema}, but the API host says {scheme}; leave one of them out")
         try:
-            parts = split_url(f"{scheme}://{f'[{rest}]' if _is_bare_ipv6(rest) else rest}")
+            parts = split_url(f"{scheme}://{f'[{rest}]' if is_bare_ipv6(rest) else rest}")
         except ValueError as reason:
             raise self._refuse(label, f"{reason}; write a host such as eu.api.capillarytech.com") from None
         if parts.path.strip("/") or parts.query or parts.fragment:
@@ -320,7 +364,8 @@ class _Parser:
             if (other := spelt.setdefault(name.lower(), name)) != name:
                 raise self._refuse(label, f"{other!r} and {name!r} are one header; leave one of them out")
             if name.lower() == self._header_name().lower():
-                raise self._refuse(label, f"{name!r} is for the token that key and secret are exchanged for; remove it")
+                token = "that key and secret are exchanged for" if self.auth_type == "oauth" else "in the Client secret"
+                raise self._refuse(label, f"{name!r} is for the token {token}; remove it")
             if name.lower() in _FRAMING_HEADERS:
                 raise self._refuse(label, f"{name!r} is up to the HTTP library; remove it")
             if isinstance(text, bool) or not isinstance(text, str | int):
@@ -332,21 +377,14 @@ class _Parser:
         return headers
 
     def _header_name(self) -> str:
+        if self.auth_type == "bearer":
+            return BEARER_HEADER
         name = self._text("auth_header_name", "auth_header_name")
         if name is None:
             return DEFAULT_TOKEN_HEADER
         if not _HEADER_NAME.match(name):
             raise self._refuse("auth_header_name", f"{name!r} is not a header name")
         return name
-
-
-def _is_bare_ipv6(host: str) -> bool:
-    """Whether a host is an IPv6 address without its brackets, as Airflow takes it from a connection's URI."""
-    try:
-        IPv6Address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_blank(value: Any) -> bool:

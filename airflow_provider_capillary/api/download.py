@@ -147,6 +147,7 @@ class _Download:
             body=json.dumps({"fileName": self._source.handle}).encode(),
             needs_token=True,
             stream=True,
+            auth_sensitive="download",
         )
 
     def _get(self, url: str) -> ApiRequest:

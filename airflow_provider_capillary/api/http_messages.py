@@ -11,6 +11,8 @@ from airflow_provider_capillary.api.secrecy import without_query
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from airflow_provider_capillary.api.auth_messages import AuthSensitiveCall
+
 
 @dataclass(frozen=True, repr=False)
 class ApiRequest:
@@ -23,6 +25,7 @@ class ApiRequest:
     :param is_safe: Whether sending the request twice does no harm.
     :param needs_token: Whether the request carries the OAuth token.
     :param stream: Whether the response body may be large and is read piece by piece.
+    :param auth_sensitive: The call, if a refusal of its token is to name other credentials; see ``auth_messages``.
     """
 
     method: str
@@ -32,6 +35,7 @@ class ApiRequest:
     is_safe: bool = True
     needs_token: bool = False
     stream: bool = False
+    auth_sensitive: AuthSensitiveCall | None = None
 
     def __repr__(self) -> str:
         return f"ApiRequest({self.method} {without_query(self.url)})"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 from urllib.parse import urlsplit
 
 from airflow_provider_capillary.api.secrecy import query_secrets, tail
@@ -15,7 +15,12 @@ from airflow_provider_capillary.api.urls import host_of, is_loopback_host, origi
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+#: ``oauth``: key and secret are exchanged for tokens. ``bearer``: the secret is a ready token, which is never fetched.
+AuthType = Literal["oauth", "bearer"]
+AUTH_TYPES: tuple[AuthType, ...] = get_args(AuthType)
 DEFAULT_TOKEN_HEADER = "X-CAP-API-OAUTH-TOKEN"
+#: Header of a ready token.
+BEARER_HEADER = "Authorization"
 DEFAULT_REQUESTS_PER_MINUTE = 100
 DEFAULT_TIMEOUT_SECONDS = 30.0
 HANDLE_FIELD = "{handle}"
@@ -31,9 +36,10 @@ class ConnectionSettings:
     :param scheme: ``https``, or ``http`` where that is allowed.
     :param host: Host of the API, lower case.
     :param port: Port of the API.
-    :param client_key: Key of the API client. Never in a repr.
-    :param client_secret: Secret of the API client. Never in a repr.
-    :param auth_url: URL of the token endpoint. Never in a repr: its query may be a key.
+    :param client_key: Key of the API client; empty with a ready token. Never in a repr.
+    :param client_secret: Secret of the API client, or the ready token. Never in a repr.
+    :param auth_url: URL of the token endpoint; empty with a ready token. Never in a repr: its query may be a key.
+    :param auth_type: ``oauth`` (default), or ``bearer`` for a ready token.
     :param error_file_url: Template with ``{handle}`` by which a bare file handle becomes a download; None if unset.
         Never in a repr: its query may be a signature.
     :param error_file_conn_id: Airflow connection for error files in object storage; None if unset.
@@ -43,8 +49,10 @@ class ConnectionSettings:
     :param verify: Whether TLS certificates are checked, or the path of a CA bundle; default True.
     :param allow_http: Whether plain http is accepted for a host that is not loopback; default False.
     :param headers: Sent to the API host only. Never in a repr.
-    :param auth_header_name: Header that carries the token; default ``X-CAP-API-OAUTH-TOKEN``.
+    :param auth_header_name: Header that carries the token; default ``X-CAP-API-OAUTH-TOKEN``, and ``Authorization``
+        with a ready token.
     :param unknown_extras: Unknown keys of extra, for a warning; ``schema`` for the standard field.
+    :param unused_fields: Labels of fields that are set but have no use with this authentication type, for a warning.
     """
 
     conn_id: str
@@ -54,6 +62,7 @@ class ConnectionSettings:
     client_key: str = field(repr=False)
     client_secret: str = field(repr=False)
     auth_url: str = field(repr=False)
+    auth_type: AuthType = "oauth"
     error_file_url: str | None = field(default=None, repr=False)
     error_file_conn_id: str | None = None
     cluster_timezone: str = "UTC"
@@ -64,6 +73,19 @@ class ConnectionSettings:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     auth_header_name: str = DEFAULT_TOKEN_HEADER
     unknown_extras: tuple[str, ...] = ()
+    unused_fields: tuple[str, ...] = ()
+
+    @property
+    def ready_token(self) -> str | None:
+        """The token that is sent as it is; None if tokens are fetched."""
+        return self.client_secret if self.auth_type == "bearer" else None
+
+    def auth_headers(self, token: str) -> dict[str, str]:
+        """Return the header that authenticates a request to the API host.
+
+        :param token: The access token.
+        """
+        return {self.auth_header_name: token if self.ready_token is None else f"Bearer {token}"}
 
     @property
     def base_url(self) -> str:
@@ -77,13 +99,15 @@ class ConnectionSettings:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Values that must not appear in a message: the secret, those of extra headers, and those in queries."""
+        """Values that must not appear in a message: the secret or token, those of extra headers, and in queries."""
         return (self.client_secret, *self.headers.values(), *self._query_secrets)
 
     @property
     def masks(self) -> tuple[str, ...]:
         """The same values as they are masked in logs."""
-        return (self.client_secret, *self.headers.values(), *dict.fromkeys(map(tail, self._query_secrets)))
+        # Ready tokens follow one another in a triggerer for weeks, and Airflow never forgets a masked value.
+        secret = self.client_secret if self.ready_token is None else tail(self.client_secret)
+        return (secret, *self.headers.values(), *dict.fromkeys(map(tail, self._query_secrets)))
 
     @cached_property
     def _query_secrets(self) -> tuple[str, ...]:
@@ -99,6 +123,7 @@ class ConnectionSettings:
         parts = (
             self.conn_id,
             self.base_url,
+            self.auth_type,
             self.auth_url,
             self.client_key,
             self.client_secret,

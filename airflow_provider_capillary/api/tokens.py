@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OAuth tokens: how long one is used, and which caller fetches the next one.
+"""Tokens: how long one is used, which caller fetches the next one, and ready tokens that are never fetched.
 
 Facts (docs/capillary-api.md, 1): the lifetime is set per API client, 300 to 3600 s in samples; there is no refresh
 token; every token call makes another token and several live side by side.
@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_capillary.api.values import as_int
+from airflow_provider_capillary.api.values import as_int, as_number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_capillary.api.errors import CapillaryError
 
@@ -28,6 +29,7 @@ DEFAULT_TTL_SECONDS = 300.0
 _LONGEST_TTL_SECONDS = 30 * 24 * 3600.0
 _MAX_LEAD_SECONDS = 60.0
 _LEAD_FRACTION = 0.2
+_SCHEME = re.compile(r"bearer(?: +|\Z)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,56 @@ def claimed_lifetime(token: str, *, sent_at: datetime | None, now: datetime) -> 
     :param sent_at: When the server sent it, by its own clock; None if it did not say.
     :param now: The local wall clock.
     """
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
-        expires_at, issued_at = (as_int(claims.get(name)) for name in ("exp", "iat"))
-    except (IndexError, ValueError, AttributeError, RecursionError):
-        return None
-    if expires_at is None:
+    claims = _claims_of(token)
+    ends_at, issued_at = (as_int(claims.get(name)) for name in ("exp", "iat"))
+    if ends_at is None:
         return None
     if sent_at is None and issued_at is not None:
-        return float(expires_at - issued_at)
-    return expires_at - (sent_at or now).timestamp()
+        return float(ends_at - issued_at)
+    return ends_at - (sent_at or now).timestamp()
+
+
+def end_of_token(token: str) -> datetime | None:
+    """Return when a token expires by its ``exp`` claim; None if it has no such claim.
+
+    :param token: The access token; in samples a JWT (docs/capillary-api.md, 1).
+    """
+    ends_at = as_number(_claims_of(token).get("exp"))
+    if ends_at is None or ends_at <= 0:
+        return None
+    try:
+        return datetime.fromtimestamp(ends_at, UTC)
+    except (OverflowError, ValueError, OSError):  # beyond the year 9999, such as milliseconds
+        return None
+
+
+def parse_ready_token(text: str) -> str:
+    """Return the token that a user or a secrets backend stored, without a leading ``Bearer``.
+
+    :param text: The stored text.
+    :raises ValueError: It is not a token. The message names the problem and never shows the text.
+    """
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise ValueError("it has a control character in it, such as a line break; copy the token once more")
+    token = text.strip()
+    if (scheme := _SCHEME.match(token)) is not None:
+        token = token[scheme.end() :]
+    if not token:
+        raise ValueError("it is not set; with Authentication type bearer it is the token")
+    if any(character.isspace() for character in token):
+        raise ValueError("it has a space in it, which no token has; store the token alone")
+    if not token.isascii():
+        raise ValueError("it has characters other than ASCII in it, which no token has; copy the token once more")
+    return token
+
+
+def _claims_of(token: str) -> Mapping[str, Any]:
+    """Return the claims of a JWT; none of any other token."""
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+    except (IndexError, ValueError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
 
 
 class TokenRefresh:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_capillary.api.ssrf import literal_address
@@ -73,3 +74,12 @@ def is_loopback_host(host: str) -> bool:
     except ValueError:
         return False
     return address is not None and address.is_loopback
+
+
+def is_bare_ipv6(host: str) -> bool:
+    """Whether a host is an IPv6 address without its brackets, as Airflow takes it from a connection's URI."""
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return False
+    return True

@@ -28,6 +28,7 @@ from tests.api.flows import (
 
 #: Extra field -> label on the form, and how it reads when unset.
 EXTRAS: dict[str, tuple[str, Any]] = {
+    "auth_type": ("Authentication type", "oauth"),
     "auth_url": ("Authentication URL", TOKEN_URL),
     "error_file_url": ("Error file URL", None),
     "error_file_conn_id": ("Error file connection", None),
@@ -83,6 +84,7 @@ def test_a_connection_needs_no_more_than_host_key_and_secret(extra: str | None) 
         client_key=KEY,
         client_secret=SECRET,
         auth_url="https://eu.api.capillarytech.com/v3/oauth/token/generate",
+        auth_type="oauth",
         error_file_url=None,
         error_file_conn_id=None,
         cluster_timezone="UTC",
@@ -684,6 +686,7 @@ def test_connections_are_distinguished_by_a_digest() -> None:
         {"password": "other"},
         {"extra": {"auth_url": "https://auth.example.com/token"}},
         {"extra": {"requests_per_minute": 5}},
+        {"login": None, "extra": {"auth_type": "bearer"}},
     ],
 )
 def test_connections_that_must_not_share_a_token_or_limit_differ(fields: dict[str, Any]) -> None:
@@ -784,13 +787,14 @@ extras = (
                 "[" * 100_000,
                 "{}",
                 "\ud800",
+                "bearer",
             ]
         )
         | st.dictionaries(st.sampled_from(["X-Org", "X Org"]), st.sampled_from([HEADER_VALUE, f"{HEADER_VALUE}\n", 5])),
         max_size=4,
     ).map(json.dumps)
 )
-secret_fields = [KEY, SECRET, f"{SECRET}\ud800", f"{SECRET}\n", None]
+secret_fields = [KEY, SECRET, f"{SECRET}\ud800", f"{SECRET}\n", f"Bearer {SECRET}", None]
 
 
 @examples(100)
