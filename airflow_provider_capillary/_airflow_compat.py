@@ -15,6 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow import __version__ as _airflow_version
 
 if TYPE_CHECKING:
+    from airflow.cli.cli_config import ActionCommand as ActionCommand
+    from airflow.cli.cli_config import Arg as Arg
+    from airflow.cli.cli_config import GroupCommand as GroupCommand
+    from airflow.cli.cli_config import lazy_load_command as lazy_load_command
     from airflow.sdk import Asset as Asset
     from airflow.sdk import AssetWatcher as AssetWatcher
     from airflow.sdk import BaseHook as BaseHook
@@ -47,15 +51,18 @@ HAS_ASSET_WATCHERS: Final = AIRFLOW_VERSION >= (3, 0)
 TRIGGERER_RENDERS_TEMPLATES: Final = AIRFLOW_VERSION >= (3, 3)
 
 _EXCEPTIONS: Final = ((3, 2), "airflow.sdk.exceptions", "airflow.exceptions")
+_COMMANDS: Final = ((2, 11), "airflow.cli.cli_config", "")
 _TRIGGERS: Final = ((2, 11), "airflow.triggers.base", "")
 #: Name -> the Airflow version of its present module, that module, and the previous module. A different name in the
 #: previous module follows a colon. An empty module means that the older Airflow has no such name.
 _HOMES: Final[dict[str, tuple[tuple[int, int], str, str]]] = {
+    "ActionCommand": _COMMANDS,
     "AirflowException": _EXCEPTIONS,
     "AirflowFailException": _EXCEPTIONS,
     "AirflowNotFoundException": _EXCEPTIONS,
     "AirflowSensorTimeout": _EXCEPTIONS,
     "AirflowSkipException": _EXCEPTIONS,
+    "Arg": _COMMANDS,
     "Asset": ((3, 0), "airflow.sdk", "airflow.datasets:Dataset"),
     "AssetWatcher": ((3, 0), "airflow.sdk", ""),
     "BaseEventTrigger": ((3, 0), "airflow.triggers.base", "airflow.triggers.base:BaseTrigger"),
@@ -63,6 +70,7 @@ _HOMES: Final[dict[str, tuple[tuple[int, int], str, str]]] = {
     "BaseOperator": ((3, 0), "airflow.sdk", "airflow.models.baseoperator"),
     "BaseSensorOperator": ((3, 0), "airflow.sdk", "airflow.sensors.base"),
     "BaseTrigger": _TRIGGERS,
+    "GroupCommand": _COMMANDS,
     "ObjectStoragePath": ((3, 0), "airflow.sdk", "airflow.io.path"),
     "PokeReturnValue": ((3, 0), "airflow.sdk", "airflow.sensors.base"),
     "SharedStreamProducer": ((3, 3), "airflow.triggers.shared_stream", ""),
@@ -71,6 +79,7 @@ _HOMES: Final[dict[str, tuple[tuple[int, int], str, str]]] = {
     "XComArg": ((3, 0), "airflow.sdk", "airflow.models.xcom_arg"),
     "conf": ((3, 2), "airflow.sdk.configuration", "airflow.configuration"),
     "has_fs": ((3, 1), "airflow.sdk.io", "airflow.io"),
+    "lazy_load_command": _COMMANDS,
     "mask_secret": ((3, 0), "airflow.sdk.log", "airflow.utils.log.secrets_masker"),
 }
 

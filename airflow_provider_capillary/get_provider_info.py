@@ -138,6 +138,8 @@ def get_provider_info() -> dict[str, object]:
                 "python-module": "airflow_provider_capillary.transfers.capillary_to_object_storage",
             }
         ],
+        # Read since Airflow 3.2. The function is called each time that the `airflow` command starts.
+        "cli": ["airflow_provider_capillary.doctor.cli.get_capillary_cli_commands"],
         "connection-types": [
             {
                 "connection-type": "capillary",

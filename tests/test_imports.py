@@ -15,7 +15,7 @@ NAME = airflow_provider_capillary.__name__
 ROOT = Path(airflow_provider_capillary.__file__).parent
 #: From the top down: a part may import itself and what stands below it.
 LAYERS = (
-    {"assets"},
+    {"assets", "doctor"},
     {"sensors", "transfers"},
     {"triggers"},
     {"hooks"},
