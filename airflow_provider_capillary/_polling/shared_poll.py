@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 from airflow_provider_capillary._polling.shared_connection import SharedConnection
 from airflow_provider_capillary.api.errors import CapillaryError
 from airflow_provider_capillary.api.timing import PollPlan, PollSchedule, PollTimer
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -203,7 +204,7 @@ class SeriesPoll:
             async with shared.request() as connection:
                 if connection is not self._connection:
                     self._connection, self._jobs = connection, None
-                flow = connection.client.get_redeem_upload_history(self._series_id, self._jobs)
+                flow = connection.client.get_upload_history(REDEEM, self._series_id, self._jobs)
                 self._jobs = await connection.run(flow)
         except Exception as error:  # noqa: BLE001 - each wait decides what the error means for it
             return PollResult(began, error=error)

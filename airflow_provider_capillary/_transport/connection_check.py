@@ -21,6 +21,7 @@ from airflow_provider_capillary.api.errors import (
 )
 from airflow_provider_capillary.api.responses import BAD_CREDENTIALS_CODE
 from airflow_provider_capillary.api.retry import HttpRetry
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 
 if TYPE_CHECKING:
     from airflow_provider_capillary.api.settings import ConnectionSettings
@@ -57,7 +58,7 @@ def _call_api(settings: ConnectionSettings, api: CapillaryClient, transport: Req
     except CapillaryError as error:
         return False, f"The authentication URL gave no token: {error}"
     try:
-        transport.run(api.get_redeem_upload_jobs(_SERIES_ID))
+        transport.run(api.get_upload_jobs(REDEEM, _SERIES_ID))
     except CapillaryTransportError as error:
         return False, f"There is a token, but the API host cannot be reached: {error}"
     except CapillaryAuthError as error:

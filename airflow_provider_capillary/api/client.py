@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.api.limiter import RequestLimiter
     from airflow_provider_capillary.api.retry import HttpRetry
     from airflow_provider_capillary.api.settings import ConnectionSettings
+    from airflow_provider_capillary.api.upload_kinds import UploadKind
 
-STATUS_PATH = "/coupon/api/v1/upload/getUploadRedeemedCouponStatus/{coupon_series_id}"
 _JSON = {"Accept": "application/json"}
 
 
@@ -94,38 +94,41 @@ class CapillaryClient:
         self._random = random
         self._now = now
 
-    def get_redeem_upload_jobs(self, coupon_series_id: int | str) -> Flow[list[UploadJob]]:
+    def get_upload_jobs(self, kind: UploadKind, coupon_series_id: int | str) -> Flow[list[UploadJob]]:
         """Request all upload jobs of a series (docs/capillary-api.md, 3: no pagination, no promised order).
 
+        :param kind: The kind of upload.
         :param coupon_series_id: The series.
         :return: The jobs in the order of the response; empty for a series without any.
         :raises CapillaryConfigurationError: The id is not a number.
         """
-        return (yield from self.send(self._status_request(coupon_series_id), self._read_jobs))
+        return (yield from self.send(self._status_request(kind, coupon_series_id), partial(self._read_jobs, kind)))
 
-    def get_redeem_upload_history(
-        self, coupon_series_id: int | str, before: JobHistory | None = None
+    def get_upload_history(
+        self, kind: UploadKind, coupon_series_id: int | str, before: JobHistory | None = None
     ) -> Flow[JobHistory]:
         """Request all upload jobs of a series again.
 
+        :param kind: The kind of upload.
         :param coupon_series_id: The series.
         :param before: The history of the last response.
         :return: All jobs; ``before`` itself if nothing changed.
         :raises CapillaryConfigurationError: The id is not a number.
         """
-        read = partial(self._read_history, before=before)
-        return (yield from self.send(self._status_request(coupon_series_id), read))
+        read = partial(self._read_history, kind, before=before)
+        return (yield from self.send(self._status_request(kind, coupon_series_id), read))
 
-    def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> Flow[UploadJob]:
+    def get_upload_job(self, kind: UploadKind, coupon_series_id: int | str, job_id: int | str) -> Flow[UploadJob]:
         """Request one upload job.
 
+        :param kind: The kind of upload.
         :param coupon_series_id: The series.
         :param job_id: The job.
         :raises CapillaryJobNotFoundError: The series has no such job.
         """
         wanted = parse_id("job_id", job_id)
-        jobs = yield from self.get_redeem_upload_history(coupon_series_id)
-        return find_job(jobs, wanted, coupon_series_id=coupon_series_id)
+        jobs = yield from self.get_upload_history(kind, coupon_series_id)
+        return find_job(jobs, wanted, kind=kind, coupon_series_id=coupon_series_id)
 
     def get_token(self) -> Flow[Token]:
         """Return the token of the connection, and fetch it if there is no usable one. A ready token is never fetched.
@@ -247,11 +250,11 @@ class CapillaryClient:
             # Also if the transport was cancelled or the generator discarded: another flow then fetches the token.
             self._tokens.complete(refresh, result)
 
-    def _status_request(self, coupon_series_id: int | str) -> ApiRequest:
+    def _status_request(self, kind: UploadKind, coupon_series_id: int | str) -> ApiRequest:
         series_id = parse_id("coupon_series_id", coupon_series_id)
         return ApiRequest(
             "GET",
-            self.settings.base_url + STATUS_PATH.format(coupon_series_id=series_id),
+            self.settings.base_url + kind.status_path.format(coupon_series_id=series_id),
             headers=_JSON,
             needs_token=True,
         )
@@ -264,15 +267,17 @@ class CapillaryClient:
         request = request.with_headers(self.settings.headers).with_headers(request.headers)
         return request if token is None else request.with_headers(self.settings.auth_headers(token.value))
 
-    def _read_jobs(self, response: Response, sent: SentRequest) -> list[UploadJob]:
-        return read_jobs(read_payload(response, secrets=sent.secrets), timezone=self.settings.cluster_timezone)
+    def _read_jobs(self, kind: UploadKind, response: Response, sent: SentRequest) -> list[UploadJob]:
+        return read_jobs(read_payload(response, secrets=sent.secrets), kind, timezone=self.settings.cluster_timezone)
 
-    def _read_history(self, response: Response, sent: SentRequest, *, before: JobHistory | None) -> JobHistory:
+    def _read_history(
+        self, kind: UploadKind, response: Response, sent: SentRequest, *, before: JobHistory | None
+    ) -> JobHistory:
         digest = hashlib.sha256(response.body).digest()
         if before is not None and before.digest == digest and 200 <= response.status < 300:
             return before
         payload = read_payload(response, secrets=sent.secrets)
-        history = read_history(payload, timezone=self.settings.cluster_timezone, digest=digest)
+        history = read_history(payload, kind, timezone=self.settings.cluster_timezone, digest=digest)
         return before if before is not None and before.rows == history.rows else history
 
     def _read_token(self, response: Response, sent: SentRequest) -> Token:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from airflow_provider_capillary.api.jobs import Row, UploadJob
+    from airflow_provider_capillary.api.upload_kinds import UploadKind
 
 _GLOB = re.compile(r"[*?\[]")
 #: Positions of the fields that are searched.
@@ -26,29 +27,33 @@ _JOB_ID, _STATUS, _FILE_NAME, _FILE_URL = map(
 )
 
 
-def read_history(payload: Mapping[str, Any], *, timezone: str = "UTC", digest: bytes | None = None) -> JobHistory:
+def read_history(
+    payload: Mapping[str, Any], kind: UploadKind, *, timezone: str = "UTC", digest: bytes | None = None
+) -> JobHistory:
     """Read the same response for callers that search it and need few of the jobs.
 
     :param payload: The JSON object, known to report no failure.
+    :param kind: The kind of upload that it answers for.
     :param timezone: Zone of the cluster's day.
     :param digest: Digest of the response.
     :raises CapillaryResponseError: As :func:`read_jobs`.
     """
-    return JobHistory(read_rows(payload, timezone), job_of, digest=digest)
+    return JobHistory(read_rows(payload, kind, timezone), job_of, digest=digest)
 
 
-def find_job(jobs: JobHistory, job_id: int, *, coupon_series_id: int | str) -> UploadJob:
+def find_job(jobs: JobHistory, job_id: int, *, kind: UploadKind, coupon_series_id: int | str) -> UploadJob:
     """Return the job with an id.
 
     :param jobs: All jobs of the series.
     :param job_id: The id.
+    :param kind: The kind of upload, for the message.
     :param coupon_series_id: The series, for the message.
     :raises CapillaryJobNotFoundError: The series has no such job.
     """
     job = jobs.get(job_id)
     if job is None:
         raise CapillaryJobNotFoundError(
-            f"coupon series {coupon_series_id} has no redeem upload job {job_id}; "
+            f"coupon series {coupon_series_id} has no {kind.title} job {job_id}; "
             "check both ids, and that the connection is that of the series' organisation"
         )
     return job

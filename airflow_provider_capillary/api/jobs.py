@@ -21,6 +21,8 @@ from airflow_provider_capillary.api.values import as_int
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from airflow_provider_capillary.api.upload_kinds import UploadKind
+
 _COMPLETED = frozenset({"COMPLETED", "FINISHED"})
 _FAILED = frozenset({"ERRORED", "ERRORRED", "ERRED", "ERROR", "FAILED", "CANCELLED", "CANCELED"})
 DONE = _COMPLETED | _FAILED
@@ -38,7 +40,7 @@ _FILES = ("error_file_url", "success_file_url", "uploaded_file_url")
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class UploadJob:
-    """One upload of redeemed coupons, as the status endpoint reports it.
+    """One upload of redeemed coupons or of coupons, as the status endpoint reports it.
 
     :param job_id: Id of the job; it grows with time, which the timestamps do not.
     :param status: The status word as Capillary sent it.
@@ -166,15 +168,16 @@ class UploadJob:
         return cls(**known)
 
 
-def read_jobs(payload: Mapping[str, Any], *, timezone: str = "UTC") -> list[UploadJob]:
+def read_jobs(payload: Mapping[str, Any], kind: UploadKind, *, timezone: str = "UTC") -> list[UploadJob]:
     """Read the answer of the status endpoint, or of the upload.
 
     :param payload: The JSON object, known to report no failure.
+    :param kind: The kind of upload that it answers for.
     :param timezone: Zone of the cluster's day.
     :return: All jobs of the series in the order of the answer, which promises none; empty where there are none yet.
     :raises CapillaryResponseError: The answer has no ``result``, or a job without id or status.
     """
-    return [job_of(row) for row in read_rows(payload, timezone)]
+    return [job_of(row) for row in read_rows(payload, kind, timezone)]
 
 
 class JobFields(NamedTuple):
@@ -203,32 +206,34 @@ class JobFields(NamedTuple):
 Row = tuple[Any, ...]
 
 
-def read_rows(payload: Mapping[str, Any], timezone: str) -> list[Row]:
+def read_rows(payload: Mapping[str, Any], kind: UploadKind, timezone: str) -> list[Row]:
     """Read a response as rows; :func:`job_of` makes a job of each.
 
     :param payload: The JSON object, known to report no failure.
+    :param kind: The kind of upload that it answers for.
     :param timezone: Zone of the cluster's day.
     :raises CapillaryResponseError: As :func:`read_jobs`.
     """
     result = payload.get("result")
     if not isinstance(result, dict):
         raise CapillaryResponseError("Capillary's answer has no result", is_transient=True)
-    jobs = result.get("redeemUploadJobStatuses")
+    jobs = result.get(kind.jobs_field)
     if jobs is None:
         return []
     if not isinstance(jobs, list):
-        raise CapillaryResponseError("redeemUploadJobStatuses in Capillary's answer is not a list", is_transient=True)
+        raise CapillaryResponseError(f"{kind.jobs_field} in Capillary's answer is not a list", is_transient=True)
     org_id, series_id = as_int(result.get("orgId")), as_int(result.get("couponSeriesId"))
-    return [_read_row(job, org_id, series_id, timezone) for job in jobs]
+    status_field = kind.status_field
+    return [_read_row(job, status_field, org_id, series_id, timezone) for job in jobs]
 
 
-def _read_row(job: Any, org_id: int | None, coupon_series_id: int | None, timezone: str) -> Row:
+def _read_row(job: Any, status_field: str, org_id: int | None, coupon_series_id: int | None, timezone: str) -> Row:
     if not isinstance(job, dict):
         raise CapillaryResponseError("a job in Capillary's answer is not an object", is_transient=True)
-    job_id, status = as_int(job.get("jobId")), job.get("uploadRedeemedCouponStatus")
+    job_id, status = as_int(job.get("jobId")), job.get(status_field)
     if job_id is None or not isinstance(status, str) or not status.strip():
         raise CapillaryResponseError(
-            "a job in Capillary's answer has no jobId or no uploadRedeemedCouponStatus", is_transient=True
+            f"a job in Capillary's answer has no jobId or no {status_field}", is_transient=True
         )
     # In the order of JobFields, which a test checks. By name, reading a history would take 1.7 times as long.
     return (

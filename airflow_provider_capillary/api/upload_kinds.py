@@ -27,6 +27,7 @@ class UploadKind:
     :param upload_path: Path that a file is uploaded to.
     :param jobs_field: Field of a response's ``result`` that lists the jobs.
     :param status_field: Field of a job with its status word.
+    :param done_to_rows: What Capillary does with the rows of the file, as a past participle.
     :param customer_columns: Value of the form part ``customerIdentifier`` -> the column that it requires; None if it
         requires none.
     :param coupon_columns: Value of the form part ``couponIdentifier`` -> the column that it requires. Empty if the form
@@ -41,6 +42,7 @@ class UploadKind:
     upload_path: str
     jobs_field: str
     status_field: str
+    done_to_rows: str
     customer_columns: Mapping[str, str | None] = field(hash=False)
     coupon_columns: Mapping[str, str] = field(default_factory=dict, hash=False)
     required_columns: tuple[str, ...] = ()
@@ -54,6 +56,7 @@ REDEEM = UploadKind(
     upload_path="/coupon/api/v1/upload/redeemFile/{coupon_series_id}",
     jobs_field="redeemUploadJobStatuses",
     status_field="uploadRedeemedCouponStatus",
+    done_to_rows="redeemed",
     customer_columns=_CUSTOMER_COLUMNS,
     coupon_columns={"COUPON_ID": "couponId", "COUPON_CODE": "couponCode"},
     required_columns=("redeemedDateInMillis", "redeemedAt"),
@@ -66,6 +69,7 @@ COUPON = UploadKind(
     upload_path="/coupon/api/v1/upload/file/{coupon_series_id}",
     jobs_field="uploadJobStatuses",
     status_field="uploadStatus",
+    done_to_rows="added to the series",
     customer_columns={**_CUSTOMER_COLUMNS, "NOT_TAGGED": None},
     required_columns=("couponCode",),
 )

@@ -26,6 +26,8 @@ from airflow_provider_capillary.api.values import (
 if TYPE_CHECKING:
     from pendulum import DateTime
 
+    from airflow_provider_capillary.api.upload_kinds import UploadKind
+
 WaitStatus = Literal["success", "failed", "error_limit_exceeded", "timeout", "error"]
 _STATUSES: tuple[WaitStatus, ...] = ("success", "failed", "error_limit_exceeded", "timeout", "error")
 
@@ -212,13 +214,23 @@ class JobWaiter:
     """Takes the result of each poll of the series, and decides when the wait ends.
 
     :param options: What to wait for.
+    :param kind: The kind of upload that the job belongs to.
     :param log: Where the choice of the job, its progress and transient errors are logged.
     :param now: The clock, for the age of the job in the log.
     :param failures: Failed polls in a row so far, where an earlier process counted them.
     """
 
-    def __init__(self, options: WaitOptions, *, log: Log, now: Callable[[], DateTime], failures: int = 0) -> None:
+    def __init__(
+        self,
+        options: WaitOptions,
+        *,
+        kind: UploadKind,
+        log: Log,
+        now: Callable[[], DateTime],
+        failures: int = 0,
+    ) -> None:
         self.options = options.resolved()
+        self.kind = kind
         self.failures = failures
         self.last_seen = "nothing yet"
         self._choice = self.options.choice()
@@ -250,15 +262,17 @@ class JobWaiter:
         self._log_progress(job)
         self.last_seen = f"job {job.job_id} was {shown_status(job)}"
         if job.is_failed:
-            hint = failure_hint(job, self.options.coupon_series_id)
+            hint = failure_hint(job, self.kind, self.options.coupon_series_id)
             return WaitOutcome(
-                status="failed", message=f"upload job {job.job_id} ended as {shown_status(job)}; {hint}", job=job
+                status="failed",
+                message=f"{self.kind.title} job {job.job_id} ended as {shown_status(job)}; {hint}",
+                job=job,
             )
         if job.is_completed:
             excess = self._excess(job)
             if excess is not None:
                 return WaitOutcome(status="error_limit_exceeded", message=excess, job=job)
-            return WaitOutcome(status="success", message=f"upload job {job.job_id} is complete", job=job)
+            return WaitOutcome(status="success", message=f"{self.kind.title} job {job.job_id} is complete", job=job)
         return None
 
     def on_error(self, error: CapillaryError) -> WaitOutcome | None:
@@ -289,7 +303,10 @@ class JobWaiter:
         """
         return WaitOutcome(
             status="timeout",
-            message=f"the upload job did not end within {timeout_seconds:.10g} seconds; last seen: {self.last_seen}",
+            message=(
+                f"the {self.kind.title} job did not end within {timeout_seconds:.10g} seconds; "
+                f"last seen: {self.last_seen}"
+            ),
         )
 
     def _excess(self, job: UploadJob) -> str | None:
@@ -299,10 +316,10 @@ class JobWaiter:
             return None
         if job.error_count is None or (rate is not None and job.error_rate is None):
             return (
-                f"upload job {job.job_id} is complete, but Capillary did not report its counts, "
+                f"{self.kind.title} job {job.job_id} is complete, but Capillary did not report its counts, "
                 "so the error limit cannot be checked"
             )
-        counts = f"upload job {job.job_id} has {job.error_count} errors"
+        counts = f"{self.kind.title} job {job.job_id} has {job.error_count} errors"
         if job.total_uploaded_count is not None:
             counts += f" in {job.total_uploaded_count} rows"
         if most is not None and job.error_count > most:
@@ -315,7 +332,8 @@ class JobWaiter:
         if job.job_id != self._logged_job_id:
             self._logged_job_id = job.job_id
             self._log.info(
-                "Waiting for upload job %d of coupon series %s, file %s, %s",
+                "Waiting for %s job %d of coupon series %s, file %s, %s",
+                self.kind.title,
                 job.job_id,
                 self.options.coupon_series_id,
                 shown_file_name(job),

@@ -17,6 +17,7 @@ from airflow_provider_capillary._copying import BeginsAnew
 from airflow_provider_capillary._transport.connections import aread_settings, read_settings, warn_about
 from airflow_provider_capillary._transport.forking import PerProcess
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 from airflow_provider_capillary.api.values import read_text, validate_choice
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class CapillaryHook(_CapillaryConnection):
         :raises CapillaryError: The request failed; see the subclasses in ``exceptions``.
         """
         connection = self._open()
-        return connection.run(connection.client.get_redeem_upload_jobs(coupon_series_id))
+        return connection.run(connection.client.get_upload_jobs(REDEEM, coupon_series_id))
 
     def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
         """Return one redeem upload job.
@@ -190,7 +191,7 @@ class CapillaryHook(_CapillaryConnection):
         :raises CapillaryError: The request failed.
         """
         connection = self._open()
-        return connection.run(connection.client.get_redeem_upload_job(coupon_series_id, job_id))
+        return connection.run(connection.client.get_upload_job(REDEEM, coupon_series_id, job_id))
 
     def open_error_file(self, job: UploadJob) -> AbstractContextManager[BinaryIO]:
         """Open the error file of a job for reading: short for ``open_job_file(job, "error")``.
@@ -302,7 +303,7 @@ class CapillaryAsyncHook(_CapillaryConnection):
         :raises CapillaryError: The request failed.
         """
         connection = self._opened()
-        return await connection.run(connection.client.get_redeem_upload_jobs(coupon_series_id))
+        return await connection.run(connection.client.get_upload_jobs(REDEEM, coupon_series_id))
 
     async def get_redeem_upload_history(
         self, coupon_series_id: int | str, before: JobHistory | None = None
@@ -315,7 +316,7 @@ class CapillaryAsyncHook(_CapillaryConnection):
         :raises CapillaryError: The request failed.
         """
         connection = self._opened()
-        return await connection.run(connection.client.get_redeem_upload_history(coupon_series_id, before))
+        return await connection.run(connection.client.get_upload_history(REDEEM, coupon_series_id, before))
 
     async def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
         """Return one redeem upload job; see :class:`CapillaryHook`.
@@ -326,7 +327,7 @@ class CapillaryAsyncHook(_CapillaryConnection):
         :raises CapillaryError: The request failed.
         """
         connection = self._opened()
-        return await connection.run(connection.client.get_redeem_upload_job(coupon_series_id, job_id))
+        return await connection.run(connection.client.get_upload_job(REDEEM, coupon_series_id, job_id))
 
     def _opened(self) -> AsyncConnection:
         if self._connection is None:

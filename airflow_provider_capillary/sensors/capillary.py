@@ -28,6 +28,7 @@ from airflow_provider_capillary._polling.templates import pulls_without_map_inde
 from airflow_provider_capillary._transport.connections import undefined_connection
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError
 from airflow_provider_capillary.api.timing import BACKSTOP_SECONDS, LookupTimes
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 from airflow_provider_capillary.api.values import as_number, read_flag, read_seconds, refuse_nothing
 from airflow_provider_capillary.api.waiting import (
     JobWaiter,
@@ -225,7 +226,7 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
 
     @cached_property
     def _wait(self) -> JobWaiter:
-        return JobWaiter(self._options(), log=self.log, now=pendulum.now)
+        return JobWaiter(self._options(), kind=REDEEM, log=self.log, now=pendulum.now)
 
     def _poll(self, context: Context) -> WaitOutcome | None:
         try:

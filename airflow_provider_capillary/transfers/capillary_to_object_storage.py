@@ -14,6 +14,7 @@ from airflow_provider_capillary._storage.transferred_file import TransferredFile
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryErrorFileError
 from airflow_provider_capillary.api.job_messages import failure_hint, shown_status
 from airflow_provider_capillary.api.jobs import JOB_FILES
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 from airflow_provider_capillary.api.values import parse_id, read_text, validate_choice
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 
@@ -178,7 +179,7 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
                 f"upload job {job.job_id} ended as {shown_status(job)} with {count} errors, but without an error file"
             )
             if job.is_failed:
-                found = f"{found}; {failure_hint(job, self.coupon_series_id)}"
+                found = f"{found}; {failure_hint(job, REDEEM, self.coupon_series_id)}"
             raise CapillaryErrorFileError(found)
         return f"upload job {job.job_id} has no errors and no error file"
 

@@ -17,6 +17,7 @@ from airflow_provider_capillary._copying import BeginsAnew
 from airflow_provider_capillary._polling.series_watch import SeriesWatch
 from airflow_provider_capillary.api.errors import CapillaryError
 from airflow_provider_capillary.api.timing import Deadline, PollSchedule, PollTimer, end_of_wait
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 from airflow_provider_capillary.api.values import parse_id, read_flag, read_seconds, read_text
 from airflow_provider_capillary.api.waiting import JobWaiter, WaitOptions, WaitOutcome
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
@@ -126,7 +127,7 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
         from airflow_provider_capillary._polling.shared_poll import subscribe
         from airflow_provider_capillary._polling.shared_wait import wait_for_job
 
-        wait = JobWaiter(WaitOptions.of(self), log=self.log, now=pendulum.now, failures=self.failures)
+        wait = JobWaiter(WaitOptions.of(self), kind=REDEEM, log=self.log, now=pendulum.now, failures=self.failures)
         options = wait.options
         # An invalid argument ends the wait even with silent_fail. A connection may still be corrected.
         read_text("capillary_conn_id", self.capillary_conn_id)

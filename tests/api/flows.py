@@ -29,6 +29,7 @@ from airflow_provider_capillary.api.flow import (
 from airflow_provider_capillary.api.http_messages import ApiRequest, Response, TransportFailure
 from airflow_provider_capillary.api.limiter import RequestLimiter
 from airflow_provider_capillary.api.tokens import TokenCache, make_token
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -272,7 +273,7 @@ class Client:
         return conversation
 
     def get_jobs(self, *script: Any) -> Conversation:
-        return self.run(self.api.get_redeem_upload_jobs(909234), *script)
+        return self.run(self.api.get_upload_jobs(REDEEM, 909234), *script)
 
     def get_token(self, *script: Any) -> Conversation:
         return self.run(self.api.get_token(), *script)

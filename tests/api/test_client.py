@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,6 +28,7 @@ from airflow_provider_capillary.api.http_messages import ApiRequest, Response, T
 from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.api.tokens import Token
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 from tests.api.flows import (
     API,
     HEADER_VALUE,
@@ -88,23 +90,23 @@ def raw_job(job_id: int, status: str = "COMPLETED") -> dict[str, Any]:
 
 def test_a_history_that_did_not_change_is_the_same_object(client: Client) -> None:
     jobs = [raw_job(1), raw_job(2, "STARTED")]
-    first = client.run(client.api.get_redeem_upload_history(909234), jobs_reply(*jobs)).value
+    first = client.run(client.api.get_upload_history(REDEEM, 909234), jobs_reply(*jobs)).value
     assert [job.job_id for job in first.newest_first] == [2, 1]
 
     for again in (jobs_reply(*jobs), jobs_reply(*reversed(jobs))):
-        assert client.run(client.api.get_redeem_upload_history(909234, first), again).value is first
+        assert client.run(client.api.get_upload_history(REDEEM, 909234, first), again).value is first
 
     changed = jobs_reply(raw_job(1), raw_job(2))
-    second = client.run(client.api.get_redeem_upload_history(909234, first), changed).value
+    second = client.run(client.api.get_upload_history(REDEEM, 909234, first), changed).value
     assert second is not first
     assert second.newest().is_completed
 
 
 def test_an_error_is_one_whatever_its_body(client: Client) -> None:
     reported = jobs_reply(raw_job(1))
-    before = client.run(client.api.get_redeem_upload_history(909234), reported).value
+    before = client.run(client.api.get_upload_history(REDEEM, 909234), reported).value
     refused = Response(400, reported.headers, reported.body)
-    asked = client.run(client.api.get_redeem_upload_history(909234, before), refused)
+    asked = client.run(client.api.get_upload_history(REDEEM, 909234, before), refused)
     assert isinstance(asked.error, CapillaryApiError)
 
 
@@ -135,13 +137,13 @@ def test_another_token_header_can_be_set() -> None:
 
 
 def test_one_job_is_found_among_all_of_its_series(client: Client) -> None:
-    talk = client.run(client.api.get_redeem_upload_job(909234, 4456), reply(sample("status-completed")))
+    talk = client.run(client.api.get_upload_job(REDEEM, 909234, 4456), reply(sample("status-completed")))
     assert isinstance(talk.value, UploadJob)
     assert talk.value.job_id == 4456
 
 
 def test_a_job_that_is_not_in_the_series_is_an_error_that_names_both(client: Client) -> None:
-    talk = client.run(client.api.get_redeem_upload_job(909234, 1), reply(sample("status-completed")))
+    talk = client.run(client.api.get_upload_job(REDEEM, 909234, 1), reply(sample("status-completed")))
     with pytest.raises(
         CapillaryJobNotFoundError, match="coupon series 909234 has no redeem upload job 1; check both ids"
     ):
@@ -201,7 +203,7 @@ def test_exactly_the_statuses_of_the_retry_set_are_tried_again() -> None:
     tried_again = set()
     for status in range(300, 600):
         client = Client(retry=HttpRetry(max_attempts=2)).with_token()
-        talk = client.start(client.api.get_redeem_upload_jobs(1)).run(reply(b"", status))
+        talk = client.start(client.api.get_upload_jobs(REDEEM, 1)).run(reply(b"", status))
         if talk.waits:
             tried_again.add(status)
     assert tried_again == {408, 425, 429, 461, 500, 502, 503, 504, *range(520, 527)}
@@ -211,7 +213,7 @@ def test_exactly_the_codes_of_the_retry_set_are_tried_again_under_http_200() -> 
     tried_again = set()
     for code in (*range(400, 600), 4000, 4001, 4002, 320001):
         client = Client(retry=HttpRetry(max_attempts=2)).with_token()
-        talk = client.start(client.api.get_redeem_upload_jobs(1)).run(reply(coupon(code)))
+        talk = client.start(client.api.get_upload_jobs(REDEEM, 1)).run(reply(coupon(code)))
         if talk.waits:
             tried_again.add(code)
     assert tried_again == {408, 425, 429, 461, 500, 502, 503, 504, 4001}
@@ -319,8 +321,8 @@ def test_retry_after_is_obeyed_up_to_the_cap(status: int, headers: dict[str, str
 
 
 def test_a_rate_limit_holds_back_everyone_on_the_connection(client: Client) -> None:
-    refused = client.start(client.api.get_redeem_upload_jobs(1)).give(reply(b"", 429, retry_after="20"))
-    other = client.start(client.api.get_redeem_upload_jobs(2))
+    refused = client.start(client.api.get_upload_jobs(REDEEM, 1)).give(reply(b"", 429, retry_after="20"))
+    other = client.start(client.api.get_upload_jobs(REDEEM, 2))
     assert other.pending is not None
     assert (other.kinds, other.waits) == (["Sleep"], [20.0])
     other.run(reply(sample("status-empty")))
@@ -328,8 +330,8 @@ def test_a_rate_limit_holds_back_everyone_on_the_connection(client: Client) -> N
 
 
 def test_other_faults_hold_back_only_who_met_them(client: Client) -> None:
-    client.start(client.api.get_redeem_upload_jobs(1)).give(reply(b"", 503, retry_after="20"))
-    assert client.start(client.api.get_redeem_upload_jobs(2)).kinds == ["SendRequest"]
+    client.start(client.api.get_upload_jobs(REDEEM, 1)).give(reply(b"", 503, retry_after="20"))
+    assert client.start(client.api.get_upload_jobs(REDEEM, 2)).kinds == ["SendRequest"]
 
 
 def test_a_rate_limit_that_lasts_is_an_error_of_its_own(client: Client) -> None:
@@ -360,7 +362,7 @@ def test_attempts_count_against_the_limit_too() -> None:
 )
 def test_a_request_that_is_not_safe_is_never_sent_twice(client: Client, got: Response | TransportFailure) -> None:
     upload = ApiRequest("POST", f"{API}/coupon/api/v1/upload/redeemFile/1", is_safe=False, needs_token=True)
-    talk = client.run(client.api.send(upload, client.api._read_jobs), got)
+    talk = client.run(client.api.send(upload, partial(client.api._read_jobs, REDEEM)), got)
     assert talk.kinds == ["SendRequest"]
     assert talk.error is not None
     assert talk.error.is_transient is True
@@ -371,7 +373,7 @@ def test_a_request_that_is_not_safe_is_sent_once_more_after_a_refused_token_for_
 ) -> None:
     upload = ApiRequest("POST", f"{API}/coupon/api/v1/upload/redeemFile/1", is_safe=False, needs_token=True)
     talk = client.run(
-        client.api.send(upload, client.api._read_jobs),
+        client.api.send(upload, partial(client.api._read_jobs, REDEEM)),
         reply(b"", 401),
         token_reply(),
         reply(sample("redeem-upload-queued")),
@@ -466,8 +468,8 @@ def test_no_step_shows_a_secret() -> None:
 
 faults = st.builds(TransportFailure, st.just("lost"), st.booleans())
 conversations: dict[str, Callable[[Client], Any]] = {
-    "jobs": lambda client: client.api.get_redeem_upload_jobs(1),
-    "job": lambda client: client.api.get_redeem_upload_job(1, 2),
+    "jobs": lambda client: client.api.get_upload_jobs(REDEEM, 1),
+    "job": lambda client: client.api.get_upload_job(REDEEM, 1, 2),
     "token": lambda client: client.api.get_token(),
     "url": lambda client: read_file(client.api, UrlSource("https://files.example.com/x")),
     "own url": lambda client: read_file(client.api, UrlSource(f"{API}/x")),
@@ -502,7 +504,7 @@ def test_whatever_the_server_does_an_exchange_ends_in_a_value_or_in_an_error_of_
 @given(st.lists(st.sampled_from([200, 401, 498, 429, 500, 503]), min_size=1, max_size=30))
 def test_every_exchange_is_bounded(statuses: list[int]) -> None:
     client = Client().with_token()
-    talk = client.start(client.api.get_redeem_upload_jobs(1))
+    talk = client.start(client.api.get_upload_jobs(REDEEM, 1))
     for status in (status for _ in range(10) for status in statuses):
         if talk.run().is_over:
             break

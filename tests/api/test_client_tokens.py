@@ -23,6 +23,7 @@ from airflow_provider_capillary.api.errors import (
 from airflow_provider_capillary.api.flow import AwaitToken, MaskSecret, SendRequest
 from airflow_provider_capillary.api.http_messages import Response, TransportFailure
 from airflow_provider_capillary.api.tokens import Token
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 from tests.api.flows import (
     ENVELOPES,
     KEY,
@@ -147,7 +148,7 @@ def test_a_life_beyond_all_measure_is_a_token_all_the_same() -> None:
 
 def test_a_life_so_short_that_it_is_over_at_once_still_serves_one_request() -> None:
     client = Client()
-    leader = client.start(client.api.get_redeem_upload_jobs(1))
+    leader = client.start(client.api.get_upload_jobs(REDEEM, 1))
     client.clock.now += 30
     assert sent_tokens(leader.run(token_reply("token-1", 1), EMPTY)) == [None, "token-1"]
 
@@ -168,7 +169,7 @@ def test_the_time_that_the_answer_took_counts_as_life() -> None:
 
 def test_a_token_that_went_stale_while_the_limit_held_the_request_back_is_not_sent() -> None:
     client = Client(requests_per_minute=1)
-    talk = client.start(client.api.get_redeem_upload_jobs(1))
+    talk = client.start(client.api.get_upload_jobs(REDEEM, 1))
     talk.run(token_reply("token-1", 60))
     assert client.clock.now >= 1_060.0
     assert sent_tokens(talk) != [None, "token-1"], "its 60 seconds are over"
@@ -177,7 +178,7 @@ def test_a_token_that_went_stale_while_the_limit_held_the_request_back_is_not_se
 @pytest.mark.parametrize("between", [lambda client: None, lambda client: gc.collect()])
 def test_the_wait_of_a_retry_is_not_lived_through_with_an_old_token(between: Callable[[Client], None]) -> None:
     client = Client().with_token("token-0", ttl=300)
-    talk = client.start(client.api.get_redeem_upload_jobs(1)).give(reply(b"", 503, retry_after="120"))
+    talk = client.start(client.api.get_upload_jobs(REDEEM, 1)).give(reply(b"", 503, retry_after="120"))
     client.clock.now += 180
     between(client)
     talk.run(token_reply("token-1"), EMPTY)
@@ -238,8 +239,8 @@ def test_a_refusal_does_not_use_up_attempts_and_attempts_do_not_use_up_the_refus
 
 def test_a_late_refusal_of_the_old_token_costs_no_second_new_one() -> None:
     client = Client().with_token("token-0")
-    first = client.start(client.api.get_redeem_upload_jobs(1))
-    second = client.start(client.api.get_redeem_upload_jobs(2))
+    first = client.start(client.api.get_upload_jobs(REDEEM, 1))
+    second = client.start(client.api.get_upload_jobs(REDEEM, 2))
     first.run(reply(b"", 401), token_reply("token-1"), EMPTY)
     second.run(reply(b"", 401), EMPTY)
     assert sent_tokens(first) == ["token-0", None, "token-1"]
@@ -448,7 +449,7 @@ def test_the_next_one_tries_anew_after_an_error() -> None:
 
 def together(client: Client, count: int) -> list[Conversation]:
     """As many exchanges, all begun before the first is answered."""
-    return [client.start(client.api.get_redeem_upload_jobs(number)) for number in range(1, count + 1)]
+    return [client.start(client.api.get_upload_jobs(REDEEM, number)) for number in range(1, count + 1)]
 
 
 def test_the_first_asks_for_the_token_and_the_others_wait_for_it() -> None:

@@ -27,6 +27,7 @@ from airflow_provider_capillary.api.errors import (
 from airflow_provider_capillary.api.file_parts import FilePart
 from airflow_provider_capillary.api.flow import EmitChunk, MaskSecret
 from airflow_provider_capillary.api.http_messages import ApiRequest, Response, TransportFailure
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 from tests.api.flows import (
     API,
     HEADER_VALUE,
@@ -155,7 +156,7 @@ def test_a_transient_error_is_retried(
 
 def test_a_rate_limit_of_another_host_does_not_hold_back_what_is_asked_of_capillary(client: Client) -> None:
     client.start(read_file(client.api, ELSEWHERE)).give(reply(b"", 429, retry_after="100"))
-    assert client.start(client.api.get_redeem_upload_jobs(1)).kinds == ["SendRequest"]
+    assert client.start(client.api.get_upload_jobs(REDEEM, 1)).kinds == ["SendRequest"]
 
 
 def test_the_signature_of_a_url_is_not_shown_when_it_cannot_be_reached(client: Client) -> None:

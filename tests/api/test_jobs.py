@@ -21,6 +21,7 @@ from airflow_provider_capillary.api.errors import (
 from airflow_provider_capillary.api.job_history import JobHistory, JobSelector, find_job, read_history
 from airflow_provider_capillary.api.jobs import JOB_FILES, JobFields, UploadJob, read_jobs
 from airflow_provider_capillary.api.responses import read_payload
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 from airflow_provider_capillary.api.values import parse_id, validate_choice
 from tests.api.flows import any_text, attempt, examples, json_values, raw_jobs, reply, sample
 
@@ -28,12 +29,12 @@ MIDNIGHT_IN_INDIA = pendulum.datetime(2020, 10, 20, tz="Asia/Kolkata")
 
 
 def read_sample(name: str, timezone: str = "UTC") -> list[UploadJob]:
-    return read_jobs(read_payload(reply(sample(name))), timezone=timezone)
+    return read_jobs(read_payload(reply(sample(name))), REDEEM, timezone=timezone)
 
 
 def read_one(**fields: Any) -> UploadJob:
     job = {"jobId": 7, "uploadRedeemedCouponStatus": "QUEUED", **fields}
-    (read,) = read_jobs({"result": {"redeemUploadJobStatuses": [job]}})
+    (read,) = read_jobs({"result": {"redeemUploadJobStatuses": [job]}}, REDEEM)
     return read
 
 
@@ -147,7 +148,7 @@ def test_the_zone_of_the_cluster_decides_the_date_and_not_the_moment() -> None:
 
 @pytest.mark.parametrize("result", [{"redeemUploadJobStatuses": None}, {}, {"orgId": 1}])
 def test_a_missing_or_null_list_is_empty(result: dict[str, Any]) -> None:
-    assert read_jobs({"success": True, "status": 200, "result": result}) == []
+    assert read_jobs({"success": True, "status": 200, "result": result}, REDEEM) == []
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_a_missing_or_null_list_is_empty(result: dict[str, Any]) -> None:
 )
 def test_an_answer_of_another_form_is_named_and_may_pass(payload: dict[str, Any], message: str) -> None:
     with pytest.raises(CapillaryResponseError) as caught:
-        read_jobs(payload)
+        read_jobs(payload, REDEEM)
     assert (str(caught.value), caught.value.is_transient) == (message, True)
 
 
@@ -226,9 +227,9 @@ def test_any_job_with_optional_fields_missing_null_text_or_number_is_read(
     payload = json.loads(json.dumps({"result": {"orgId": "5", "redeemUploadJobStatuses": jobs}}))
     if any(not each["uploadRedeemedCouponStatus"].strip() for each in jobs):
         with pytest.raises(CapillaryResponseError):
-            read_jobs(payload, timezone=timezone)
+            read_jobs(payload, REDEEM, timezone=timezone)
         return
-    read = read_jobs(payload, timezone=timezone)
+    read = read_jobs(payload, REDEEM, timezone=timezone)
     assert [(each.job_id, each.status) for each in read] == [
         (int(each["jobId"]), each["uploadRedeemedCouponStatus"]) for each in jobs
     ]
@@ -243,7 +244,7 @@ def test_any_job_with_optional_fields_missing_null_text_or_number_is_read(
 def test_reading_any_json_ends_in_jobs_or_in_an_error_of_ours(value: Any) -> None:
     for payload in ({"result": value}, {"result": {"redeemUploadJobStatuses": value}}, value):
         if isinstance(payload, dict):
-            jobs, error = attempt(lambda payload=payload: read_jobs(payload))
+            jobs, error = attempt(lambda payload=payload: read_jobs(payload, REDEEM))
             assert error.is_transient if error is not None else all(isinstance(each, UploadJob) for each in jobs)
 
 
@@ -403,7 +404,7 @@ def test_a_job_survives_json_when_the_clocks_go_back_too(millis: int) -> None:
     payload = {
         "result": {"redeemUploadJobStatuses": [{"jobId": 1, "uploadRedeemedCouponStatus": "X", "createdOn": millis}]}
     }
-    (original,) = read_jobs(payload, timezone="America/New_York")
+    (original,) = read_jobs(payload, REDEEM, timezone="America/New_York")
     assert original.created_on is not None
     assert original.created_on.timestamp() * 1000 == millis
     assert UploadJob.from_dict(original.to_dict()) == original
@@ -477,9 +478,9 @@ def test_each_file_of_a_job_has_an_address_of_its_own(file_type: Any) -> None:
 
 def test_a_job_is_found_by_its_id_and_one_that_is_not_there_is_named() -> None:
     jobs = JobHistory.of([job(1), job(2), job(3)])
-    assert find_job(jobs, 3, coupon_series_id=9).job_id == 3
+    assert find_job(jobs, 3, kind=REDEEM, coupon_series_id=9).job_id == 3
     with pytest.raises(CapillaryJobNotFoundError, match=r"^coupon series 9 has no redeem upload job 7;"):
-        find_job(jobs, 7, coupon_series_id=9)
+        find_job(jobs, 7, kind=REDEEM, coupon_series_id=9)
 
 
 # --- which job ---------------------------------------------------------------------------------------------------
@@ -535,14 +536,14 @@ def test_of_a_job_that_is_listed_twice_the_first_entry_counts_for_everybody() ->
     first, second = job(5, "COMPLETED", uploaded_file_name="a.csv"), job(5, "STARTED", uploaded_file_name="b.csv")
     for choice in (JobSelector(), JobSelector(job_id=5), JobSelector(uploaded_file_name="*")):
         assert choice.select([first, second]) is first
-    assert find_job(JobHistory.of([first, second]), 5, coupon_series_id=1) is first
+    assert find_job(JobHistory.of([first, second]), 5, kind=REDEEM, coupon_series_id=1) is first
 
 
 def test_a_history_has_the_same_jobs_as_the_list_the_newest_first() -> None:
     payload = read_payload(reply(sample("status-completed")))
-    history = read_history(payload, timezone="Asia/Kolkata")
+    history = read_history(payload, REDEEM, timezone="Asia/Kolkata")
 
-    listed = read_jobs(payload, timezone="Asia/Kolkata")
+    listed = read_jobs(payload, REDEEM, timezone="Asia/Kolkata")
     assert list(history.newest_first) == sorted(listed, key=lambda job: job.job_id, reverse=True)
     assert [history.get(each.job_id) for each in listed] == listed
     assert len(history) == len(listed) > 1
@@ -564,7 +565,7 @@ def test_a_row_of_a_history_has_the_fields_in_their_order() -> None:
         "uploadTableName": "table",
     }
     result = {"orgId": 7, "couponSeriesId": 8, "redeemUploadJobStatuses": [sent]}
-    (row,) = read_history({"result": result}, timezone="Asia/Kolkata").rows
+    (row,) = read_history({"result": result}, REDEEM, timezone="Asia/Kolkata").rows
     assert JobFields._make(row) == JobFields(
         job_id=1,
         status="STARTED",
@@ -596,7 +597,7 @@ def test_a_history_of_years_leaves_the_garbage_collector_next_to_nothing() -> No
     }
     gc.collect()
     before = len(gc.get_objects())
-    history = read_history(payload)
+    history = read_history(payload, REDEEM)
     gc.collect()
     after = len(gc.get_objects())
 

@@ -20,6 +20,7 @@ from airflow_provider_capillary.api.errors import (
     CapillaryTransportError,
 )
 from airflow_provider_capillary.api.jobs import UploadJob, read_jobs
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 from airflow_provider_capillary.api.waiting import (
     JobWaiter,
     WaitOptions,
@@ -39,6 +40,7 @@ def job(job_id: int = 4455, status: str = "COMPLETED", **fields: Any) -> UploadJ
 def wait_for(failures: int = 0, **options: Any) -> JobWaiter:
     return JobWaiter(
         WaitOptions(**{"coupon_series_id": 909234, **options}),
+        kind=REDEEM,
         log=logging.getLogger("the wait"),
         now=lambda: NOW,
         failures=failures,
@@ -76,7 +78,9 @@ def test_a_running_job_is_waited_for(status: str) -> None:
 @pytest.mark.parametrize("status", ["COMPLETED", " finished "])
 def test_a_completed_job_ends_the_wait(status: str) -> None:
     done = job(status=status)
-    assert wait_for().on_jobs([done]) == WaitOutcome(status="success", message="upload job 4455 is complete", job=done)
+    assert wait_for().on_jobs([done]) == WaitOutcome(
+        status="success", message="redeem upload job 4455 is complete", job=done
+    )
 
 
 @pytest.mark.parametrize("status", ["ERRORED", "errorred ", "ERROR", "FAILED", "CANCELLED"])
@@ -84,8 +88,8 @@ def test_a_failed_job_ends_the_wait(status: str) -> None:
     failed = job(status=status)
     assert wait_for().on_jobs([failed]) == WaitOutcome(
         status="failed",
-        message=f"upload job 4455 ended as {status.strip()}; part of its rows may have been redeemed all the same; "
-        "ask Capillary's support for the reason, with coupon series 909234 and job 4455",
+        message=f"redeem upload job 4455 ended as {status.strip()}; part of its rows may have been redeemed all the "
+        "same; ask Capillary's support for the reason, with coupon series 909234 and job 4455",
         job=failed,
     )
 
@@ -121,10 +125,10 @@ def test_only_the_chosen_job_counts() -> None:
 
 def test_a_wait_that_took_too_long_says_what_it_saw_last() -> None:
     wait = wait_for()
-    assert wait.time_out(600).message == "the upload job did not end within 600 seconds; last seen: nothing yet"
+    assert wait.time_out(600).message == "the redeem upload job did not end within 600 seconds; last seen: nothing yet"
     wait.on_jobs([job(status="QUEUED")])
     assert wait.time_out(600) == WaitOutcome(
-        status="timeout", message="the upload job did not end within 600 seconds; last seen: job 4455 was QUEUED"
+        status="timeout", message="the redeem upload job did not end within 600 seconds; last seen: job 4455 was QUEUED"
     )
 
 
@@ -143,6 +147,7 @@ def test_what_a_wait_was_given_is_plain_numbers_from_then_on() -> None:
             max_error_rate=Decimal("0.25"),  # type: ignore[arg-type]
             max_consecutive_failures=3.0,  # type: ignore[arg-type]
         ),
+        kind=REDEEM,
         log=logging.getLogger(),
         now=pendulum.now,
     )
@@ -206,13 +211,18 @@ def test_refused_rows_beyond_the_limits_end_the_wait_in_failure(
 @pytest.mark.parametrize(
     ("errors", "total", "limits", "message"),
     [
-        (4, 10, {"max_error_count": 3}, "upload job 4455 has 4 errors in 10 rows, more than max_error_count=3"),
-        (6, 10, {"max_error_rate": 0.5}, "upload job 4455 has 6 errors in 10 rows, more than max_error_rate=0.5"),
+        (4, 10, {"max_error_count": 3}, "redeem upload job 4455 has 4 errors in 10 rows, more than max_error_count=3"),
+        (
+            6,
+            10,
+            {"max_error_rate": 0.5},
+            "redeem upload job 4455 has 6 errors in 10 rows, more than max_error_rate=0.5",
+        ),
         (
             None,
             10,
             {"max_error_count": 3},
-            "upload job 4455 is complete, but Capillary did not report its counts, so the error limit cannot be checked",  # noqa: E501 - quoted whole
+            "redeem upload job 4455 is complete, but Capillary did not report its counts, so the error limit cannot be checked",  # noqa: E501 - quoted whole
         ),
     ],
 )
@@ -227,7 +237,7 @@ def test_the_message_names_counts_and_limit(
 def test_a_count_that_is_not_known_is_not_reported_as_one() -> None:
     outcome = wait_for(max_error_count=3).on_jobs([job(error_count=4)])
     assert outcome is not None
-    assert outcome.message.startswith("upload job 4455 has 4 errors")
+    assert outcome.message.startswith("redeem upload job 4455 has 4 errors")
     assert "None" not in outcome.message
 
 
@@ -358,7 +368,7 @@ def test_the_choice_is_logged_once_with_id_file_name_and_age(log: pytest.LogCapt
         wait.on_jobs([seen])
     choice, progress = messages(log)
     assert re.fullmatch(
-        r"Waiting for upload job 4455 of coupon series 909234, file couponCode_1603183613031_253234\.csv, "
+        r"Waiting for redeem upload job 4455 of coupon series 909234, file couponCode_1603183613031_253234\.csv, "
         r"uploaded 2020-10-20T08:46:53\.031\S* \(1 hour before this poll\)",
         choice,
     )
@@ -377,7 +387,7 @@ def test_a_job_with_fewer_fields_is_logged_with_what_there_is(
     fields: dict[str, Any], reported: str, log: pytest.LogCaptureFixture
 ) -> None:
     wait_for().on_jobs([job(status="QUEUED", **fields)])
-    assert messages(log)[0] == f"Waiting for upload job 4455 of coupon series 909234, {reported}"
+    assert messages(log)[0] == f"Waiting for redeem upload job 4455 of coupon series 909234, {reported}"
 
 
 def test_a_newer_job_that_takes_over_is_logged_too(log: pytest.LogCaptureFixture) -> None:
@@ -385,7 +395,8 @@ def test_a_newer_job_that_takes_over_is_logged_too(log: pytest.LogCaptureFixture
     wait.on_jobs([job(1, "QUEUED")])
     wait.on_jobs([job(1, "QUEUED"), job(2, "QUEUED")])
     assert [text for text in messages(log) if text.startswith("Waiting")] == [
-        f"Waiting for upload job {number} of coupon series 909234, file (no name), of unknown age" for number in (1, 2)
+        f"Waiting for redeem upload job {number} of coupon series 909234, file (no name), of unknown age"
+        for number in (1, 2)
     ]
 
 
@@ -527,7 +538,7 @@ def test_whatever_comes_the_wait_goes_on_or_ends_in_an_outcome_that_travels(
     in_a_row = 0
     for poll in seen:
         try:
-            jobs = None if poll is None else read_jobs({"result": {"redeemUploadJobStatuses": poll}})
+            jobs = None if poll is None else read_jobs({"result": {"redeemUploadJobStatuses": poll}}, REDEEM)
         except CapillaryError:
             jobs = None
         outcome = wait.on_error(FAULT) if jobs is None else wait.on_jobs(jobs)

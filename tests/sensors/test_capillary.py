@@ -63,29 +63,30 @@ def outcome(name: str, sandbox: Sandbox) -> tuple[dict[str, Any], End]:
         return {"job_id": job.job_id, "max_error_count": 1, "max_error_rate": 0.1}, End("success", value=job.job_id)
     if name == "completed with too many errors":
         job = sandbox.add_job(SERIES, rows=10, errors=3)
-        message = f"upload job {job.job_id} has 3 errors in 10 rows, more than max_error_count=2"
+        message = f"redeem upload job {job.job_id} has 3 errors in 10 rows, more than max_error_count=2"
         return {"max_error_count": 2}, End("failed", "CapillaryJobFailedError", message)
     if name == "completed with too high an error rate":
         job = sandbox.add_job(SERIES, rows=10, errors=3)
-        message = f"upload job {job.job_id} has 3 errors in 10 rows, more than max_error_rate=0.25"
+        message = f"redeem upload job {job.job_id} has 3 errors in 10 rows, more than max_error_rate=0.25"
         return {"max_error_rate": 0.25}, End("failed", "CapillaryJobFailedError", message)
     if name == "failed":
         job = sandbox.add_job(SERIES, status=" Errored ")
         message = (
-            f"upload job {job.job_id} ended as Errored; part of its rows may have been redeemed all the same; ask "
-            f"Capillary's support for the reason, with org {job.org_id}, coupon series {SERIES} and job {job.job_id}"
+            f"redeem upload job {job.job_id} ended as Errored; part of its rows may have been redeemed all the same; "
+            f"ask Capillary's support for the reason, with org {job.org_id}, coupon series {SERIES} and job "
+            f"{job.job_id}"
         )
         return {}, End("failed", "CapillaryJobFailedError", message)
     if name == "timeout":
         job = sandbox.add_job(SERIES, status="STARTED")
-        message = f"the upload job did not end within 0.3 seconds; last seen: job {job.job_id} was STARTED"
+        message = f"the redeem upload job did not end within 0.3 seconds; last seen: job {job.job_id} was STARTED"
         return {"timeout": 0.3}, End("failed", "AirflowSensorTimeout", message)
     if name == "empty list":
-        message = "the upload job did not end within 0.3 seconds; last seen: no job in the series yet"
+        message = "the redeem upload job did not end within 0.3 seconds; last seen: no job in the series yet"
         return {"timeout": 0.3}, End("failed", "AirflowSensorTimeout", message)
     if name == "unknown word":
         job = sandbox.add_job(SERIES, status="PONDERING")
-        message = f"the upload job did not end within 0.3 seconds; last seen: job {job.job_id} was PONDERING"
+        message = f"the redeem upload job did not end within 0.3 seconds; last seen: job {job.job_id} was PONDERING"
         return {"timeout": 0.3}, End("failed", "AirflowSensorTimeout", message)
     if name == "fault budget used up":
         sandbox.add_job(SERIES)
@@ -529,7 +530,7 @@ def test_the_choice_of_the_job_is_logged_once_with_id_file_and_age(
 
     run_to_end("poke", sensor())
 
-    reported = [line for line in capsys.readouterr().out.splitlines() if "Waiting for upload job" in line]
+    reported = [line for line in capsys.readouterr().out.splitlines() if "Waiting for redeem upload job" in line]
     assert len(reported) == 1
     assert (
         f"upload job {job.job_id} of coupon series {SERIES}, file {job.uploaded_file_name}, uploaded 20" in reported[0]
@@ -542,7 +543,7 @@ def test_an_unknown_status_is_warned_about_once(sandbox: Sandbox, capsys: pytest
     def finish_after_three_looks() -> None:
         while sandbox.count("status") < 3:
             time.sleep(0.01)
-        job.finish("COMPLETED")
+        sandbox.finish(job)
 
     finisher = threading.Thread(target=finish_after_three_looks, daemon=True)
     finisher.start()
@@ -561,7 +562,7 @@ def test_a_paused_job_is_logged_once_as_what_it_is(
     def finish_after_three_looks() -> None:
         while sandbox.count("status") < 3:
             time.sleep(0.01)
-        job.finish("COMPLETED")
+        sandbox.finish(job)
 
     finisher = threading.Thread(target=finish_after_three_looks, daemon=True)
     finisher.start()
