@@ -32,6 +32,7 @@ from airflow_provider_capillary.api.file_shape import HEAD_BYTES, describe_file
 from airflow_provider_capillary.api.public_words import PublicWords
 from airflow_provider_capillary.api.response_facts import payload_of, read_claims
 from airflow_provider_capillary.api.retry import current_http_retry
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 from airflow_provider_capillary.doctor.observed_transport import ObservedTransport
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class _Examination:
 
     def _status(self) -> tuple[Section, list[UploadJob] | None]:
         step: _Step[list[UploadJob]] = _Step()
-        flow = self._client.get_redeem_upload_jobs(self._series_id)
+        flow = self._client.get_upload_jobs(REDEEM, self._series_id)
         step.make(lambda: self._transport.run(record_attempts(flow, step.attempts)))
         attempts = [each for each in step.attempts if each.request.url != self._settings.auth_url]
         result = payload_of(attempts).get("result")

@@ -13,6 +13,7 @@ import pytest
 from airflow_provider_capillary.api.job_facts import JOB_FIELDS
 from airflow_provider_capillary.api.jobs import read_jobs
 from airflow_provider_capillary.api.sandbox_answers import _SANDBOX
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 from airflow_provider_capillary.doctor.__main__ import main
 from airflow_provider_capillary.sandbox import Fault
 from tests.doctor.conftest import JOB_ID, SERIES
@@ -313,7 +314,7 @@ class TestStatus:
                 return super().get(key, default)
 
         job = Asked(sandbox.add_job(SERIES).to_json())
-        read_jobs({"result": {"redeemUploadJobStatuses": [job]}})
+        read_jobs({"result": {"redeemUploadJobStatuses": [job]}}, REDEEM)
 
         assert asked == JOB_FIELDS.keys() == sandbox.jobs()[0].to_json().keys()
 
