@@ -111,6 +111,10 @@ bench-wait: $(DEV_STAMP) ## Measure many deferred waits in one event loop, besid
 bench-transfer: $(DEV_STAMP) ## Measure the way of a file into S3, beside what a user would pick instead; takes minutes
 	@$(BIN)/python -m benchmarks.transfer
 
+.PHONY: bench-upload
+bench-upload: $(DEV_STAMP) ## Measure an upload beside that of curl; fails above 1.2 of its time or 32 MiB; takes minutes
+	@$(BIN)/python -m benchmarks.upload
+
 .PHONY: constraints
 constraints: $(DEV_STAMP) ## Resolve constraints.txt anew
 	@echo 'apache-airflow==$(AIRFLOW_VERSION)' > $(VENV)/airflow.txt
