@@ -53,16 +53,17 @@ def _coupon_error(status: int, message: str) -> Response:
 
 def _list_jobs(kind: str, state: SandboxState, request: Request) -> Response:
     series = _series_id(request)
-    jobs = [job.to_json() for job in state.jobs(series, kind=kind) if job.is_listed]
+    jobs = [job.to_json() for job in state.jobs(series, kind=kind) if job.listed_at <= state.clock()]
     return _coupon_success(state, series, {KINDS[kind].jobs_key: jobs})
 
 
 def _upload(kind: str, state: SandboxState, request: Request) -> Response:
     series = _series_id(request)
     with state.upload_lock:
-        job = state.add_upload(series, read_upload(request, KINDS[kind], state.coupons[kind, series]), kind=kind)
-    result = {KINDS[kind].jobs_key: [job.to_upload_json()], "fileName": job.uploaded_file_name}
-    return _coupon_success(state, series, result)
+        file_name, result = read_upload(request, KINDS[kind], state.coupons[kind, series])
+        name = state.stored_name(Path(file_name).stem or "upload", series, state.clock())
+        job = state.add_job(series, kind=kind, uploaded_file_name=name, **result)
+    return _coupon_success(state, series, {KINDS[kind].jobs_key: [job.to_upload_json()], "fileName": name})
 
 
 def _series_id(request: Request) -> int:
@@ -107,28 +108,24 @@ def _file(state: SandboxState, request: Request) -> Response:
     part = parse_range(request.headers.get("Range") if ranged else None, body.size)
     if part is None:
         return Response(200, headers, body)
-    first, length = part
-    if not length:
+    if not part:
         return Response(416, headers | {"Content-Range": f"bytes */{body.size}"})
-    headers["Content-Range"] = f"bytes {first}-{first + length - 1}/{body.size}"
-    return Response(206, headers, body.part(first, length))
+    headers["Content-Range"] = f"bytes {part[0]}-{part[-1]}/{body.size}"
+    return Response(206, headers, body.part(part[0], len(part)))
 
 
-def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Return first byte and number of bytes of a Range header (RFC 9110, section 14) for a file of ``size`` bytes.
+def parse_range(header: str | None, size: int) -> range | None:
+    """Return the positions in a file of ``size`` bytes that a Range header names (RFC 9110, section 14).
 
     None stands for the whole file. A malformed header and several ranges are ignored, as a server may do.
     """
     match = _ONE_RANGE.fullmatch(header or "")
-    if match is None or match.groups() == ("", ""):
+    first, last = match.groups() if match else ("", "")
+    if first and last and int(last) < int(first):
         return None
-    first, last = (int(digits) if digits else None for digits in match.groups())
-    if first is None:
-        first, last = max(0, size - (last or 0)), None  # "-5": the last five bytes
-    elif last is not None and last < first:
-        return None
-    end = size if last is None else min(last + 1, size)
-    return first, max(0, end - first)
+    if first:
+        return range(size)[int(first) : int(last) + 1 if last else None]
+    return range(size)[max(0, size - int(last)) :] if last else None  # "-5": the last five bytes
 
 
 def _control(state: SandboxState, request: Request) -> Response:
@@ -138,7 +135,11 @@ def _control(state: SandboxState, request: Request) -> Response:
         raise RequestError("/sandbox is there for this machine only", status=403)
     match request.method, request.argument:
         case "GET" | "HEAD", "":
-            return Response.of(200, _overview(state))
+            series: dict[int, list[dict[str, Any]]] = {}
+            for job in state.jobs():
+                series.setdefault(job.coupon_series_id, []).append(_describe(job))
+            overview = {"coupon_series": series, "faults": state.faults, "requests": state.counts}
+            return Response.of(200, {"base_url": state.base_url} | overview)
         case "POST", "jobs":
             return Response.of(201, _describe(_add_job(state, request.json_object(any_type=True))))
         case "POST", "faults":
@@ -170,17 +171,10 @@ def _add_job(state: SandboxState, values: dict[str, Any]) -> SandboxJob:
     return state.add_job(**values)
 
 
-def _overview(state: SandboxState) -> dict[str, Any]:
-    series: dict[str, list[dict[str, Any]]] = {}
-    for job in state.jobs():
-        series.setdefault(str(job.coupon_series_id), []).append(_describe(job))
-    return {"base_url": state.base_url, "coupon_series": series, "faults": state.faults, "requests": state.counts}
-
-
 def _describe(job: SandboxJob) -> dict[str, Any]:
     handle = job.handle if job.error_file is not None else None
     names = ("job_id", "kind", "coupon_series_id", "rows", "errors", "uploaded_file_name")
-    file = {"error_file": handle, "error_file_bytes": job.error_file_size}
+    file = {"error_file": handle, "error_file_bytes": Body.of(job.error_file or b"").size}
     return {name: getattr(job, name) for name in names} | {"status": job.status()} | file
 
 

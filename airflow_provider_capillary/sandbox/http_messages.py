@@ -25,8 +25,8 @@ REFUSALS = ("http_401", "http_498", "body_401", "body_498")
 #: Ways in which uploads can be authorized: which of them Capillary takes is unclear.
 UPLOAD_AUTHS = ("any", "oauth", "bearer")
 
-#: Bodies are read and sent in chunks of at most this many bytes.
-CHUNK_BYTES = 64 * 1024
+#: Bodies are sent, and forms read, in chunks of at most this many bytes.
+CHUNK_BYTES = 256 * 1024
 #: Larger bodies are buffered in a temporary file instead of memory.
 MAX_MEMORY_BYTES = 1024 * 1024
 

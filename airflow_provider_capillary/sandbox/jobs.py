@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from airflow_provider_capillary.sandbox.http_messages import Body
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
@@ -35,16 +33,10 @@ _CUSTOMER_COLUMNS = {"MOBILE": "mobile", "EXTERNAL_ID": "externalId", "EMAIL": "
 class Kind:
     """What differs between the kinds of upload jobs.
 
-    :param upload_path: last part of the path of the upload endpoint
-    :param status_path: last part of the path of the status endpoint
-    :param jobs_key: key of the list of jobs in a result
-    :param status_key: key of the status in a job
     :param ends: final status word of a job, as in samples
     :param file_name: name of an uploaded file that the sandbox makes up, without its extension
     :param prefix: beginning of the names of error files and tables
     :param identifiers: parts of the form that choose a column: name -> value -> key that ``uploadHeaders`` then needs
-    :param required_columns: further keys that ``uploadHeaders`` needs
-    :param optional_columns: keys that it may have
     :param repeated: why a row is refused whose coupon was there before
     :param is_dated: whether the timestamps of a job are midnight of its day, on the cluster (inferred from samples),
         and ``uploadedFileName`` is the name under which the file is stored
@@ -107,27 +99,18 @@ def error_line(message: str, coupon: str) -> str:
     return f"{message},{' '.join(coupon.split())}\n"
 
 
-def error_header(coupon_column: str = "coupon code") -> str:
-    """Return the first line of an error file."""
-    return f"message,{coupon_column}\n"
-
-
 def generate_error_file(errors: int) -> bytes:
     """Make up an error file with ``errors`` rows."""
     lines = (error_line(_MESSAGES[row % len(_MESSAGES)], f"SANDBOX{row + 1:06d}") for row in range(errors))
-    return (error_header() + "".join(lines)).encode()
+    return ("message,coupon code\n" + "".join(lines)).encode()
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SandboxJob:
     """One upload job; ``Sandbox.add_job`` and uploads make it.
 
-    :ivar kind: ``redeem`` or ``coupon``
     :ivar handle: name of the error file in the sandbox
-    :ivar error_file: the error file: bytes, or the path of a file; None: there is none
     :ivar url: value of ``errorFileUrl`` once the job is done
-    :ivar success_file: the file of the accepted rows; None: there is none, as in every sample
-    :ivar uploaded_file: the file that was uploaded; None: it was not kept
     :ivar made_at: when the job was made, on the cluster
     :ivar listed_at: when the status endpoint begins to list it, by ``clock``
     :ivar schedule: each status and when it begins, by ``clock``
@@ -159,11 +142,6 @@ class SandboxJob:
         return next(status for begins, status in reversed(self.schedule) if begins <= now)
 
     @property
-    def is_listed(self) -> bool:
-        """Whether the status endpoint lists the job by now."""
-        return self.clock() >= self.listed_at
-
-    @property
     def is_done(self) -> bool:
         """Whether the job has ended, well or not."""
         return self.status().strip().upper() in FINAL_STATUSES
@@ -178,31 +156,21 @@ class SandboxJob:
         """Name of the success file, made after that of the error file: no sample has one."""
         return f"success_{self.handle.removeprefix('error_')}"
 
-    @property
-    def error_file_size(self) -> int:
-        """Size of the error file in bytes, 0 without one."""
-        return Body.of(self.error_file or b"").size
-
     def read_error_file(self) -> bytes:
         """Return the whole error file; ``b""`` without one."""
         return self.error_file.read_bytes() if isinstance(self.error_file, Path) else self.error_file or b""
 
-    def file_names(self) -> dict[str, str]:
-        """Return every name of a file that a client may request, with the attribute that holds the file."""
-        names = {self.handle}
-        if self.url is not None:
-            # Any URL that was given is a name of the file, and so is the last part of an address under /files/.
-            name = re.split("[?#]", self.url.partition("/files/")[2])[0]
-            names |= {self.url, unquote(name)} - {""}
-        others = {self.success_handle: "success_file", self.uploaded_file_name: "uploaded_file"}
-        return others | dict.fromkeys(names, "error_file")
-
-    def file(self, attribute: str) -> bytes | Path | None:
-        """Return a file of the job by its attribute, once it is available."""
-        content: bytes | Path | None = getattr(self, attribute)
-        if (isinstance(content, Path) and not content.is_file()) or not (self.is_done or attribute == "uploaded_file"):
-            return None  # removed by a test, or not there yet
-        return content
+    def file(self, name: str) -> bytes | Path | None:
+        """Return the file that a client may request by this name now."""
+        # Any URL that was given is a name of the error file, and so is the last part of an address under /files/.
+        part = unquote(re.split("[?#]", (self.url or "").partition("/files/")[2])[0])
+        content = self.uploaded_file if name == self.uploaded_file_name else None
+        if self.is_done and name == self.success_handle:
+            content = self.success_file
+        elif self.is_done and name in {self.handle, self.url, part} - {""}:
+            content = self.error_file
+        # A test may have removed it.
+        return None if isinstance(content, Path) and not content.is_file() else content
 
     def to_json(self) -> dict[str, Any]:
         """Describe the job as the status endpoint does."""

@@ -38,6 +38,8 @@ _HANDSHAKE_SECONDS = 10.0
 _CLOSE_SECONDS = 0.3
 # A client may have long headers; h11 itself allows a quarter of this.
 _MAX_HEAD_BYTES = 64 * 1024
+# h11 copies what it has received with each piece that it returns.
+_RECEIVE_BYTES = 64 * 1024
 # Larger bodies are not recorded: an upload can be hundreds of megabytes.
 _MAX_RECORDED_BODY_BYTES = 64 * 1024
 # A drip has at least so many chunks, if there are as many bytes.
@@ -201,7 +203,7 @@ class _Connection:
         while (event := self._http.next_event()) is h11.NEED_DATA:
             if self._http.they_are_waiting_for_100_continue:
                 self._send_event(h11.InformationalResponse(status_code=100, headers=[]))
-            self._http.receive_data(self._socket.recv(CHUNK_BYTES))
+            self._http.receive_data(self._socket.recv(_RECEIVE_BYTES))
         return event
 
     def _serve(self, head: h11.Request) -> None:

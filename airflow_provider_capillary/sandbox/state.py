@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_capillary.sandbox.faults import Fault
-    from airflow_provider_capillary.sandbox.uploads import Upload
 
 _FIRST_JOB_ID = 4455
 # Thirty years: beyond the age of any job, and within the range of dates.
@@ -74,7 +73,7 @@ class SandboxState:
         self._lock = threading.RLock()
         self._token_ends: dict[str, float] = {}
         self._jobs: dict[int, SandboxJob] = {}
-        self._files: dict[str, tuple[SandboxJob, str]] = {}
+        self._file_names: set[str] = set()
         # Uploads are processed one at a time; their coupons, by kind and coupon series.
         self.upload_lock = threading.Lock()
         self.coupons: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
@@ -211,9 +210,9 @@ class SandboxState:
             began = self.clock() - age_seconds
             made_at = datetime.fromtimestamp(began, self._zone)
             if uploaded_file_name is None:
-                uploaded_file_name = self._stored_name(KINDS[kind].file_name, coupon_series_id, began)
+                uploaded_file_name = self.stored_name(KINDS[kind].file_name, coupon_series_id, began)
             handle = f"error_{KINDS[kind].prefix}{self.org_id}_{coupon_series_id}{made_at:%Y_%m_%d_%H_%M_%S}"
-            if handle in self._files:
+            if handle in self._file_names:
                 handle = f"{handle}_{job_id}"
             starts_at = began + (self.queued_seconds if queued_seconds is None else queued_seconds)
             ends_at = starts_at + (self.started_seconds if started_seconds is None else started_seconds)
@@ -238,26 +237,14 @@ class SandboxState:
                 schedule=schedule if status is None else [(-math.inf, status)],
             )
             self._jobs[job_id] = job
-            self._files |= {name: (job, attribute) for name, attribute in job.file_names().items()}
+            self._file_names |= {handle, uploaded_file_name}
             return job
 
-    def add_upload(self, coupon_series_id: int, upload: Upload, *, kind: str) -> SandboxJob:
-        """Add the job of an upload, whose file is stored as ``{name}_{milliseconds}_{series}.csv``."""
-        with self._lock:
-            name = self._stored_name(Path(upload.file_name).stem or "upload", coupon_series_id, self.clock())
-            return self.add_job(
-                coupon_series_id,
-                kind=kind,
-                uploaded_file_name=name,
-                rows=upload.rows,
-                errors=upload.errors,
-                error_file=upload.error_file,
-            )
-
-    def _stored_name(self, name: str, coupon_series_id: int, at: float) -> str:
+    def stored_name(self, name: str, coupon_series_id: int, at: float) -> str:
+        """Return the name under which an upload is stored: ``{name}_{milliseconds}_{series}.csv``."""
         stamp = round(at * 1000)
         # Two uploads in one millisecond must not share a name: a client finds its job by it.
-        while (stored := f"{name}_{stamp}_{coupon_series_id}.csv") in self._files:
+        while (stored := f"{name}_{stamp}_{coupon_series_id}.csv") in self._file_names:
             stamp += 1
         return stored
 
@@ -274,10 +261,8 @@ class SandboxState:
 
     def file(self, name: str) -> tuple[bytes | Path, datetime] | None:
         """Return the file of this name and its date, once it is available. The name is never used as a path."""
-        with self._lock:
-            job, attribute = self._files.get(name, (None, ""))
-        content = job.file(attribute) if job else None
-        return (content, job.made_at) if job and content is not None else None
+        found = ((job.file(name), job.made_at) for job in reversed(self.jobs()))
+        return next(((content, made_at) for content, made_at in found if content is not None), None)
 
     # Faults
 

@@ -14,10 +14,10 @@ import logging
 import re
 import threading
 from contextlib import ExitStack, suppress
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_capillary.sandbox.http_messages import CHUNK_BYTES, MAX_MEMORY_BYTES, Request, RequestError
-from airflow_provider_capillary.sandbox.jobs import Kind, error_header, error_line
+from airflow_provider_capillary.sandbox.jobs import Kind, error_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,19 +31,11 @@ _MILLISECONDS = re.compile(r"\d{12,14}", re.ASCII)
 logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 
 
-class Upload(NamedTuple):
-    """A file that was uploaded, once its rows are processed."""
-
-    file_name: str
-    rows: int
-    errors: int
-    error_file: bytes | None
-
-
-def read_upload(request: Request, kind: Kind, known: set[str]) -> Upload:
+def read_upload(request: Request, kind: Kind, known: set[str]) -> tuple[str, dict[str, Any]]:
     """Read the form of an upload and take its coupons, none of them if a part is missing or wrong.
 
     :param known: the coupons of the series so far; those of the file are added
+    :return: name of the file; number of rows, number of rows refused and error file, as arguments of ``add_job``
     """
     with ExitStack() as stack:
         parts = read_form(request.headers, request.body, stack)
@@ -75,9 +67,9 @@ def read_upload(request: Request, kind: Kind, known: set[str]) -> Upload:
                 accepted.add(key)
     # Only now: a file that cannot be read to its end must change nothing.
     known |= accepted
-    header = error_header("coupon id" if coupon_column == "couponId" else "coupon code")
+    header = f"message,coupon {'id' if coupon_column == 'couponId' else 'code'}\n"
     error_file = (header + "".join(refused)).encode() if refused else None
-    return Upload(_name_of(file), rows, len(refused), error_file)
+    return _name_of(file), {"rows": rows, "errors": len(refused), "error_file": error_file}
 
 
 def uploaded_file_name(request: Request) -> str:
@@ -103,19 +95,27 @@ def read_form(headers: Message, body: IO[bytes], stack: ExitStack) -> dict[str, 
     boundary = headers.get_boundary()
     if not boundary or headers.get_content_type() != "multipart/form-data":
         raise RequestError("the content type must be multipart/form-data with a boundary")
-    found: list[tuple[bytes | None, bytes | File]] = []
-    complete = threading.Event()
     malformed = RequestError("the form is malformed: each part needs a boundary, headers and a name")
+    parts: dict[str, bytes | File] = {}
+    complete = threading.Event()
+
+    def add(raw_name: bytes | None, part: bytes | File) -> None:
+        if raw_name is None:
+            raise malformed
+        name = raw_name.decode("utf-8", "replace")
+        if name in parts:
+            raise RequestError(f"part {name} is there twice")
+        parts[name] = part
 
     def add_file(file: File) -> None:
         stack.callback(file.close)
         file.file_object.seek(0)
-        found.append((file.field_name, file))
+        add(file.field_name, file)
 
     try:
         parser = FormParser(
             "multipart/form-data",
-            lambda field: found.append((field.field_name, field.value or b"")),
+            lambda field: add(field.field_name, field.value or b""),
             add_file,
             complete.set,
             boundary,
@@ -128,14 +128,6 @@ def read_form(headers: Message, body: IO[bytes], stack: ExitStack) -> dict[str, 
         raise malformed from None  # its message quotes the body
     if not complete.is_set():
         raise RequestError("the form does not end with its closing boundary")
-    parts: dict[str, bytes | File] = {}
-    for raw_name, part in found:
-        if raw_name is None:
-            raise malformed
-        name = raw_name.decode("utf-8", "replace")
-        if name in parts:
-            raise RequestError(f"part {name} is there twice")
-        parts[name] = part
     return parts
 
 

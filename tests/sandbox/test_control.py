@@ -33,7 +33,7 @@ def test_the_overview_shows_jobs_faults_and_counts(client, sandbox):
                 "errors": 2,
                 "uploaded_file_name": job.uploaded_file_name,
                 "error_file": job.handle,
-                "error_file_bytes": job.error_file_size,
+                "error_file_bytes": len(job.read_error_file()),
             }
         ]
     }

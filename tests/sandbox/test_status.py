@@ -136,7 +136,6 @@ def test_there_is_no_error_file_without_errors(client, sandbox):
     assert client.jobs()[0]["errorFileUrl"] is None
     assert job.error_file is None
     assert job.read_error_file() == b""
-    assert job.error_file_size == 0
 
 
 def test_a_job_without_errors_may_have_a_given_error_file(client, sandbox):
@@ -198,7 +197,6 @@ def test_an_error_file_can_be_bytes_or_a_file(sandbox, tmp_path):
 
     assert sandbox.add_job(SERIES, errors=1, error_file=b"").read_error_file() == b""
     assert sandbox.add_job(SERIES, errors=1, error_file=path).read_error_file() == b"message,coupon code\n"
-    assert sandbox.add_job(SERIES, errors=1, error_file=path).error_file_size == 20
 
 
 @pytest.mark.parametrize(
