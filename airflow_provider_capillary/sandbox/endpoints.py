@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import partial
 from hashlib import sha256
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from airflow_provider_capillary.sandbox.faults import Fault
-from airflow_provider_capillary.sandbox.http_messages import Body, Request, RequestError, Response
+from airflow_provider_capillary.sandbox.http_messages import Request, RequestError, Response, size_of
 from airflow_provider_capillary.sandbox.jobs import KINDS, SandboxJob
 from airflow_provider_capillary.sandbox.uploads import read_upload
 from airflow_provider_capillary.sandbox.validation import FieldError, check_names
@@ -84,7 +84,7 @@ def _download(state: SandboxState, request: Request) -> Response:
     file = state.file(name)
     if file is None:
         raise RequestError("There is no such file.", status=404)
-    return Response(200, {"Content-Type": "application/octet-stream"}, Body.of(file[0]))
+    return Response(200, {"Content-Type": "application/octet-stream"}, file[0])
 
 
 def _file(state: SandboxState, request: Request) -> Response:
@@ -92,7 +92,6 @@ def _file(state: SandboxState, request: Request) -> Response:
     if file is None:
         return Response.of(404, "There is no such file.\n")
     content, made_at = file
-    body = Body.of(content)
     if isinstance(content, Path):
         stat = content.stat()
         tag, modified = f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"', stat.st_mtime
@@ -101,17 +100,17 @@ def _file(state: SandboxState, request: Request) -> Response:
     date = formatdate(modified, usegmt=True)
     headers = {"Content-Type": "application/octet-stream", "ETag": tag, "Last-Modified": date}
     if not state.file_ranges:
-        return Response(200, headers, body)
+        return Response(200, headers, content)
     headers["Accept-Ranges"] = "bytes"
     # A range is defined for GET alone.
     ranged = request.method == "GET" and request.headers.get("If-Range", tag) in (tag, date)
-    part = parse_range(request.headers.get("Range") if ranged else None, body.size)
+    part = parse_range(request.headers.get("Range") if ranged else None, size_of(content))
     if part is None:
-        return Response(200, headers, body)
+        return Response(200, headers, content)
     if not part:
-        return Response(416, headers | {"Content-Range": f"bytes */{body.size}"})
-    headers["Content-Range"] = f"bytes {part[0]}-{part[-1]}/{body.size}"
-    return Response(206, headers, body.part(part[0], len(part)))
+        return Response(416, headers | {"Content-Range": f"bytes */{size_of(content)}"})
+    headers["Content-Range"] = f"bytes {part[0]}-{part[-1]}/{size_of(content)}"
+    return Response(206, headers, content, part)
 
 
 def parse_range(header: str | None, size: int) -> range | None:
@@ -174,7 +173,7 @@ def _add_job(state: SandboxState, values: dict[str, Any]) -> SandboxJob:
 def _describe(job: SandboxJob) -> dict[str, Any]:
     handle = job.handle if job.error_file is not None else None
     names = ("job_id", "kind", "coupon_series_id", "rows", "errors", "uploaded_file_name")
-    file = {"error_file": handle, "error_file_bytes": Body.of(job.error_file or b"").size}
+    file = {"error_file": handle, "error_file_bytes": size_of(job.error_file or b"")}
     return {name: getattr(job, name) for name in names} | {"status": job.status()} | file
 
 
@@ -196,7 +195,7 @@ class Route:
         """Check method and token, and let the handler respond."""
         if self.methods and request.method not in self.methods:
             refusal = self.error(405, "Method not allowed.")
-            return Response(405, refusal.headers | {"Allow": ", ".join(self.methods)}, refusal.body)
+            return replace(refusal, headers=refusal.headers | {"Allow": ", ".join(self.methods)})
         if self.needs_token:
             scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
             sent = {"oauth": request.headers.get(_TOKEN_HEADER), "bearer": bearer if scheme == "Bearer" else None}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import json
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 #: Names under which requests are counted, and which a fault can be tied to.
 ENDPOINTS = ("token", "status", "upload", "download", "files", "other")
-#: Longest JSON body that is read, in bytes.
-MAX_JSON_BYTES = 1024 * 1024
 #: Forms in which a token can be refused. The v1.1 API has the code in the body (documented); the form of
 #: `/coupon/...` is unknown, so a client has to understand all of them.
 REFUSALS = ("http_401", "http_498", "body_401", "body_498")
@@ -53,9 +51,8 @@ class Request:
         """Return the body as a JSON object, which need not be declared as JSON if ``any_type``."""
         if self.headers.get_content_type() != "application/json" and not any_type:
             raise RequestError("Unsupported Media Type", status=415)
-        content = self.body.read(MAX_JSON_BYTES + 1)
         try:
-            value = json.loads(content) if len(content) <= MAX_JSON_BYTES else None
+            value = json.load(self.body)
         except (ValueError, RecursionError):
             value = None  # the parser's message would quote the body
         if not isinstance(value, dict):
@@ -86,45 +83,42 @@ class RecordedRequest:
     at: float
 
 
-@dataclass(frozen=True)
-class Body:
-    """``size`` bytes of a source from ``start`` on, read only while they are sent."""
-
-    source: bytes | Path = field(default=b"", repr=False)
-    start: int = 0
-    size: int = 0
-
-    @classmethod
-    def of(cls, source: bytes | Path) -> Body:
-        """Make a body of bytes or of a file."""
-        return cls(source, size=source.stat().st_size if isinstance(source, Path) else len(source))
-
-    def part(self, start: int, size: int) -> Body:
-        """Return ``size`` bytes from ``start`` on."""
-        return replace(self, start=self.start + start, size=size)
-
-    def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-        """Yield the bytes; fewer than ``size`` if the file has become shorter meanwhile."""
-        left = self.size
-        with self.source.open("rb") if isinstance(self.source, Path) else io.BytesIO(self.source) as file:
-            file.seek(self.start)
-            while left and (data := file.read(min(chunk_bytes, left))):
-                left -= len(data)
-                yield data
-
-    def gzipped(self) -> Body:
-        """Return the compressed bytes."""
-        compressor = zlib.compressobj(wbits=31)
-        return Body.of(b"".join(map(compressor.compress, self.chunks())) + compressor.flush())
+def size_of(source: bytes | Path) -> int:
+    """Return the number of bytes of bytes or of a file."""
+    return source.stat().st_size if isinstance(source, Path) else len(source)
 
 
 @dataclass(frozen=True)
 class Response:
-    """A response without the headers that frame its body."""
+    """A response without the headers that frame its body.
+
+    :param source: bytes, or a file that is read only while it is sent
+    :param part: the positions in it that make the body; None: all
+    """
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
-    body: Body = field(default_factory=Body)
+    source: bytes | Path = field(default=b"", repr=False)
+    part: range | None = None
+
+    @property
+    def size(self) -> int:
+        """Length of the body in bytes."""
+        return size_of(self.source) if self.part is None else len(self.part)
+
+    def chunks(self, left: int, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+        """Yield the first ``left`` bytes of the body; fewer if the file has become shorter meanwhile."""
+        with self.source.open("rb") if isinstance(self.source, Path) else io.BytesIO(self.source) as file:
+            file.seek(self.part.start if self.part else 0)
+            while left and (data := file.read(min(chunk_bytes, CHUNK_BYTES, left))):
+                left -= len(data)
+                yield data
+
+    def gzipped(self) -> Response:
+        """Return the response with a compressed body."""
+        compressor = zlib.compressobj(wbits=31)
+        body = b"".join(map(compressor.compress, self.chunks(self.size))) + compressor.flush()
+        return Response(self.status, self.headers | {"Content-Encoding": "gzip"}, body)
 
     @classmethod
     def of(cls, status: int, content: Any, content_type: str | None = None) -> Response:
@@ -135,7 +129,7 @@ class Response:
             default, body = "text/plain; charset=utf-8", content.encode(errors="replace")
         else:
             default, body = "application/json", json.dumps(content).encode()
-        return cls(status, {"Content-Type": content_type or default}, Body.of(body))
+        return cls(status, {"Content-Type": content_type or default}, body)
 
     @classmethod
     def html(cls, status: int, content: Any = None) -> Response:

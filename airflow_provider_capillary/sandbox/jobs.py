@@ -19,8 +19,6 @@ FINAL_STATUSES = frozenset(
     {"COMPLETED", "FINISHED", "ERRORED", "ERRORRED", "ERRED", "ERROR", "FAILED", "CANCELLED", "CANCELED"}
 )
 
-#: Most rows of an error file that the sandbox makes up.
-MAX_GENERATED_ERRORS = 1_000_000
 _MESSAGES = (
     "Coupon is not issued, or belongs to another series",
     "Coupon is already redeemed, on an earlier bill",

@@ -23,13 +23,7 @@ import h11
 
 from airflow_provider_capillary.sandbox.endpoints import Route, find_route
 from airflow_provider_capillary.sandbox.faults import TRANSPORT_KINDS, Fault
-from airflow_provider_capillary.sandbox.http_messages import (
-    CHUNK_BYTES,
-    MAX_MEMORY_BYTES,
-    RecordedRequest,
-    Request,
-    Response,
-)
+from airflow_provider_capillary.sandbox.http_messages import MAX_MEMORY_BYTES, RecordedRequest, Request, Response
 from airflow_provider_capillary.sandbox.state import SandboxState
 from airflow_provider_capillary.sandbox.uploads import uploaded_file_name
 
@@ -58,13 +52,12 @@ class Sandbox(SandboxState):
     :param client_key: key that the token endpoint accepts
     :param client_secret: secret that goes with it
     :param org_id: number of the org, as responses show it
-    :param token_ttl_seconds: lifetime of tokens in seconds; default 300, as in Capillary's samples
+    :param token_ttl_seconds: lifetime of tokens in seconds; default 300, as in samples
     :param ttl_in_answer: whether the response to a token call has ``ttlSeconds``; default true; unknown of the real one
     :param queued_seconds: how long a job is QUEUED, in seconds; default 0; ``add_job`` may set it for one job
     :param started_seconds: how long it is then STARTED; default 0
     :param list_lag_seconds: how long a new job is missing from the list of the status endpoint, in seconds; default 0
-    :param cluster_timezone: zone of the cluster, whose midnight is the timestamp of jobs; default Asia/Kolkata, as in
-        Capillary's samples
+    :param cluster_timezone: zone of the cluster, whose midnight is the timestamp of jobs; default as in samples
     :param ssl_context: makes it https
     :param file_ranges: whether ``/files/`` serves byte ranges; default true
     :param refusal: how an expired or unknown token is refused: ``http_401`` or ``http_498`` by HTTP status and body,
@@ -217,7 +210,7 @@ class _Connection:
         outcome = "-"
         record = partial(RecordedRequest, method, path, query, headers, route.endpoint)
         try:
-            if route.endpoint != "control" and self._state.take_fault(route.endpoint):
+            if self._state.take_fault(route.endpoint):
                 self._state.record(record(b"", 0, began))
                 outcome = self._reset()
                 return
@@ -226,14 +219,9 @@ class _Connection:
                     body.write(event.data)
                 size = body.tell()
                 body.seek(0)
-                request = Request(method, argument, headers, body, peer=self._peer)
-                if route.endpoint == "control":
-                    outcome = self._send(method, route.respond(self._state, request))
-                else:
-                    kept = body.read() if size <= _MAX_RECORDED_BODY_BYTES else b""
-                    body.seek(0)
-                    self._state.record(record(kept, size, began))
-                    outcome = self._respond(route, request)
+                self._state.record(record(body.read() if size <= _MAX_RECORDED_BODY_BYTES else b"", size, began))
+                body.seek(0)
+                outcome = self._respond(route, Request(method, argument, headers, body, peer=self._peer))
         except h11.RemoteProtocolError as error:
             outcome = self._refuse(error)
         finally:
@@ -263,17 +251,16 @@ class _Connection:
     def _send(self, method: str, response: Response, fault: Fault | None = None) -> str:
         """Send a response, changed as ``fault`` says; return its status for the log."""
         kind = fault.kind if fault else None
-        body = response.body
         has_body = method != "HEAD" and response.status not in (204, 304)
+        if kind == "gzip" and has_body:
+            response = response.gzipped()
+        whole = response.size
         headers = {"Server": "capillary-sandbox", "Date": formatdate(usegmt=True)}
         headers |= {"X-CAP-REQUEST-ID": str(uuid.uuid4())} | response.headers
-        if kind == "gzip" and has_body:
-            body = body.gzipped()
-            headers["Content-Encoding"] = "gzip"
         if kind == "unmarked":
             headers["Connection"] = "close"
         elif response.status != 204 and not (fault and kind == "cut" and not fault.content_length):
-            headers["Content-Length"] = str(body.size + (_EXCESS_BYTES if kind == "wrong_length" else 0))
+            headers["Content-Length"] = str(whole + (_EXCESS_BYTES if kind == "wrong_length" else 0))
         extra = fault.extra_headers() if fault else {}
         replaced = {name.lower() for name in extra}
         headers = {name: value for name, value in headers.items() if name.lower() not in replaced} | extra
@@ -286,10 +273,10 @@ class _Connection:
             self._socket.sendall(b"\r\n".join(lines))
         else:
             self._send_event(h11.Response(status_code=response.status, reason=phrase, headers=encoded))
-        size = int(body.size * fault.fraction) if fault and kind in ("cut", "unmarked") else body.size
+        size = int(whole * fault.fraction) if fault and kind in ("cut", "unmarked") else whole
         left = size if has_body else 0
-        chunk_bytes = max(1, min(CHUNK_BYTES, ceil(size / _DRIP_CHUNKS))) if kind == "drip" else CHUNK_BYTES
-        for data in body.part(0, left).chunks(chunk_bytes):
+        pieces = response.chunks(left, ceil(size / _DRIP_CHUNKS)) if kind == "drip" else response.chunks(left)
+        for data in pieces:
             if fault and kind == "drip":
                 self._wait(fault.seconds * len(data) / size)
             self._socket.sendall(data) if raw else self._send_event(h11.Data(data=data))

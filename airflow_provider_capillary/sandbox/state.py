@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from airflow_provider_capillary.sandbox.http_messages import ENDPOINTS, REFUSALS, UPLOAD_AUTHS, RecordedRequest
-from airflow_provider_capillary.sandbox.jobs import KINDS, MAX_GENERATED_ERRORS, SandboxJob, generate_error_file
+from airflow_provider_capillary.sandbox.jobs import KINDS, SandboxJob, generate_error_file
 from airflow_provider_capillary.sandbox.validation import FieldError, check_choice, check_types
 
 if TYPE_CHECKING:
@@ -190,10 +190,7 @@ class SandboxState:
         :param age_seconds: how long ago the job was made, in seconds
         :raises ValueError: if a value cannot be used; the message names the field
         """
-        most_errors = math.inf if error_file is not None else MAX_GENERATED_ERRORS
-        check_types(
-            SandboxState.add_job.__annotations__, locals(), errors=(0, most_errors), age_seconds=(0, _MAX_AGE_SECONDS)
-        )
+        check_types(SandboxState.add_job.__annotations__, locals(), age_seconds=(0, _MAX_AGE_SECONDS))
         check_choice("kind", kind, KINDS)
         files = {"error_file": error_file, "success_file": success_file, "uploaded_file": uploaded_file}
         for name, file in files.items():
@@ -283,13 +280,15 @@ class SandboxState:
             return [{"kind": f.kind, "endpoint": f.endpoint, "skip": f.skip, "times": f.times} for f in self._faults]
 
     def take_fault(self, endpoint: str, file_name: Callable[[], str] | None = None) -> Fault | None:
-        """Return the fault that a request to ``endpoint`` meets, and count it.
+        """Return the fault that a request to ``endpoint`` meets, and count it; ``control`` meets none.
 
         :param file_name: returns the name of the file in an upload; None: the body is not read yet
         """
         with self._lock:
             for index, fault in enumerate(self._faults):
-                if fault.endpoint not in ("any", endpoint) or fault.read_body != (file_name is not None):
+                if fault.endpoint not in ("any", endpoint) or endpoint not in ENDPOINTS:
+                    continue
+                if fault.read_body != (file_name is not None):
                     continue
                 if fault.file_name and file_name and fault.file_name not in file_name():
                     continue
@@ -306,10 +305,11 @@ class SandboxState:
     # Recorded requests
 
     def record(self, request: RecordedRequest) -> None:
-        """Keep and count a request."""
-        with self._lock:
-            self._requests.append(request)
-            self._counts[request.endpoint] += 1
+        """Keep and count a request, unless it goes to ``/sandbox``."""
+        if request.endpoint in ENDPOINTS:
+            with self._lock:
+                self._requests.append(request)
+                self._counts[request.endpoint] += 1
 
     @property
     def requests(self) -> list[RecordedRequest]:

@@ -81,7 +81,7 @@ def test_key_and_secret_and_lifetime_can_be_chosen(start):
     assert client.ask_token().json()["data"] is None
 
 
-@pytest.mark.parametrize("body", ["", "{", "[]", '"text"', "[" * 100_000, "{}" + " " * (1024 * 1024)])
+@pytest.mark.parametrize("body", ["", "{", "[]", '"text"', "[" * 100_000])
 def test_a_body_that_is_no_json_object_is_refused(client, body):
     reply = client.send("POST", TOKEN_PATH, body, {"Content-Type": "application/json"})
 
