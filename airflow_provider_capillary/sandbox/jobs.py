@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,6 +139,10 @@ class SandboxJob:
         """Return the current status."""
         now = self.clock()
         return next(status for begins, status in reversed(self.schedule) if begins <= now)
+
+    def finish(self, status: str | None = None) -> None:
+        """End the job at once, with this status; None: COMPLETED for redeemed coupons, FINISHED for coupons."""
+        self.schedule = [(-math.inf, KINDS[self.kind].ends if status is None else status)]
 
     @property
     def is_done(self) -> bool:

@@ -252,9 +252,9 @@ class SandboxState:
             return [job for job in jobs if kind in (None, job.kind)]
 
     def finish(self, job: SandboxJob, status: str | None = None) -> None:
-        """End a job at once, with this status; None: with COMPLETED for redeemed coupons, FINISHED for coupons."""
+        """End a job at once, with this status; None: the usual one of its kind."""
         check_types(SandboxState.finish.__annotations__, locals())
-        job.schedule = [(-math.inf, KINDS[job.kind].ends if status is None else status)]
+        job.finish(status)
 
     def file(self, name: str) -> tuple[bytes | Path, datetime] | None:
         """Return the file of this name and its date, once it is available. The name is never used as a path."""

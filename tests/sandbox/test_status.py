@@ -100,6 +100,16 @@ def test_a_job_may_have_been_made_some_time_ago(start):
     assert job.handle.endswith("2026_05_26_00_30_14")
 
 
+def test_a_clock_that_is_replaced_later_moves_jobs_and_tokens_that_are_there(client, sandbox, clock):
+    job, headers = sandbox.add_job(SERIES, queued_seconds=60), client.authorized()
+    clock.now = sandbox.clock() + 400
+
+    sandbox.clock = clock
+
+    assert job.status() == "COMPLETED"
+    assert client.ask_status(headers=headers).status == 401
+
+
 @pytest.mark.parametrize("word", ["QUEUED", " completed ", "VALIDATED", "Finished", "", "fertig ✓"])
 def test_a_job_can_stay_in_any_word_for_ever(start, clock, word):
     client = start(clock=clock)
@@ -122,12 +132,13 @@ def test_errors_are_shown_as_soon_as_the_word_means_an_end(client, sandbox, word
 
 def test_a_job_can_be_ended_at_once(start, clock):
     client = start(queued_seconds=60, clock=clock)
-    first, second = client.sandbox.add_job(SERIES), client.sandbox.add_job(SERIES, status="QUEUED")
+    first, second, third = (client.sandbox.add_job(SERIES, status=status) for status in (None, "QUEUED", "PAUSED"))
 
     client.sandbox.finish(first)
     client.sandbox.finish(second, "FAILED")
+    third.finish("CANCELLED")
 
-    assert [job["uploadRedeemedCouponStatus"] for job in client.jobs()] == ["COMPLETED", "FAILED"]
+    assert [job["uploadRedeemedCouponStatus"] for job in client.jobs()] == ["COMPLETED", "FAILED", "CANCELLED"]
 
 
 def test_there_is_no_error_file_without_errors(client, sandbox):
