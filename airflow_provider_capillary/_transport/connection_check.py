@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_capillary._airflow_compat import mask_secret
 from airflow_provider_capillary._transport.connection_state import ConnectionState
 from airflow_provider_capillary._transport.requests_transport import RequestsTransport
+from airflow_provider_capillary.api.auth_messages import describe_end
 from airflow_provider_capillary.api.client import CapillaryClient
 from airflow_provider_capillary.api.errors import (
     CapillaryAccessError,
@@ -21,6 +23,7 @@ from airflow_provider_capillary.api.errors import (
 )
 from airflow_provider_capillary.api.responses import BAD_CREDENTIALS_CODE
 from airflow_provider_capillary.api.retry import HttpRetry
+from airflow_provider_capillary.api.tokens import end_of_token
 from airflow_provider_capillary.api.upload_kinds import REDEEM
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ _SERIES_ID = 1
 
 
 def check_connection(settings: ConnectionSettings) -> tuple[bool, str]:
-    """Fetch a token and make one status call.
+    """Fetch a token, unless the connection holds a ready one, and make one status call.
 
     :param settings: The connection. Its timeout is limited to 5 seconds.
     :return: Whether the connection works, and a message that names the result or the problem.
@@ -54,7 +57,8 @@ def _call_api(settings: ConnectionSettings, api: CapillaryClient, transport: Req
     except CapillaryTransportError as error:
         return False, f"The authentication URL cannot be reached: {error}"
     except CapillaryAuthError as error:
-        return False, f"{'No token' if _may_lack_access(error) else 'Wrong credentials'}: {error}"
+        no_token = settings.ready_token is not None or _may_lack_access(error)
+        return False, f"{'No token' if no_token else 'Wrong credentials'}: {error}"
     except CapillaryError as error:
         return False, f"The authentication URL gave no token: {error}"
     try:
@@ -75,7 +79,10 @@ def _call_api(settings: ConnectionSettings, api: CapillaryClient, transport: Req
             return False, f"There is a token, but no way to the API: {error}"
     except CapillaryError as error:
         return False, str(error)
-    return True, f"Connected to {settings.host}: the credentials are good and the coupon resource answers"
+    good = f"Connected to {settings.host}: the credentials are good and the coupon resource answers"
+    if settings.ready_token is not None:
+        good = f"{good}; {describe_end(end_of_token(settings.ready_token), now=datetime.now(UTC))}"
+    return True, good
 
 
 def _may_lack_access(error: CapillaryAuthError) -> bool:

@@ -24,7 +24,7 @@ from airflow_provider_capillary.api.flow import AwaitToken, EmitChunk, MaskSecre
 from airflow_provider_capillary.api.http_messages import Response, TransportFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from socket import socket
 
     from airflow_provider_capillary._transport.environment import Proxy
@@ -71,7 +71,7 @@ class RequestsTransport:
                 result: T = stop.value
                 return result
 
-    def iterate(self, flow: Flow[None]) -> Iterator[EmitChunk]:
+    def iterate(self, flow: Flow[None]) -> Generator[EmitChunk]:
         """Run a flow that reads a file, and yield the chunks of the file.
 
         :param flow: The flow.

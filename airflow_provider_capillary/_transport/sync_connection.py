@@ -10,7 +10,7 @@ from airflow_provider_capillary._transport.connection_state import make_client
 from airflow_provider_capillary._transport.requests_transport import RequestsTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from typing import Self
 
     from airflow_provider_capillary.api.client import CapillaryClient
@@ -50,7 +50,7 @@ class SyncConnection:
         """
         return self.transport.run(flow)
 
-    def iterate(self, flow: Flow[None]) -> Iterator[EmitChunk]:
+    def iterate(self, flow: Flow[None]) -> Generator[EmitChunk]:
         """Run a flow that reads a file, and yield the chunks of the file.
 
         :param flow: A flow of :attr:`client`.

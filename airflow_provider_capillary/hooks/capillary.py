@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from airflow_provider_capillary._airflow_compat import AirflowNotFoundException, BaseHook
+from airflow_provider_capillary._airflow_compat import BaseHook
 from airflow_provider_capillary._copying import BeginsAnew
-from airflow_provider_capillary._transport.connections import aread_settings, read_settings, warn_about
-from airflow_provider_capillary._transport.forking import PerProcess
+from airflow_provider_capillary._transport.renewed_connection import RenewedAsyncConnection, RenewedConnection
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError
 from airflow_provider_capillary.api.upload_kinds import REDEEM
 from airflow_provider_capillary.api.values import read_text, validate_choice
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
     import requests
 
-    from airflow_provider_capillary._transport.async_connection import AsyncConnection
     from airflow_provider_capillary._transport.sync_connection import SyncConnection
     from airflow_provider_capillary.api.job_history import JobHistory
     from airflow_provider_capillary.api.jobs import JobFile, UploadJob
@@ -36,10 +34,6 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.api.settings import ConnectionSettings
 
 _TEST_DEADLINE_SECONDS = 14.0
-
-
-def _nothing() -> None:
-    """Return the connection that a hook starts with."""
 
 
 class _CapillaryConnection(BeginsAnew, BaseHook):
@@ -66,15 +60,16 @@ class _CapillaryConnection(BeginsAnew, BaseHook):
 class CapillaryHook(_CapillaryConnection):
     """Interact with Capillary from a worker, over ``requests``.
 
-    The connection is read at the first call. All hooks of a connection in a process share the OAuth token and the limit
-    of requests per minute.
+    The connection is read at the first call, and once more where Capillary refuses its credentials, which a secrets
+    backend may have rotated. All hooks of a connection in a process share the OAuth token and the limit of requests per
+    minute.
 
     :param capillary_conn_id: Airflow connection of type ``capillary``.
     :param http_retry: Attempts and waits of safe requests; by default five attempts with waits of up to 1, 2, 4 and 8
         seconds.
     """
 
-    _made_by_use = ("settings", "_opened")
+    _made_by_use = ("_connection",)
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -90,57 +85,28 @@ class CapillaryHook(_CapillaryConnection):
 
         return field_behaviour()
 
-    @cached_property
+    @property
     def settings(self) -> ConnectionSettings:
-        """The connection, read and validated once.
+        """The connection, read and validated at the first use.
 
         :raises CapillaryConfigurationError: A field of the connection is invalid.
         :raises CapillaryTransportError: Airflow cannot read the connection at the moment.
         """
-        settings = self._read_settings()
-        warn_about(settings, self.log)
-        return settings
-
-    def _read_settings(self) -> ConnectionSettings:
-        return read_settings(self.capillary_conn_id, self.get_connection)
-
-    def _refresh(self) -> bool:
-        """Read the connection again if it was read before. If that fails, keep the settings.
-
-        :return: Whether it changed.
-        """
-        before = self.__dict__.get("settings")
-        if before is None:
-            return False
-        try:
-            settings = self._read_settings()
-        except (CapillaryError, AirflowNotFoundException) as error:
-            self.log.warning(
-                "Keeping the previous settings of Airflow connection %r: %s", self.capillary_conn_id, error
-            )
-            return False
-        if settings == before:
-            return False
-        self.log.info("Airflow connection %r changed; polls use the new settings", self.capillary_conn_id)
-        warn_about(settings, self.log)
-        connection, self._opened.value = self._opened.value, None
-        if connection is not None:
-            connection.close()
-        self.__dict__["settings"] = settings
-        return True
+        return self._connection.settings
 
     @cached_property
-    def _opened(self) -> PerProcess[SyncConnection | None]:
-        return PerProcess(_nothing)
+    def _connection(self) -> RenewedConnection:
+        return RenewedConnection(
+            self.capillary_conn_id, get_connection=self.get_connection, http_retry=self.http_retry, log=self.log
+        )
+
+    def _refresh(self) -> bool:
+        """Read the connection again if it was read before, and return whether it changed."""
+        return self._connection.refresh()
 
     def _open(self) -> SyncConnection:
         """Return the open connection of this process; the first call opens it."""
-        connection = self._opened.value
-        if connection is None:
-            from airflow_provider_capillary._transport.sync_connection import SyncConnection
-
-            connection = self._opened.value = SyncConnection.open(self.settings, http_retry=self.http_retry)
-        return connection
+        return self._connection.open()
 
     def get_conn(self) -> requests.Session:
         """Return a pooled session for your own requests.
@@ -156,14 +122,18 @@ class CapillaryHook(_CapillaryConnection):
         session = make_session(self.settings)
 
         def authenticate(request: requests.PreparedRequest) -> requests.PreparedRequest:
-            if self.settings.is_api_host(request.url or ""):
-                connection = self._open()
-                token = connection.run(connection.client.get_token())
-                for name, value in self.settings.headers.items():
+            url = request.url or ""
+            if not self.settings.is_api_host(url):
+                return request
+            token = self._connection.run(lambda client: client.get_token())
+            settings = self.settings
+            # Once more: the connection may have been read again, and the token is for its new host alone.
+            if settings.is_api_host(url):
+                for name, value in settings.headers.items():
                     # The Content-Type of the user's own body has precedence.
                     if name.lower() != "content-type" or name not in request.headers:
                         request.headers[name] = value
-                request.headers[self.settings.auth_header_name] = token.value
+                request.headers.update(settings.auth_headers(token.value))
             return request
 
         session.auth = authenticate
@@ -179,8 +149,7 @@ class CapillaryHook(_CapillaryConnection):
             jobs.
         :raises CapillaryError: The request failed; see the subclasses in ``exceptions``.
         """
-        connection = self._open()
-        return connection.run(connection.client.get_upload_jobs(REDEEM, coupon_series_id))
+        return self._connection.run(lambda client: client.get_upload_jobs(REDEEM, coupon_series_id))
 
     def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
         """Return one redeem upload job.
@@ -190,8 +159,7 @@ class CapillaryHook(_CapillaryConnection):
         :raises CapillaryJobNotFoundError: The series has no such job.
         :raises CapillaryError: The request failed.
         """
-        connection = self._open()
-        return connection.run(connection.client.get_upload_job(REDEEM, coupon_series_id, job_id))
+        return self._connection.run(lambda client: client.get_upload_job(REDEEM, coupon_series_id, job_id))
 
     def open_error_file(self, job: UploadJob) -> AbstractContextManager[BinaryIO]:
         """Open the error file of a job for reading: short for ``open_job_file(job, "error")``.
@@ -236,8 +204,7 @@ class CapillaryHook(_CapillaryConnection):
             with open_object(source, expects_rows=has_rows) as stream:
                 yield stream
             return
-        connection = self._open()
-        chunks = connection.iterate(read_file(connection.client, source, expects_rows=has_rows))
+        chunks = self._connection.iterate(lambda client: read_file(client, source, expects_rows=has_rows))
         with open_chunks(chunks) as stream:
             yield stream
 
@@ -272,7 +239,7 @@ class CapillaryAsyncHook(_CapillaryConnection):
     :param http_retry: Attempts and waits of safe requests, as for :class:`CapillaryHook`.
     """
 
-    _connection: AsyncConnection | None = None
+    _connection: RenewedAsyncConnection | None = None
     _made_by_use = ("_connection",)
 
     async def __aenter__(self) -> Self:
@@ -282,10 +249,9 @@ class CapillaryAsyncHook(_CapillaryConnection):
         :raises CapillaryConfigurationError: A field of the connection is invalid.
         :raises CapillaryTransportError: Airflow cannot read the connection at the moment.
         """
-        from airflow_provider_capillary._transport.async_connection import AsyncConnection
-
-        settings = await aread_settings(self.capillary_conn_id)
-        self._connection = await AsyncConnection.open(settings, http_retry=self.http_retry, log=self.log)
+        self._connection = await RenewedAsyncConnection.open(
+            self.capillary_conn_id, http_retry=self.http_retry, log=self.log
+        )
         return self
 
     async def __aexit__(
@@ -302,8 +268,7 @@ class CapillaryAsyncHook(_CapillaryConnection):
         :param coupon_series_id: The coupon series.
         :raises CapillaryError: The request failed.
         """
-        connection = self._opened()
-        return await connection.run(connection.client.get_upload_jobs(REDEEM, coupon_series_id))
+        return await self._opened().run(lambda client: client.get_upload_jobs(REDEEM, coupon_series_id))
 
     async def get_redeem_upload_history(
         self, coupon_series_id: int | str, before: JobHistory | None = None
@@ -315,8 +280,7 @@ class CapillaryAsyncHook(_CapillaryConnection):
         :return: All jobs, in order; ``before`` itself if nothing changed.
         :raises CapillaryError: The request failed.
         """
-        connection = self._opened()
-        return await connection.run(connection.client.get_upload_history(REDEEM, coupon_series_id, before))
+        return await self._opened().run(lambda client: client.get_upload_history(REDEEM, coupon_series_id, before))
 
     async def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
         """Return one redeem upload job; see :class:`CapillaryHook`.
@@ -326,10 +290,9 @@ class CapillaryAsyncHook(_CapillaryConnection):
         :raises CapillaryJobNotFoundError: The series has no such job.
         :raises CapillaryError: The request failed.
         """
-        connection = self._opened()
-        return await connection.run(connection.client.get_upload_job(REDEEM, coupon_series_id, job_id))
+        return await self._opened().run(lambda client: client.get_upload_job(REDEEM, coupon_series_id, job_id))
 
-    def _opened(self) -> AsyncConnection:
+    def _opened(self) -> RenewedAsyncConnection:
         if self._connection is None:
             raise RuntimeError("use the hook as: async with CapillaryAsyncHook(...) as hook")
         return self._connection
