@@ -15,7 +15,9 @@ from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from tests.airflow_compat import api_server_error, before_awaited_lookups
+from tests.connections import assert_not_sent_after_its_end, bearer_connection
 from tests.sensors.running import MODES, run_to_end
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,6 +120,54 @@ def test_wrong_credentials_that_were_mended_meanwhile_fail_no_task(
 
     assert end.state == "success"
     assert sandbox.count("token") == 2
+
+
+@pytest.mark.parametrize("ending", ["expired", "refused"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_ready_token_that_is_rotated_reaches_a_running_wait_without_a_failed_poll(
+    mode: str, ending: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = sandbox.add_job(SERIES, status="STARTED")
+    sandbox.token_ttl_seconds = 2.0 if ending == "expired" else 300.0
+    old = bearer_connection(sandbox, monkeypatch)
+    tokens: list[str] = []
+
+    def rotate() -> None:
+        wait_until(lambda: sandbox.count("status") >= 2)
+        sandbox.token_ttl_seconds = 300.0
+        if ending == "refused":
+            sandbox.expire_tokens()
+        tokens.append(bearer_connection(sandbox, monkeypatch))
+        wait_until(lambda: sandbox.requests[-1].headers["Authorization"] == f"Bearer {tokens[0]}")
+        sandbox.finish(job)
+
+    rotating = threading.Thread(target=rotate)
+    rotating.start()
+    end = run_to_end(mode, lambda **given: make(**given, max_consecutive_failures=1))
+    rotating.join()
+
+    assert end.state == "success", end
+    assert end.value["job_id"] == job.job_id
+    logged = "".join(capfd.readouterr())
+    assert "failed" not in logged
+    assert [token for token in (old, *tokens) if token in logged] == []
+    if ending == "expired":
+        assert_not_sent_after_its_end(old, sandbox)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_expired_ready_token_that_nobody_rotates_fails_the_task_before_anything_is_sent(
+    mode: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.token_ttl_seconds = -60.0
+    token = bearer_connection(sandbox, monkeypatch)
+
+    end = run_to_end(mode, make)
+
+    assert (end.state, end.error) == ("up_for_retry", "CapillaryAuthError")
+    assert "the ready token of connection 'capillary_default' (Authentication type bearer) expired at " in end.message
+    assert sandbox.requests == []
+    assert token not in end.message + "".join(capfd.readouterr())
 
 
 def test_a_sensor_that_pokes_for_long_reads_its_connection_again(

@@ -20,7 +20,7 @@ from airflow_provider_capillary.api import timing
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 from tests.airflow_compat import api_server_error, before_awaited_lookups
-from tests.connections import forget_connection_states
+from tests.connections import assert_not_sent_after_its_end, bearer_connection, forget_connection_states
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -206,6 +206,52 @@ async def test_a_connection_that_was_mended_counts_before_wrong_credentials_are_
     assert [(await wait)["status"] for wait in waits] == ["success"] * 3
     assert sandbox.count("token") == 2
     assert (await event_of(trigger()))["job"]["job_id"] == job.job_id
+
+
+@pytest.mark.parametrize("ending", ["expired", "refused"])
+async def test_a_ready_token_that_is_rotated_reaches_all_waits_and_the_watch_without_a_failed_poll(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ending: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    jobs = [sandbox.add_job(series, status="STARTED") for series in (1, 2)]
+    sandbox.token_ttl_seconds = 2.0 if ending == "expired" else 300.0
+    old = bearer_connection(sandbox, monkeypatch)
+    waits = [start(trigger(series, max_consecutive_failures=1)) for series in (1, 1, 2)]
+    watched = poll_series("capillary_default", 1, interval=0.1, log=logging.getLogger("test"))
+    await anext(watched)
+    await until(lambda: sandbox.count("status") >= 4)
+
+    sandbox.token_ttl_seconds = 300.0
+    if ending == "refused":
+        sandbox.expire_tokens()
+    new = bearer_connection(sandbox, monkeypatch)
+    await until(lambda: sandbox.requests[-1].headers["Authorization"] == f"Bearer {new}")
+    for job in jobs:
+        sandbox.finish(job)
+
+    assert [(await wait)["status"] for wait in waits] == ["success"] * 3
+    assert len(await anext(watched)) == 1
+    await watched.aclose()
+    assert caplog.text.count(CHANGED) == 1
+    assert "failed" not in caplog.text
+    assert [token for token in (old, new) if token in caplog.text] == []
+    if ending == "expired":
+        assert_not_sent_after_its_end(old, sandbox)
+
+
+async def test_an_expired_ready_token_that_nobody_rotates_ends_the_wait_before_anything_is_sent(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, lookups: Lookups
+) -> None:
+    sandbox.token_ttl_seconds = -60.0
+    token = bearer_connection(sandbox, monkeypatch)
+
+    event = await event_of(trigger())
+
+    assert (event["status"], event["error"]["error"]) == ("error", "CapillaryAuthError")
+    assert "expired at " in event["message"]
+    assert token not in json.dumps(event)
+    assert sandbox.requests == []
+    assert lookups.count == 2  # once more than to begin with
 
 
 async def test_a_request_under_way_ends_over_the_hook_that_it_began_with(
