@@ -12,12 +12,12 @@ def form_widgets() -> dict[str, Any]:
     """Return the extra fields of the form as WTForms fields, by their key in extra.
 
     Needs ``wtforms`` and ``flask_appbuilder``, which come with Airflow 2.11 and with the FAB provider. Airflow 3.1
-    replaces them by stand-ins that support only these three kinds of field. A field for an object is omitted, because
-    these forms would save it in Python's notation. Users edit it in *Extra*.
+    replaces them by stand-ins that support only these three kinds of field, and make a dropdown of ``any_of``. A field
+    for an object is omitted, because these forms would save it in Python's notation. Users edit it in *Extra*.
     """
     from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
     from wtforms import BooleanField, IntegerField, StringField
-    from wtforms.validators import Optional
+    from wtforms.validators import Optional, any_of
 
     widgets = {}
     for key, field in _connection_type()["conn-fields"].items():
@@ -28,7 +28,9 @@ def form_widgets() -> dict[str, Any]:
         elif kind == "integer":
             widgets[key] = IntegerField(**text, widget=BS3TextFieldWidget(), validators=[Optional()])
         elif kind != "object":
-            widgets[key] = StringField(**text, widget=BS3TextFieldWidget(), validators=[Optional()])
+            choices = field["schema"].get("enum")
+            validators = [Optional()] if choices is None else [Optional(), any_of(choices)]
+            widgets[key] = StringField(**text, widget=BS3TextFieldWidget(), validators=validators)
     return widgets
 
 

@@ -13,11 +13,19 @@ from __future__ import annotations
 # would apply to none of them.
 def _connection_fields() -> dict[str, object]:
     return {
+        "auth_type": {
+            "label": "Authentication type",
+            "description": (
+                "oauth: client key and secret are exchanged for access tokens. bearer: the client secret is a ready "
+                "token, which is sent as it is, and the client key stays empty. Default: oauth."
+            ),
+            "schema": {"type": ["string", "null"], "enum": ["oauth", "bearer"]},
+        },
         "auth_url": {
             "label": "Authentication URL",
             "description": (
                 "Where access tokens come from. Default: https://{API host}/v3/oauth/token/generate. "
-                "The client key and secret are sent there."
+                "The client key and secret are sent there. Not used with Authentication type bearer."
             ),
             "schema": {"type": ["string", "null"]},
         },
@@ -155,8 +163,8 @@ def get_provider_info() -> dict[str, object]:
                     "placeholders": {
                         "host": "eu.api.capillarytech.com",
                         "port": "443",
-                        "login": "key of the API client",
-                        "password": "secret of the API client",
+                        "login": "key of the API client; empty for bearer",
+                        "password": "secret of the API client; for bearer the token",
                     },
                 },
                 "conn-fields": _connection_fields(),

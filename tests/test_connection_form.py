@@ -43,6 +43,10 @@ def web(airflow_database: None) -> Any:
     return client
 
 
+def _has_enum(field: dict[str, Any]) -> bool:
+    return field["schema"].get("enum") is not None
+
+
 @pytest.mark.skipif(IS_AIRFLOW_2, reason="Airflow 2 has no API for the form")
 class TestForm:
     def test_it_has_every_extra_field_with_its_label_and_explanation(self, form: Any) -> None:
@@ -51,6 +55,10 @@ class TestForm:
             for name, field in form.extra_fields.items()
         }
         assert shown == {name: (FIELDS[name]["label"], FIELDS[name]["description"]) for name in SHOWN}
+
+    def test_the_authentication_types_are_a_choice(self, form: Any) -> None:
+        choices = {name: field["schema"]["enum"] for name, field in form.extra_fields.items() if _has_enum(field)}
+        assert choices == {"auth_type": ["oauth", "bearer"]}
 
     def test_no_extra_field_is_required(self, form: Any) -> None:
         assert {name for name, field in form.extra_fields.items() if "null" not in field["schema"]["type"]} == set()
@@ -76,6 +84,7 @@ class TestFormOfAirflow2:
             "extra__capillary__timeout_seconds": "2.5",
             "extra__capillary__allow_http": "y",
             "extra__capillary__verify": "",
+            "extra__capillary__auth_type": "oauth",
             "extra": '{"headers": {"X-CAP-API-AUTH-ORG-ID": "1234"}}',
         }
         standard = {"conn_id": "saved", "conn_type": "capillary", "host": "capillary.test", "login": "key"}
@@ -100,6 +109,12 @@ class TestFormOfAirflow2:
         page = web.get(f"/connection/edit/{number}").text
         assert 'value="Asia/Kolkata"' in page
         assert "client-secret" not in page
+
+    def test_an_unknown_authentication_type_is_refused_with_the_choices(self, web: Any) -> None:
+        given = {"conn_id": "refused", "conn_type": "capillary", "host": "capillary.test", "login": "key"}
+        answer = web.post("/connection/add", data=given | {"extra__capillary__auth_type": "basic"})
+        assert answer.status_code == 200
+        assert "oauth, bearer" in answer.text
 
 
 @pytest.mark.skipif(FORM_IS_IN_PROVIDER_INFO, reason="this Airflow does not ask the hook")

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 
 import airflow_provider_capillary
+from airflow_provider_capillary.api.settings import AUTH_TYPES
 from airflow_provider_capillary.get_provider_info import get_provider_info
 from tests.airflow_compat import FORM_IS_IN_PROVIDER_INFO, IS_AIRFLOW_2
 from tests.project import ROOT
@@ -20,6 +21,7 @@ from tests.project import ROOT
 # Standard fields by what they hold, then extras; the schemas are the promise to the form.
 RELABELLED = {"host": "API host", "login": "Client key", "password": "Client secret"}
 EXTRA_FIELDS = {
+    "auth_type": ("Authentication type", "string"),
     "auth_url": ("Authentication URL", "string"),
     "error_file_url": ("Error file URL", "string"),
     "error_file_conn_id": ("Error file connection", "string"),
@@ -111,6 +113,9 @@ def test_standard_fields_are_relabelled(connection_type: dict[str, Any]) -> None
     assert behaviour["hidden-fields"] == ["schema"]
     assert behaviour["placeholders"]["host"] == "eu.api.capillarytech.com"
     assert behaviour["placeholders"]["port"] == "443"
+    # Both are used in another way with Authentication type bearer.
+    assert "bearer" in behaviour["placeholders"]["login"]
+    assert "bearer" in behaviour["placeholders"]["password"]
 
 
 def test_extra_fields_are_those_of_the_design_and_no_others(connection_type: dict[str, Any]) -> None:
@@ -135,6 +140,10 @@ class TestEveryExtraField:
         from tests.airflow_compat import should_hide_value_for_key
 
         assert not should_hide_value_for_key(name)
+
+
+def test_the_authentication_types_are_those_that_the_connection_knows(connection_type: dict[str, Any]) -> None:
+    assert tuple(connection_type["conn-fields"]["auth_type"]["schema"]["enum"]) == AUTH_TYPES
 
 
 def test_requests_per_minute_starts_at_one(connection_type: dict[str, Any]) -> None:
