@@ -194,6 +194,13 @@ class CapillarySession(requests.Session):
         self.trust_env = False
         self.verify = environment.trusted
 
+    def adopt(self, settings: ConnectionSettings) -> None:
+        """Go by other settings from the next request on: a redirect must lose the headers that it was sent with.
+
+        :param settings: The connection as it is now. Proxies and certificates stay as they are.
+        """
+        self._settings = settings
+
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send a prepared request, with the timeout of the connection if none is given."""
         if kwargs.get("timeout") is None:

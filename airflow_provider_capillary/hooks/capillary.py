@@ -127,6 +127,7 @@ class CapillaryHook(_CapillaryConnection):
                 return request
             token = self._connection.run(lambda client: client.get_token())
             settings = self.settings
+            session.adopt(settings)
             # Once more: the connection may have been read again, and the token is for its new host alone.
             if settings.is_api_host(url):
                 for name, value in settings.headers.items():

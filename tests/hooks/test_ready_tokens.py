@@ -197,6 +197,19 @@ class TestRotation:
             session.get(f"{sandbox.base_url}/coupon/x")
         assert [carried(request) for request in sandbox.requests] == [(None, None)]
 
+    def test_to_oauth_keeps_the_new_header_from_the_host_of_a_redirect(
+        self, sandbox: Sandbox, start: Start, store: Store, connect: Connect
+    ) -> None:
+        elsewhere = start()
+        sandbox.inject(Fault("redirect", endpoint="other", location=f"{elsewhere.base_url}/y"))
+        store(sandbox, issue(sandbox, seconds=-60))
+        with CapillaryHook(http_retry=QUICK).get_conn() as session:
+            sandbox.token_ttl_seconds = 300
+            connect(sandbox)
+            session.get(f"{sandbox.base_url}/coupon/x")
+        assert carried(sandbox.requests[-1]) == (None, sandbox.tokens_issued[-1])
+        assert [carried(request) for request in elsewhere.requests] == [(None, None)]
+
 
 class TestFiles:
     def test_a_refused_download_goes_on_with_the_rotated_token(self, sandbox: Sandbox, store: Store) -> None:
