@@ -17,13 +17,16 @@ from airflow_provider_capillary import __version__, exceptions
 from airflow_provider_capillary.api.connection_parser import parse_connection
 from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.api.retry import HttpRetry
-from airflow_provider_capillary.assets.capillary import capillary_redeem_uploads
+from airflow_provider_capillary.assets.capillary import capillary_coupon_uploads, capillary_redeem_uploads
 from airflow_provider_capillary.get_provider_info import get_provider_info
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
-from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
+from airflow_provider_capillary.triggers.capillary import (
+    CapillaryCouponUploadEventTrigger,
+    CapillaryRedeemUploadEventTrigger,
+)
 from tests.project import ROOT
 
 if TYPE_CHECKING:
@@ -107,9 +110,10 @@ def test_the_table_says_what_is_templated(cls: Any) -> None:
 
 def test_every_parameter_of_the_asset_is_in_its_table_and_its_trigger_has_the_same() -> None:
     documented = {code(name): default(value) for name, value, _ in table_under("capillary_redeem_uploads", "Parameter")}
-    assert documented == parameters_of(capillary_redeem_uploads)
+    assert documented == parameters_of(capillary_redeem_uploads) == parameters_of(capillary_coupon_uploads)
     del documented["name"]
     assert documented == parameters_of(CapillaryRedeemUploadEventTrigger)
+    assert documented == parameters_of(CapillaryCouponUploadEventTrigger)
 
 
 def test_every_parameter_of_the_retry_policy_is_in_its_table() -> None:

@@ -13,10 +13,9 @@ from airflow_provider_capillary.api.watching import WatchCursor, begin_watch, wa
 if TYPE_CHECKING:
     from airflow_provider_capillary.api.job_history import JobHistory
     from airflow_provider_capillary.api.jobs import UploadJob
+    from airflow_provider_capillary.api.upload_kinds import UploadKind
     from airflow_provider_capillary.api.waiting import Log
 
-#: Key of the cursor in the state store of the asset.
-_CURSOR_KEY = "capillary_redeem_uploads"
 #: Seconds that storing the cursor may take; after the next poll it is tried again.
 _STORE_TIMEOUT = 5.0
 #: Seconds between two attempts to read the cursor.
@@ -26,12 +25,16 @@ _READ_PAUSE = 30.0
 class SeriesWatch:
     """Finds the jobs that finished since the previous poll, and keeps the position of the watch.
 
+    :param kind: The kind of upload.
     :param coupon_series_id: The coupon series, for the log.
     :param include_existing: Whether to report the jobs that finished before the watch began.
     :param log: Log of the trigger.
     """
 
-    def __init__(self, coupon_series_id: int, *, include_existing: bool, log: Log) -> None:
+    def __init__(self, kind: UploadKind, coupon_series_id: int, *, include_existing: bool, log: Log) -> None:
+        #: Key of the cursor in the state store of the asset.
+        self._cursor_key = f"capillary_{kind.name}_uploads"
+        self._title = kind.title
         self._series_id = coupon_series_id
         self._include_existing = include_existing
         self._log = log
@@ -58,7 +61,7 @@ class SeriesWatch:
             self._warn("this Airflow keeps no state of assets (3.3.2 does)")
         while self._store is not None:
             try:
-                value = await self._store.aget(_CURSOR_KEY)
+                value = await self._store.aget(self._cursor_key)
             except ValueError:
                 self._store = None
                 self._warn(
@@ -81,7 +84,8 @@ class SeriesWatch:
         if self._cursor is None:
             self._cursor = begin_watch(jobs, include_existing=self._include_existing, now=time.time())
             self._log.info(
-                "Watching coupon series %s after upload job %d, %d of the jobs up to there still running",
+                "Watching the %ss of coupon series %s after job %d, %d of the jobs up to there still running",
+                self._title,
                 self._series_id,
                 self._cursor.after_job_id,
                 len(self._cursor.pending_job_ids),
@@ -99,7 +103,7 @@ class SeriesWatch:
         try:
             # A triggerer that shuts down waits for this, when its supervisor may not answer any more.
             async with asyncio.timeout(_STORE_TIMEOUT):
-                await self._store.aset(_CURSOR_KEY, cursor.to_dict())
+                await self._store.aset(self._cursor_key, cursor.to_dict())
         except Exception as error:  # noqa: BLE001 - retried after the next poll
             self._log.warning("The cursor cannot be stored (%s), trying again", type(error).__name__)
         else:
@@ -117,7 +121,8 @@ class SeriesWatch:
             return
         self._has_warned = True
         self._log.warning(
-            "Jobs of coupon series %s that finish while no triggerer runs will not be reported: %s",
+            "%s jobs of coupon series %s that finish while no triggerer runs will not be reported: %s",
+            self._title.capitalize(),
             self._series_id,
             reason,
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One poll of a series for all triggers in this process that wait for its jobs.
+"""One poll of a series and kind of upload for all triggers in this process that wait for its jobs.
 
 Each object belongs to one event loop and is used only from it, so nothing needs a lock between threads.
 """
@@ -20,13 +20,13 @@ from weakref import WeakKeyDictionary
 from airflow_provider_capillary._polling.shared_connection import SharedConnection
 from airflow_provider_capillary.api.errors import CapillaryError
 from airflow_provider_capillary.api.timing import PollPlan, PollSchedule, PollTimer
-from airflow_provider_capillary.api.upload_kinds import REDEEM
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
     from airflow_provider_capillary._transport.async_connection import AsyncConnection
     from airflow_provider_capillary.api.job_history import JobHistory
+    from airflow_provider_capillary.api.upload_kinds import UploadKind
     from airflow_provider_capillary.api.waiting import Log
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class _LoopState:
     """The connections and polls of one event loop, shared by its waits."""
 
     connections: dict[str, SharedConnection] = field(default_factory=dict)
-    polls: dict[tuple[str, int], SeriesPoll] = field(default_factory=dict)
+    polls: dict[tuple[str, UploadKind, int], SeriesPoll] = field(default_factory=dict)
 
 
 _loop_states: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopState] = WeakKeyDictionary()
@@ -89,14 +89,16 @@ async def shared_connection(conn_id: str) -> AsyncIterator[SharedConnection]:
 
 
 class SeriesPoll:
-    """Polls one series for all its subscriptions. Use :func:`subscribe` to take part.
+    """Polls the uploads of one series for all its subscriptions. Use :func:`subscribe` to take part.
 
     :param conn_id: Airflow connection.
+    :param kind: The kind of upload.
     :param coupon_series_id: The series.
     """
 
-    def __init__(self, conn_id: str, coupon_series_id: int) -> None:
+    def __init__(self, conn_id: str, kind: UploadKind, coupon_series_id: int) -> None:
         self._conn_id = conn_id
+        self._kind = kind
         self._series_id = coupon_series_id
         self._subscriptions: set[Subscription] = set()
         self._plan = PollPlan()
@@ -158,7 +160,9 @@ class SeriesPoll:
         if task is not self._task or not self._subscriptions:
             return
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        message = f"the poll of coupon series {self._series_id} broke off ({type(error).__name__})"
+        message = (
+            f"the poll of the {self._kind.title}s of coupon series {self._series_id} broke off ({type(error).__name__})"
+        )
         # Without the text of the error, which may contain secrets.
         log.error(
             "Restarting, because %s:\n%s", message, "".join(traceback.format_tb(error.__traceback__ if error else None))
@@ -204,7 +208,7 @@ class SeriesPoll:
             async with shared.request() as connection:
                 if connection is not self._connection:
                     self._connection, self._jobs = connection, None
-                flow = connection.client.get_upload_history(REDEEM, self._series_id, self._jobs)
+                flow = connection.client.get_upload_history(self._kind, self._series_id, self._jobs)
                 self._jobs = await connection.run(flow)
         except Exception as error:  # noqa: BLE001 - each wait decides what the error means for it
             return PollResult(began, error=error)
@@ -290,20 +294,21 @@ class Subscription:
 
 @asynccontextmanager
 async def subscribe(
-    conn_id: str, coupon_series_id: int, timer: PollTimer, *, receives_every_result: bool = False
+    conn_id: str, kind: UploadKind, coupon_series_id: int, timer: PollTimer, *, receives_every_result: bool = False
 ) -> AsyncIterator[Subscription]:
     """Take part in the poll of a series. The first subscription starts it, the last one ends it.
 
     :param conn_id: Airflow connection of type ``capillary``.
+    :param kind: The kind of upload. Both kinds of the same series are two polls.
     :param coupon_series_id: The series.
     :param timer: The intervals, by the monotonic clock.
     :param receives_every_result: See :class:`Subscription`.
     """
     polls = _loop_state().polls
-    key = (conn_id, coupon_series_id)
+    key = (conn_id, kind, coupon_series_id)
     poll = polls.get(key)
     if poll is None:
-        poll = polls[key] = SeriesPoll(conn_id, coupon_series_id)
+        poll = polls[key] = SeriesPoll(conn_id, kind, coupon_series_id)
     subscription = Subscription(poll, timer, receives_every_result)
     poll.add(subscription)
     try:
@@ -316,24 +321,26 @@ async def subscribe(
 
 
 async def poll_series(
-    conn_id: str, coupon_series_id: int, *, interval: float, log: Log
+    conn_id: str, kind: UploadKind, coupon_series_id: int, *, interval: float, log: Log
 ) -> AsyncGenerator[JobHistory, None]:
     """Take part in the poll of a series, and yield the jobs of each successful poll. Ends only when it is closed.
 
     :param conn_id: Airflow connection of type ``capillary``.
+    :param kind: The kind of upload.
     :param coupon_series_id: The series.
     :param interval: Seconds between two polls. It doubles with every failed poll, up to 15 minutes.
     :param log: Where failed polls are logged.
     """
     timer = PollTimer(PollSchedule(interval), now=time.monotonic(), slows_down=True)
     failures = 0
-    async with subscribe(conn_id, coupon_series_id, timer, receives_every_result=True) as subscription:
+    async with subscribe(conn_id, kind, coupon_series_id, timer, receives_every_result=True) as subscription:
         while True:
             result = await subscription.next_result()
             if result.jobs is None:
                 failures += 1
                 log.warning(
-                    "Poll of coupon series %s failed (%d in a row), the next within %.10g s: %s",
+                    "Poll of the %ss of coupon series %s failed (%d in a row), the next within %.10g s: %s",
+                    kind.title,
                     coupon_series_id,
                     failures,
                     timer.interval,
@@ -342,6 +349,6 @@ async def poll_series(
                 )
                 continue
             if failures:
-                log.info("Polls of coupon series %s succeed again", coupon_series_id)
+                log.info("Polls of the %ss of coupon series %s succeed again", kind.title, coupon_series_id)
                 failures = 0
             yield result.jobs

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary._airflow_compat import AdvanceItem
     from airflow_provider_capillary.api.job_history import JobHistory
+    from airflow_provider_capillary.api.upload_kinds import UploadKind
 
 log = logging.getLogger(__name__)
 
@@ -31,20 +32,21 @@ class PollBatch:
     when_stored: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
 
-class RedeemUploadStream(SharedStreamProducer):
+class UploadStream(SharedStreamProducer):
     """The polls of one series, in the form that Airflow shares among triggers.
 
     Airflow reports when the events of a poll are in its database. Only then may a cursor advance: stored earlier, it
     would skip the jobs of an event that a crash prevented.
 
     :param capillary_conn_id: Airflow connection of type ``capillary``.
+    :param kind: The kind of upload.
     :param coupon_series_id: The series.
     :param poll_interval: Seconds between two polls.
     """
 
-    def __init__(self, capillary_conn_id: str, coupon_series_id: int, poll_interval: float) -> None:
+    def __init__(self, capillary_conn_id: str, kind: UploadKind, coupon_series_id: int, poll_interval: float) -> None:
         self._polls: AsyncGenerator[JobHistory, None] = poll_series(
-            capillary_conn_id, coupon_series_id, interval=poll_interval, log=log
+            capillary_conn_id, kind, coupon_series_id, interval=poll_interval, log=log
         )
 
     async def open_stream(self) -> AsyncIterator[tuple[PollBatch, PollBatch]]:

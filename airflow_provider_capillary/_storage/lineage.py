@@ -27,7 +27,7 @@ def lineage_of(file: TransferredFile | None, *, api_host: str) -> OperatorLineag
 
     if file is None:
         return OperatorLineage(inputs=[], outputs=[])
-    source = f"redeem-uploads/{file.coupon_series_id}/{file.job_id}/{file.file_type}"
+    source = f"{file.upload_kind}-uploads/{file.coupon_series_id}/{file.job_id}/{file.file_type}"
     namespace, name = dataset_name(file.location)
     statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
         rowCount=file.lines, size=file.size_bytes, fileCount=1

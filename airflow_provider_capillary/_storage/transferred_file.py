@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow_provider_capillary._storage.stores.base import ObjectLocation
     from airflow_provider_capillary.api.jobs import JobFile
+    from airflow_provider_capillary.api.upload_kinds import UploadKindName
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class TransferredFile:
     """A file that was copied to an object store.
 
     :param location: Location of the object.
+    :param upload_kind: The kind of upload.
     :param coupon_series_id: The coupon series.
     :param job_id: The upload job.
     :param file_type: Which file of the job.
@@ -26,6 +28,7 @@ class TransferredFile:
     """
 
     location: ObjectLocation
+    upload_kind: UploadKindName
     coupon_series_id: int
     job_id: int
     file_type: JobFile

@@ -54,7 +54,7 @@ def find_job(jobs: JobHistory, job_id: int, *, kind: UploadKind, coupon_series_i
     if job is None:
         raise CapillaryJobNotFoundError(
             f"coupon series {coupon_series_id} has no {kind.title} job {job_id}; "
-            "check both ids, and that the connection is that of the series' organisation"
+            "check both ids and the kind of upload, and that the connection is that of the series' organisation"
         )
     return job
 

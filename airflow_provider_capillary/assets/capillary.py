@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The redeem uploads of a coupon series as an asset that a DAG can be scheduled by."""
+"""The uploads of a coupon series as an asset that a DAG can be scheduled by."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
+from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM, UPLOAD_KINDS
 from airflow_provider_capillary.api.values import as_int
 
 if TYPE_CHECKING:
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary._airflow_compat import Asset
     from airflow_provider_capillary.api.jobs import UploadJob
+    from airflow_provider_capillary.api.upload_kinds import UploadKind
 
 _SCHEME = "capillary"
-_REDEEM_UPLOADS = "redeem-uploads"
+#: First part of the path of an asset's URI.
+_UPLOADS = tuple(f"{name}-uploads" for name in UPLOAD_KINDS)
 
 
 def capillary_redeem_uploads(
@@ -42,41 +45,96 @@ def capillary_redeem_uploads(
     :param kwargs: Other arguments of assets, such as ``group`` and ``extra``.
     :raises CapillaryConfigurationError: An argument cannot be used, or this Airflow has no asset watchers.
     """
-    from airflow_provider_capillary._airflow_compat import HAS_ASSET_WATCHERS
-
-    if not HAS_ASSET_WATCHERS:
-        raise CapillaryConfigurationError(
-            "capillary_redeem_uploads needs Airflow 3.0 or newer, which can watch assets; use a schedule and "
-            "CapillaryRedeemUploadSensor instead"
-        )
-    from airflow_provider_capillary._airflow_compat import Asset, AssetWatcher
-    from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
-
-    trigger = CapillaryRedeemUploadEventTrigger(
+    return _asset(
+        REDEEM,
+        name,
+        kwargs,
         coupon_series_id=coupon_series_id,
         capillary_conn_id=capillary_conn_id,
         poll_interval=poll_interval,
         include_existing=include_existing,
     )
-    uri = f"{_SCHEME}://{quote(capillary_conn_id, safe='')}/{_REDEEM_UPLOADS}/{trigger.coupon_series_id}"
-    watcher = AssetWatcher(name=f"redeem uploads of coupon series {trigger.coupon_series_id}", trigger=trigger)
-    return Asset(name=name or uri, uri=uri, watchers=[watcher], **kwargs)
+
+
+def capillary_coupon_uploads(
+    coupon_series_id: int | str,
+    *,
+    capillary_conn_id: str = "capillary_default",
+    poll_interval: float | timedelta = 60.0,
+    include_existing: bool = False,
+    name: str | None = None,
+    **kwargs: Any,
+) -> Asset:
+    """Return the coupon uploads of a coupon series as an asset, with its watcher.
+
+    :param coupon_series_id: The coupon series, number or text.
+    :param capillary_conn_id: As for :func:`capillary_redeem_uploads`.
+    :param poll_interval: As for :func:`capillary_redeem_uploads`.
+    :param include_existing: As for :func:`capillary_redeem_uploads`.
+    :param name: Name of the asset; default: its URI, ``capillary://{connection id}/coupon-uploads/{coupon series}``.
+    :param kwargs: Other arguments of assets.
+    :raises CapillaryConfigurationError: As for :func:`capillary_redeem_uploads`.
+    """
+    return _asset(
+        COUPON,
+        name,
+        kwargs,
+        coupon_series_id=coupon_series_id,
+        capillary_conn_id=capillary_conn_id,
+        poll_interval=poll_interval,
+        include_existing=include_existing,
+    )
+
+
+def _asset(kind: UploadKind, name: str | None, asset_arguments: Mapping[str, Any], **trigger_arguments: Any) -> Asset:
+    from airflow_provider_capillary._airflow_compat import HAS_ASSET_WATCHERS
+
+    if not HAS_ASSET_WATCHERS:
+        raise CapillaryConfigurationError(
+            f"capillary_{kind.name}_uploads needs Airflow 3.0 or newer, which can watch assets; use a schedule and "
+            f"Capillary{kind.name.capitalize()}UploadSensor instead"
+        )
+    from airflow_provider_capillary._airflow_compat import Asset, AssetWatcher
+    from airflow_provider_capillary.triggers import capillary as triggers
+
+    trigger_class = {
+        "redeem": triggers.CapillaryRedeemUploadEventTrigger,
+        "coupon": triggers.CapillaryCouponUploadEventTrigger,
+    }[kind.name]
+    trigger = trigger_class(**trigger_arguments)
+    series_id = trigger.coupon_series_id
+    uri = f"{_SCHEME}://{quote(trigger.capillary_conn_id, safe='')}/{kind.name}-uploads/{series_id}"
+    watcher = AssetWatcher(name=f"{kind.title}s of coupon series {series_id}", trigger=trigger)
+    return Asset(name=name or uri, uri=uri, watchers=[watcher], **asset_arguments)
 
 
 def finished_redeem_uploads(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[UploadJob]:
-    """Return the jobs whose end started a DAG run.
+    """Return the redeem upload jobs whose end started a DAG run.
 
     :param triggering_asset_events: What Airflow hands to a task under this name.
     :return: Each job of each connection once, the oldest first. Events without jobs, such as those made by hand in the
-        UI, add none.
+        UI, add none, and neither do those of coupon uploads.
     """
+    return _finished(REDEEM, triggering_asset_events)
+
+
+def finished_coupon_uploads(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[UploadJob]:
+    """Return the coupon upload jobs whose end started a DAG run; like :func:`finished_redeem_uploads`.
+
+    :param triggering_asset_events: What Airflow hands to a task under this name.
+    """
+    return _finished(COUPON, triggering_asset_events)
+
+
+def _finished(kind: UploadKind, triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[UploadJob]:
     from airflow_provider_capillary.api.jobs import UploadJob
 
     jobs = {}
     for asset, events in triggering_asset_events.items():
         for event in events:
             payload = (event.extra or {}).get("payload")
-            if not isinstance(payload, dict):
+            # Events of version 0.1 do not name the kind: they are of redeem uploads.
+            if not isinstance(payload, dict) or payload.get("upload_kind", REDEEM.name) != kind.name:
                 continue
             for value in payload.get("jobs", ()):
                 job = UploadJob.from_dict(value)
@@ -96,14 +154,14 @@ def _connection_of(payload: Mapping[str, Any], asset: Any) -> str:
 def sanitize_uri(uri: SplitResult) -> SplitResult:
     """Bring the URI of an asset into its one form; Airflow calls this for the scheme ``capillary``.
 
-    :param uri: ``capillary://{connection id}/redeem-uploads/{coupon series}``.
+    :param uri: ``capillary://{connection id}/redeem-uploads/{coupon series}``, or the same with ``coupon-uploads``.
     :raises ValueError: It has another form.
     """
-    kind, _, series = uri.path.strip("/").partition("/")
+    uploads, _, series = uri.path.strip("/").partition("/")
     series_id = as_int(series)
-    if not uri.netloc or kind != _REDEEM_UPLOADS or series_id is None or series_id < 1 or uri.query:
+    if not uri.netloc or uploads not in _UPLOADS or series_id is None or series_id < 1 or uri.query:
         raise ValueError(
-            f"an asset of Capillary is {_SCHEME}://{{connection id}}/{_REDEEM_UPLOADS}/{{coupon series id}}, "
-            "best made by capillary_redeem_uploads(coupon_series_id)"
+            f"an asset of Capillary is {_SCHEME}://{{connection id}}/redeem-uploads/{{coupon series id}}, or the same "
+            "with coupon-uploads; best made by capillary_redeem_uploads or capillary_coupon_uploads"
         )
-    return uri._replace(path=f"/{_REDEEM_UPLOADS}/{series_id}")
+    return uri._replace(path=f"/{uploads}/{series_id}")

@@ -16,7 +16,7 @@ from airflow_provider_capillary._airflow_compat import BaseHook
 from airflow_provider_capillary._copying import BeginsAnew
 from airflow_provider_capillary._transport.renewed_connection import RenewedAsyncConnection, RenewedConnection
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError
-from airflow_provider_capillary.api.upload_kinds import REDEEM
+from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM
 from airflow_provider_capillary.api.values import read_text, validate_choice
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.api.jobs import JobFile, UploadJob
     from airflow_provider_capillary.api.retry import HttpRetry
     from airflow_provider_capillary.api.settings import ConnectionSettings
+    from airflow_provider_capillary.api.upload_kinds import UploadKind
 
 _TEST_DEADLINE_SECONDS = 14.0
 
@@ -150,7 +151,16 @@ class CapillaryHook(_CapillaryConnection):
             jobs.
         :raises CapillaryError: The request failed; see the subclasses in ``exceptions``.
         """
-        return self._connection.run(lambda client: client.get_upload_jobs(REDEEM, coupon_series_id))
+        return self._get_upload_jobs(REDEEM, coupon_series_id)
+
+    def get_coupon_upload_jobs(self, coupon_series_id: int | str) -> list[UploadJob]:
+        """Return all coupon upload jobs of a coupon series; like :meth:`get_redeem_upload_jobs`.
+
+        ``GET /coupon/api/v1/upload/getUploadStatus/{couponSeriesId}``, documented by Capillary.
+
+        :param coupon_series_id: The coupon series.
+        """
+        return self._get_upload_jobs(COUPON, coupon_series_id)
 
     def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
         """Return one redeem upload job.
@@ -160,7 +170,21 @@ class CapillaryHook(_CapillaryConnection):
         :raises CapillaryJobNotFoundError: The series has no such job.
         :raises CapillaryError: The request failed.
         """
-        return self._connection.run(lambda client: client.get_upload_job(REDEEM, coupon_series_id, job_id))
+        return self._get_upload_job(REDEEM, coupon_series_id, job_id)
+
+    def get_coupon_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
+        """Return one coupon upload job; like :meth:`get_redeem_upload_job`.
+
+        :param coupon_series_id: The coupon series.
+        :param job_id: The job.
+        """
+        return self._get_upload_job(COUPON, coupon_series_id, job_id)
+
+    def _get_upload_jobs(self, kind: UploadKind, coupon_series_id: int | str) -> list[UploadJob]:
+        return self._connection.run(lambda client: client.get_upload_jobs(kind, coupon_series_id))
+
+    def _get_upload_job(self, kind: UploadKind, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
+        return self._connection.run(lambda client: client.get_upload_job(kind, coupon_series_id, job_id))
 
     def open_error_file(self, job: UploadJob) -> AbstractContextManager[BinaryIO]:
         """Open the error file of a job for reading: short for ``open_job_file(job, "error")``.
@@ -264,12 +288,19 @@ class CapillaryAsyncHook(_CapillaryConnection):
             await connection.close()
 
     async def get_redeem_upload_jobs(self, coupon_series_id: int | str) -> list[UploadJob]:
-        """Return every redeem upload job that a coupon series ever had; see :class:`CapillaryHook`.
+        """Return all redeem upload jobs of a coupon series; see :class:`CapillaryHook`.
 
         :param coupon_series_id: The coupon series.
         :raises CapillaryError: The request failed.
         """
         return await self._opened().run(lambda client: client.get_upload_jobs(REDEEM, coupon_series_id))
+
+    async def get_coupon_upload_jobs(self, coupon_series_id: int | str) -> list[UploadJob]:
+        """Return all coupon upload jobs of a coupon series; see :class:`CapillaryHook`.
+
+        :param coupon_series_id: The coupon series.
+        """
+        return await self._opened().run(lambda client: client.get_upload_jobs(COUPON, coupon_series_id))
 
     async def get_redeem_upload_history(
         self, coupon_series_id: int | str, before: JobHistory | None = None
@@ -283,6 +314,16 @@ class CapillaryAsyncHook(_CapillaryConnection):
         """
         return await self._opened().run(lambda client: client.get_upload_history(REDEEM, coupon_series_id, before))
 
+    async def get_coupon_upload_history(
+        self, coupon_series_id: int | str, before: JobHistory | None = None
+    ) -> JobHistory:
+        """Return all coupon upload jobs of a series; like :meth:`get_redeem_upload_history`.
+
+        :param coupon_series_id: The coupon series.
+        :param before: The history that the last call returned.
+        """
+        return await self._opened().run(lambda client: client.get_upload_history(COUPON, coupon_series_id, before))
+
     async def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
         """Return one redeem upload job; see :class:`CapillaryHook`.
 
@@ -292,6 +333,14 @@ class CapillaryAsyncHook(_CapillaryConnection):
         :raises CapillaryError: The request failed.
         """
         return await self._opened().run(lambda client: client.get_upload_job(REDEEM, coupon_series_id, job_id))
+
+    async def get_coupon_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
+        """Return one coupon upload job; see :class:`CapillaryHook`.
+
+        :param coupon_series_id: The coupon series.
+        :param job_id: The job.
+        """
+        return await self._opened().run(lambda client: client.get_upload_job(COUPON, coupon_series_id, job_id))
 
     def _opened(self) -> RenewedAsyncConnection:
         if self._connection is None:

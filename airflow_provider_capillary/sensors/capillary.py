@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sensor that waits for an upload of redeemed coupons."""
+"""Sensors that wait for an upload of redeemed coupons, or of coupons."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pendulum
 
@@ -28,7 +28,7 @@ from airflow_provider_capillary._polling.templates import pulls_without_map_inde
 from airflow_provider_capillary._transport.connections import undefined_connection
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError
 from airflow_provider_capillary.api.timing import BACKSTOP_SECONDS, LookupTimes
-from airflow_provider_capillary.api.upload_kinds import REDEEM
+from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM
 from airflow_provider_capillary.api.values import as_number, read_flag, read_seconds, refuse_nothing
 from airflow_provider_capillary.api.waiting import (
     JobWaiter,
@@ -44,42 +44,18 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary._airflow_compat import Context, StartTriggerArgs
     from airflow_provider_capillary.api.jobs import UploadJob
+    from airflow_provider_capillary.api.upload_kinds import UploadKind
+    from airflow_provider_capillary.triggers.capillary import _UploadTrigger
 
 _TIMES = ("poke_interval", "timeout", "max_wait")
 
 
-class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
-    """Wait until an upload job of redeemed coupons finishes.
+class _UploadSensor(OperatorBeginsAnew, BaseSensorOperator):
+    """Base of the sensors that wait for an upload job of one kind."""
 
-    Without ``job_id``, ``uploaded_file_name`` and ``after_job_id``, wait for the newest job of the series, which is the
-    one with the largest id. A job that does not exist yet is waited for.
-
-    A job that failed, or has more errors than allowed, raises ``CapillaryJobFailedError``: the task fails without
-    retry, or is skipped with ``soft_fail``. A transient error of Capillary or the network fails the task only
-    after ``max_consecutive_failures`` failed polls in a row; wrong credentials fail it at once. All of this is the same
-    in poke, reschedule and deferrable mode.
-
-    :param coupon_series_id: The coupon series, number or text. (templated)
-    :param job_id: Wait for exactly this job. (templated)
-    :param uploaded_file_name: Wait for the newest job whose uploaded file has this name or fits this glob, such as
-        ``redeemed_*_535512.csv``: Capillary stores uploads as ``{name}_{milliseconds}_{series}.csv``. (templated)
-    :param after_job_id: Wait for the newest job with a larger id than this. (templated)
-    :param max_error_count: Fail if the completed job has more refused rows than this whole number; None, the default,
-        for no limit.
-    :param max_error_rate: The same as a fraction of the uploaded rows, 0.0 to 1.0.
-    :param max_consecutive_failures: Fail when so many polls in a row ended in a transient error, each after its own
-        retries; a whole number, default 10.
-    :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``. (templated)
-    :param deferrable: Wait in the triggerer, holding no worker slot; default: Airflow's
-        ``[operators] default_deferrable``.
-    :param start_from_trigger: Be deferrable, and take no worker slot for the first poll either: the scheduler
-        hands the wait to the triggerer; default False. Templates are rendered there, where the DAG's
-        ``user_defined_macros`` are not known, and always as text. A mapped task, or one of a mapped task group, still
-        begins on a worker, because Airflow cannot start those from the triggerer yet.
-    :param kwargs: ``poke_interval`` (seconds between two polls, default 60), ``timeout`` (seconds in all),
-        ``mode``, ``soft_fail`` and the other arguments of sensors.
-    :return: XCom ``return_value``: the job, as the dictionary of ``UploadJob.to_dict()``.
-    """
+    _kind: ClassVar[UploadKind]
+    #: Name of the trigger, in ``airflow_provider_capillary.triggers.capillary``.
+    _trigger_name: ClassVar[str]
 
     template_fields: Sequence[str] = (
         "coupon_series_id",
@@ -226,7 +202,7 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
 
     @cached_property
     def _wait(self) -> JobWaiter:
-        return JobWaiter(self._options(), kind=REDEEM, log=self.log, now=pendulum.now)
+        return JobWaiter(self._options(), kind=self._kind, log=self.log, now=pendulum.now)
 
     def _poll(self, context: Context) -> WaitOutcome | None:
         try:
@@ -267,12 +243,12 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
         if self._lookups.due() <= time.monotonic():
             self._refresh()
         try:
-            return self.hook.get_redeem_upload_jobs(series_id)
+            return self.hook._get_upload_jobs(self._kind, series_id)
         except CapillaryError:
             # It may have been mended. If so, that counts, and not what came of the old one.
             if not self._refresh():
                 raise
-            return self.hook.get_redeem_upload_jobs(series_id)
+            return self.hook._get_upload_jobs(self._kind, series_id)
 
     def _refresh(self) -> bool:
         self._lookups.begin(time.monotonic())
@@ -290,10 +266,11 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
         raise CapillaryJobFailedError(outcome.message)
 
     def _defer(self, end_time: float) -> None:
-        from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+        from airflow_provider_capillary.triggers import capillary as triggers
 
+        trigger_class: type[_UploadTrigger] = getattr(triggers, self._trigger_name)
         self.defer(
-            trigger=CapillaryRedeemUploadTrigger(
+            trigger=trigger_class(
                 **self._wait.options.to_dict(),
                 capillary_conn_id=self.capillary_conn_id,
                 **self._trigger_times(),
@@ -342,7 +319,7 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
         if self.execution_timeout is not None:
             execution_deadline = min(execution_deadline, self.execution_timeout.total_seconds())
         return StartTriggerArgs(
-            trigger_cls="airflow_provider_capillary.triggers.capillary.CapillaryRedeemUploadTrigger",
+            trigger_cls=f"airflow_provider_capillary.triggers.capillary.{self._trigger_name}",
             trigger_kwargs={
                 **given,
                 **self._trigger_times(),
@@ -370,3 +347,50 @@ class CapillaryRedeemUploadSensor(OperatorBeginsAnew, BaseSensorOperator):
     def _options(self) -> WaitOptions:
         refuse_nothing({name: getattr(self, name) for name in self._given})
         return WaitOptions.of(self)
+
+
+class CapillaryRedeemUploadSensor(_UploadSensor):
+    """Wait until an upload job of redeemed coupons finishes.
+
+    Without ``job_id``, ``uploaded_file_name`` and ``after_job_id``, wait for the newest job of the series, which is the
+    one with the largest id. A job that does not exist yet is waited for.
+
+    A job that failed, or has more errors than allowed, raises ``CapillaryJobFailedError``: the task fails without
+    retry, or is skipped with ``soft_fail``. A transient error of Capillary or the network fails the task only
+    after ``max_consecutive_failures`` failed polls in a row; wrong credentials fail it at once. All of this is the same
+    in poke, reschedule and deferrable mode.
+
+    :param coupon_series_id: The coupon series, number or text. (templated)
+    :param job_id: Wait for exactly this job. (templated)
+    :param uploaded_file_name: Wait for the newest job whose uploaded file has this name or fits this glob, such as
+        ``redeemed_*_535512.csv``: Capillary stores uploads as ``{name}_{milliseconds}_{series}.csv``. (templated)
+    :param after_job_id: Wait for the newest job with a larger id than this. (templated)
+    :param max_error_count: Fail if the completed job has more refused rows than this whole number; None, the default,
+        for no limit.
+    :param max_error_rate: The same as a fraction of the uploaded rows, 0.0 to 1.0.
+    :param max_consecutive_failures: Fail when so many polls in a row ended in a transient error, each after its own
+        retries; a whole number, default 10.
+    :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``. (templated)
+    :param deferrable: Wait in the triggerer, holding no worker slot; default: Airflow's
+        ``[operators] default_deferrable``.
+    :param start_from_trigger: Be deferrable, and take no worker slot for the first poll either: the scheduler
+        hands the wait to the triggerer; default False. Templates are rendered there, where the DAG's
+        ``user_defined_macros`` are not known, and always as text. A mapped task, or one of a mapped task group, still
+        begins on a worker, because Airflow cannot start those from the triggerer yet.
+    :param kwargs: ``poke_interval`` (seconds between two polls, default 60), ``timeout`` (seconds in all),
+        ``mode``, ``soft_fail`` and the other arguments of sensors.
+    :return: XCom ``return_value``: the job, as the dictionary of ``UploadJob.to_dict()``.
+    """
+
+    _kind = REDEEM
+    _trigger_name = "CapillaryRedeemUploadTrigger"
+
+
+class CapillaryCouponUploadSensor(_UploadSensor):
+    """Wait until an upload job of coupons finishes.
+
+    Parameters, return value and behaviour are those of :class:`CapillaryRedeemUploadSensor`.
+    """
+
+    _kind = COUPON
+    _trigger_name = "CapillaryCouponUploadTrigger"

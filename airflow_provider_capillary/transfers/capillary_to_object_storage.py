@@ -14,7 +14,7 @@ from airflow_provider_capillary._storage.transferred_file import TransferredFile
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryErrorFileError
 from airflow_provider_capillary.api.job_messages import failure_hint, shown_status
 from airflow_provider_capillary.api.jobs import JOB_FILES
-from airflow_provider_capillary.api.upload_kinds import REDEEM
+from airflow_provider_capillary.api.upload_kinds import UPLOAD_KINDS
 from airflow_provider_capillary.api.values import parse_id, read_text, validate_choice
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 
@@ -28,16 +28,17 @@ if TYPE_CHECKING:
     from airflow_provider_capillary._storage.atomic_write import Writer
     from airflow_provider_capillary._storage.stores.base import ObjectLocation
     from airflow_provider_capillary.api.jobs import JobFile, UploadJob
+    from airflow_provider_capillary.api.upload_kinds import UploadKind, UploadKindName
 
 IfNoErrors = Literal["skip", "succeed", "fail"]
 _IF_CHANGED = "if_changed"
 _BLOCK_BYTES = 1 << 20
-#: File type -> beginning of the file name in a folder.
-_NAMES = {"error": "redeem_errors", "success": "redeem_success", "uploaded": "redeem_uploaded"}
+#: File type -> the part of the file name in a folder after the kind of upload.
+_NAMES = {"error": "errors", "success": "success", "uploaded": "uploaded"}
 
 
 class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator):
-    """Copy the error file of a redeem upload job, or another of its files, into object storage.
+    """Copy the error file of an upload job, or another of its files, into object storage.
 
     The object appears whole, or the old one stays. The file is copied byte for byte: its format is not documented, and
     it holds personal data, so no row is ever logged.
@@ -48,12 +49,13 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
 
     :param coupon_series_id: The coupon series, number or text. (templated)
     :param job_id: The job; it must be finished, see ``CapillaryRedeemUploadSensor``. (templated)
+    :param upload_kind: The kind of upload that the job belongs to: ``redeem`` (default) or ``coupon``. (templated)
     :param file_type: Which file of the job: ``error`` (default), ``success``, which no published sample has, or
         ``uploaded``. (templated)
     :param destination: ``s3://bucket/key``, ``abfs://container/name``, ``gs://bucket/key``, ``file:///path`` or an
         absolute path. One that ends in ``/`` is a folder, in which the file is named
-        ``redeem_errors_{coupon_series_id}_{job_id}.csv``, ``redeem_success_...`` or ``redeem_uploaded_...``.
-        (templated)
+        ``redeem_errors_{coupon_series_id}_{job_id}.csv``, ``redeem_success_...`` or ``redeem_uploaded_...``, or the
+        same with ``coupon_``. (templated)
     :param object_storage_conn_id: Airflow connection of the object store; None, the default, for the credentials
         of the worker; a template may render natively to None. (templated)
     :param if_no_errors: What to do if the job has no errors and no error file, or, for the other file types, no such
@@ -70,6 +72,7 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
         "coupon_series_id",
         "job_id",
         "file_type",
+        "upload_kind",
         "destination",
         "object_storage_conn_id",
         "if_no_errors",
@@ -85,6 +88,7 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
         coupon_series_id: int | str,
         job_id: int | str,
         file_type: JobFile = "error",
+        upload_kind: UploadKindName = "redeem",
         destination: str,
         object_storage_conn_id: str | None = None,
         if_no_errors: IfNoErrors = "skip",
@@ -98,6 +102,7 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
         self.coupon_series_id = coupon_series_id
         self.job_id = job_id
         self.file_type = file_type
+        self.upload_kind = upload_kind
         self.destination = destination
         self.object_storage_conn_id = object_storage_conn_id
         self.if_no_errors = if_no_errors
@@ -128,13 +133,14 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
         remove_unfinished(context.get("task_state_store"), conn_id=self.object_storage_conn_id)
         validate_choice("if_no_errors", self.if_no_errors, get_args(IfNoErrors))
         validate_choice("file_type", self.file_type, JOB_FILES)
+        validate_choice("upload_kind", self.upload_kind, tuple(UPLOAD_KINDS))
         if self.object_storage_conn_id is not None:  # a template that renders natively may give None
             read_text("object_storage_conn_id", self.object_storage_conn_id)
         series_id, job_id = parse_id("coupon_series_id", self.coupon_series_id), parse_id("job_id", self.job_id)
-        file_name = f"{_NAMES[self.file_type]}_{series_id}_{job_id}.csv"
+        file_name = f"{self.upload_kind}_{_NAMES[self.file_type]}_{series_id}_{job_id}.csv"
         location = locate(self.destination, conn_id=self.object_storage_conn_id, file_name=file_name)
         self._transferred = None
-        job = self.hook.get_redeem_upload_job(series_id, job_id)
+        job = self.hook._get_upload_job(self._kind, series_id, job_id)
         reason = self._reason_for_no_file(job)
         if reason is not None:
             self._end_without_file(reason)
@@ -152,6 +158,10 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
 
         return lineage_of(self._transferred, api_host=self.hook.settings.host)
 
+    @property
+    def _kind(self) -> UploadKind:
+        return UPLOAD_KINDS[self.upload_kind]
+
     def _end_without_file(self, reason: str) -> None:
         if self.if_no_errors == "fail":
             raise AirflowFailException(f"{reason}, and if_no_errors is 'fail'")
@@ -166,28 +176,29 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
         """
         if not job.is_done:
             raise CapillaryErrorFileError(
-                f"upload job {job.job_id} is still {shown_status(job)}; "
-                f"wait for it with CapillaryRedeemUploadSensor before its {self.file_type} file is copied"
+                f"{self._kind.title} job {job.job_id} is still {shown_status(job)}; wait for it with "
+                f"Capillary{self._kind.name.capitalize()}UploadSensor before its {self.file_type} file is copied"
             )
         if job.file_url(self.file_type):
             return None
         if self.file_type != "error":
-            return f"upload job {job.job_id} has no {self.file_type} file"
+            return f"{self._kind.title} job {job.job_id} has no {self.file_type} file"
         if job.is_failed or job.error_count != 0:
             count = "an unknown number of" if job.error_count is None else job.error_count
             found = (
-                f"upload job {job.job_id} ended as {shown_status(job)} with {count} errors, but without an error file"
+                f"{self._kind.title} job {job.job_id} ended as {shown_status(job)} with {count} errors, "
+                "but without an error file"
             )
             if job.is_failed:
-                found = f"{found}; {failure_hint(job, REDEEM, self.coupon_series_id)}"
+                found = f"{found}; {failure_hint(job, self._kind, self.coupon_series_id)}"
             raise CapillaryErrorFileError(found)
-        return f"upload job {job.job_id} has no errors and no error file"
+        return f"{self._kind.title} job {job.job_id} has no errors and no error file"
 
     def _transfer(self, context: Context, series_id: int, job: UploadJob, location: ObjectLocation) -> TransferredFile:
         """Stream the file to its destination; with ``overwrite="if_changed"``, only if the object there differs."""
         from airflow_provider_capillary._storage.atomic_write import atomic_write, stored_checksum_at
 
-        what = f"{self.file_type.capitalize()} file of upload job {job.job_id}"
+        what = f"{self.file_type.capitalize()} file of {self._kind.title} job {job.job_id}"
         stored = stored_checksum_at(location) if self.overwrite == _IF_CHANGED else None
         writer: Writer = HashingWriter()
         progress = TransferLog(self.log, what)
@@ -211,6 +222,7 @@ class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator
             progress.finish(sha256=writer.sha256, uri=location.uri)
         return TransferredFile(
             location=location,
+            upload_kind=self._kind.name,
             coupon_series_id=series_id,
             job_id=job.job_id,
             file_type=self.file_type,

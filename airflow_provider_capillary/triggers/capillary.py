@@ -8,7 +8,7 @@ import time
 from contextlib import AsyncExitStack
 from datetime import UTC
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pendulum
 
@@ -17,7 +17,7 @@ from airflow_provider_capillary._copying import BeginsAnew
 from airflow_provider_capillary._polling.series_watch import SeriesWatch
 from airflow_provider_capillary.api.errors import CapillaryError
 from airflow_provider_capillary.api.timing import Deadline, PollSchedule, PollTimer, end_of_wait
-from airflow_provider_capillary.api.upload_kinds import REDEEM
+from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM
 from airflow_provider_capillary.api.values import parse_id, read_flag, read_seconds, read_text
 from airflow_provider_capillary.api.waiting import JobWaiter, WaitOptions, WaitOutcome
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_capillary._airflow_compat import SharedStreamProducer
     from airflow_provider_capillary._polling.watch_stream import PollBatch
     from airflow_provider_capillary.api.job_history import JobHistory
+    from airflow_provider_capillary.api.upload_kinds import UploadKind
 
 
 #: Seconds after which the triggerer has certainly passed an event on. It does so about once a second.
@@ -37,30 +38,10 @@ _EVENT_PASSED_ON_SECONDS = 5.0
 _RESTART_PAUSE = 30.0
 
 
-class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
-    """Wait until an upload job of redeemed coupons finishes, and fire one event with the outcome.
+class _UploadTrigger(BeginsAnew, BaseTrigger):
+    """Base of the triggers that wait for an upload job of one kind."""
 
-    All waits on a series in one triggerer share one poll. All waits on a connection share one client, one token and one
-    request limit.
-
-    Never raises: Airflow would log the exception of a trigger unmasked, and report a failed deferral. The payload of
-    the event is that of :meth:`airflow_provider_capillary.api.waiting.WaitOutcome.to_event`.
-
-    :param capillary_conn_id: Airflow connection of type ``capillary``.
-    :param poke_interval: Seconds between two polls.
-    :param exponential_backoff: Whether the interval doubles from poll to poll, by Airflow's own rule for sensors.
-    :param max_wait: Upper bound of such an interval in seconds; None or 0 for none.
-    :param timeout: The sensor's timeout in seconds, for the message of the event.
-    :param end_time: Epoch seconds at which the wait ends. Absolute, so that a restart of the triggerer does not extend
-        the wait.
-    :param execution_deadline: Seconds from the start of the task to Airflow's own timeout of the deferral, for a task
-        that started in the triggerer, where no worker set ``end_time``. That timeout survives restarts, so the start
-        is calculated from it.
-    :param failures: Failed polls in a row before the task was deferred.
-    :param options: The fields of :class:`~airflow_provider_capillary.api.waiting.WaitOptions`; ``coupon_series_id`` is
-        required.
-    """
-
+    _kind: ClassVar[UploadKind]
     _made_by_use = ("_exit_stack",)
 
     def __init__(
@@ -127,7 +108,7 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
         from airflow_provider_capillary._polling.shared_poll import subscribe
         from airflow_provider_capillary._polling.shared_wait import wait_for_job
 
-        wait = JobWaiter(WaitOptions.of(self), kind=REDEEM, log=self.log, now=pendulum.now, failures=self.failures)
+        wait = JobWaiter(WaitOptions.of(self), kind=self._kind, log=self.log, now=pendulum.now, failures=self.failures)
         options = wait.options
         # An invalid argument ends the wait even with silent_fail. A connection may still be corrected.
         read_text("capillary_conn_id", self.capillary_conn_id)
@@ -137,7 +118,9 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
         elapsed = max(0.0, time.time() - (deadline.at - self.timeout))
         timer = PollTimer(schedule, now=time.monotonic(), elapsed=elapsed)
         async with self._exit_stack as stack:
-            subscription = await stack.enter_async_context(subscribe(self.capillary_conn_id, options.series_id, timer))
+            subscription = await stack.enter_async_context(
+                subscribe(self.capillary_conn_id, self._kind, options.series_id, timer)
+            )
             return await wait_for_job(wait, subscription, deadline, timeout=self.timeout, on_failure=self._on_failure)
 
     def _end_of_wait(self) -> float:
@@ -168,36 +151,10 @@ class CapillaryRedeemUploadTrigger(BeginsAnew, BaseTrigger):
         return WaitOutcome(status="error", message=str(shown), error=shown)
 
 
-class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
-    """Watch a coupon series, and fire when upload jobs of redeemed coupons finish. For an asset's ``AssetWatcher``.
+class _UploadEventTrigger(BeginsAnew, BaseEventTrigger):
+    """Base of the triggers that watch the uploads of one kind."""
 
-    ``airflow_provider_capillary.assets.capillary.capillary_redeem_uploads`` makes an asset with it.
-
-    A poll that finds newly finished jobs, completed or failed, fires one event for all of them. Its payload::
-
-        {
-            "capillary_conn_id": "capillary_default",
-            "coupon_series_id": 535512,
-            "jobs": [...],  # UploadJob.to_dict() of each, the oldest first
-            "possible_duplicates": False,
-        }
-
-    Each job is reported once, when it finishes. The position is kept in the state store of the asset and advances only
-    after Airflow has stored the event, so neither a restart of the triggerer nor a pause of the DAG loses or repeats a
-    job. After a crash between these two steps, the first event repeats jobs. Only a first event after a start has
-    ``possible_duplicates`` set; compare job ids to find the repeated ones.
-
-    All watchers and all waits of a series in one triggerer share one poll. No error ends the watch: failed polls are
-    logged in the triggerer, and the interval doubles with each of them, up to 15 minutes.
-
-    :param coupon_series_id: The coupon series, number or text.
-    :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``.
-    :param poll_interval: Time between two polls, seconds or a timedelta; default 60.
-    :param include_existing: Whether the first poll reports the jobs that finished before, 1,000 at a time; default
-        False. Jobs that still run then are reported in any case.
-    :raises CapillaryConfigurationError: An argument cannot be used.
-    """
-
+    _kind: ClassVar[UploadKind]
     _polls: AsyncGenerator[JobHistory, None] | None = None
     _made_by_use = ("_watch", "_polls")
 
@@ -217,7 +174,7 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
 
     @cached_property
     def _watch(self) -> SeriesWatch:
-        return SeriesWatch(self.coupon_series_id, include_existing=self.include_existing, log=self.log)
+        return SeriesWatch(self._kind, self.coupon_series_id, include_existing=self.include_existing, log=self.log)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the path of the class and its arguments, normalised because Airflow compares them."""
@@ -233,7 +190,7 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
 
     def shared_stream_key(self) -> Hashable:
         """Return the key that is equal for watchers that can share their polls."""
-        return "capillary_redeem_uploads", self.capillary_conn_id, self.coupon_series_id, self.poll_interval
+        return f"capillary_{self._kind.name}_uploads", self.capillary_conn_id, self.coupon_series_id, self.poll_interval
 
     @classmethod
     def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> SharedStreamProducer:
@@ -241,9 +198,9 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
 
         :param kwargs: Arguments of one of these triggers.
         """
-        from airflow_provider_capillary._polling.watch_stream import RedeemUploadStream
+        from airflow_provider_capillary._polling.watch_stream import UploadStream
 
-        return RedeemUploadStream(kwargs["capillary_conn_id"], kwargs["coupon_series_id"], kwargs["poll_interval"])
+        return UploadStream(kwargs["capillary_conn_id"], cls._kind, kwargs["coupon_series_id"], kwargs["poll_interval"])
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[PollBatch]) -> AsyncIterator[TriggerEvent]:
         """Yield the events of this watcher for the polls of a shared stream.
@@ -269,7 +226,7 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
         while True:
             await self._resume()
             self._polls = poll_series(
-                self.capillary_conn_id, self.coupon_series_id, interval=self.poll_interval, log=self.log
+                self.capillary_conn_id, self._kind, self.coupon_series_id, interval=self.poll_interval, log=self.log
             )
             try:
                 async for jobs in self._polls:
@@ -280,7 +237,10 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
                         await self._watch.save(cursor)
             except Exception as error:  # noqa: BLE001 - no error ends a watch
                 self.log.error(
-                    "The watch of coupon series %s broke off (%s)", self.coupon_series_id, type(error).__name__
+                    "The watch of the %ss of coupon series %s broke off (%s)",
+                    self._kind.title,
+                    self.coupon_series_id,
+                    type(error).__name__,
                 )
             finally:
                 await self.cleanup()
@@ -303,8 +263,86 @@ class CapillaryRedeemUploadEventTrigger(BeginsAnew, BaseEventTrigger):
         return TriggerEvent(
             {
                 "capillary_conn_id": self.capillary_conn_id,
+                "upload_kind": self._kind.name,
                 "coupon_series_id": self.coupon_series_id,
                 "jobs": [job.to_dict() for job in finished],
                 "possible_duplicates": possible_duplicates,
             }
         )
+
+
+class CapillaryRedeemUploadTrigger(_UploadTrigger):
+    """Wait until an upload job of redeemed coupons finishes, and fire one event with the outcome.
+
+    All waits on a series in one triggerer share one poll. All waits on a connection share one client, one token and one
+    request limit.
+
+    Never raises: Airflow would log the exception of a trigger unmasked, and report a failed deferral. The payload of
+    the event is that of :meth:`airflow_provider_capillary.api.waiting.WaitOutcome.to_event`.
+
+    :param capillary_conn_id: Airflow connection of type ``capillary``.
+    :param poke_interval: Seconds between two polls.
+    :param exponential_backoff: Whether the interval doubles from poll to poll, by Airflow's own rule for sensors.
+    :param max_wait: Upper bound of such an interval in seconds; None or 0 for none.
+    :param timeout: The sensor's timeout in seconds, for the message of the event.
+    :param end_time: Epoch seconds at which the wait ends. Absolute, so that a restart of the triggerer does not extend
+        the wait.
+    :param execution_deadline: Seconds from the start of the task to Airflow's own timeout of the deferral, for a task
+        that started in the triggerer, where no worker set ``end_time``. That timeout survives restarts, so the start
+        is calculated from it.
+    :param failures: Failed polls in a row before the task was deferred.
+    :param options: The fields of :class:`~airflow_provider_capillary.api.waiting.WaitOptions`; ``coupon_series_id`` is
+        required.
+    """
+
+    _kind = REDEEM
+
+
+class CapillaryCouponUploadTrigger(_UploadTrigger):
+    """Wait until an upload job of coupons finishes; like :class:`CapillaryRedeemUploadTrigger` in all else."""
+
+    _kind = COUPON
+
+
+class CapillaryRedeemUploadEventTrigger(_UploadEventTrigger):
+    """Watch a coupon series, and fire when upload jobs of redeemed coupons finish. For an asset's ``AssetWatcher``.
+
+    ``airflow_provider_capillary.assets.capillary.capillary_redeem_uploads`` makes an asset with it.
+
+    A poll that finds newly finished jobs, completed or failed, fires one event for all of them. Its payload::
+
+        {
+            "capillary_conn_id": "capillary_default",
+            "upload_kind": "redeem",
+            "coupon_series_id": 535512,
+            "jobs": [...],  # UploadJob.to_dict() of each, the oldest first
+            "possible_duplicates": False,
+        }
+
+    Each job is reported once, when it finishes. The position is kept in the state store of the asset and advances only
+    after Airflow has stored the event, so neither a restart of the triggerer nor a pause of the DAG loses or repeats a
+    job. After a crash between these two steps, the first event repeats jobs. Only a first event after a start has
+    ``possible_duplicates`` set; compare job ids to find the repeated ones.
+
+    All watchers and all waits of a series in one triggerer share one poll. No error ends the watch: failed polls are
+    logged in the triggerer, and the interval doubles with each of them, up to 15 minutes.
+
+    :param coupon_series_id: The coupon series, number or text.
+    :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``.
+    :param poll_interval: Time between two polls, seconds or a timedelta; default 60.
+    :param include_existing: Whether the first poll reports the jobs that finished before, 1,000 at a time; default
+        False. Jobs that still run then are reported in any case.
+    :raises CapillaryConfigurationError: An argument cannot be used.
+    """
+
+    _kind = REDEEM
+
+
+class CapillaryCouponUploadEventTrigger(_UploadEventTrigger):
+    """Watch a coupon series, and fire when upload jobs of coupons finish.
+
+    Like :class:`CapillaryRedeemUploadEventTrigger` in all else; ``upload_kind`` of the payload is ``coupon``.
+    ``airflow_provider_capillary.assets.capillary.capillary_coupon_uploads`` makes an asset with it.
+    """
+
+    _kind = COUPON

@@ -28,7 +28,7 @@ from airflow_provider_capillary.api.http_messages import ApiRequest, Response, T
 from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.api.tokens import Token
-from airflow_provider_capillary.api.upload_kinds import REDEEM
+from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM
 from tests.api.flows import (
     API,
     HEADER_VALUE,
@@ -142,10 +142,27 @@ def test_one_job_is_found_among_all_of_its_series(client: Client) -> None:
     assert talk.value.job_id == 4456
 
 
+def test_each_kind_of_upload_is_requested_by_its_own_path_and_read_by_its_own_fields(client: Client) -> None:
+    answers = {REDEEM: ("status-completed", 4456), COUPON: ("coupon-upload-status-finished", 220605)}
+    for kind, (name, job_id) in answers.items():
+        talk = client.run(client.api.get_upload_job(kind, 909234, job_id), reply(sample(name)))
+        assert talk.requests[0].url == f"{API}{kind.status_path.format(coupon_series_id=909234)}"
+        assert talk.value.job_id == job_id
+
+        talk = client.run(client.api.get_upload_jobs(kind, 909234), reply(sample(name)))
+        assert job_id in [job.job_id for job in talk.value]
+
+
+def test_a_coupon_job_that_is_not_in_the_series_is_named_as_one(client: Client) -> None:
+    talk = client.run(client.api.get_upload_job(COUPON, 909234, 4456), reply(sample("status-completed")))
+    with pytest.raises(CapillaryJobNotFoundError, match="coupon series 909234 has no coupon upload job 4456;"):
+        talk.value  # noqa: B018
+
+
 def test_a_job_that_is_not_in_the_series_is_an_error_that_names_both(client: Client) -> None:
     talk = client.run(client.api.get_upload_job(REDEEM, 909234, 1), reply(sample("status-completed")))
     with pytest.raises(
-        CapillaryJobNotFoundError, match="coupon series 909234 has no redeem upload job 1; check both ids"
+        CapillaryJobNotFoundError, match="coupon series 909234 has no redeem upload job 1; check both ids and the kind"
     ):
         talk.value  # noqa: B018
 

@@ -21,20 +21,23 @@ from airflow_provider_capillary.api.errors import (
 from airflow_provider_capillary.api.job_history import JobHistory, JobSelector, find_job, read_history
 from airflow_provider_capillary.api.jobs import JOB_FILES, JobFields, UploadJob, read_jobs
 from airflow_provider_capillary.api.responses import read_payload
-from airflow_provider_capillary.api.upload_kinds import REDEEM
+from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM, UPLOAD_KINDS, UploadKind
 from airflow_provider_capillary.api.values import parse_id, validate_choice
 from tests.api.flows import any_text, attempt, examples, json_values, raw_jobs, reply, sample
 
 MIDNIGHT_IN_INDIA = pendulum.datetime(2020, 10, 20, tz="Asia/Kolkata")
 
 
-def read_sample(name: str, timezone: str = "UTC") -> list[UploadJob]:
-    return read_jobs(read_payload(reply(sample(name))), REDEEM, timezone=timezone)
+BOTH_KINDS = pytest.mark.parametrize("kind", UPLOAD_KINDS.values(), ids=list(UPLOAD_KINDS))
 
 
-def read_one(**fields: Any) -> UploadJob:
-    job = {"jobId": 7, "uploadRedeemedCouponStatus": "QUEUED", **fields}
-    (read,) = read_jobs({"result": {"redeemUploadJobStatuses": [job]}}, REDEEM)
+def read_sample(name: str, timezone: str = "UTC", *, kind: UploadKind = REDEEM) -> list[UploadJob]:
+    return read_jobs(read_payload(reply(sample(name))), kind, timezone=timezone)
+
+
+def read_one(kind: UploadKind = REDEEM, **fields: Any) -> UploadJob:
+    job = {"jobId": 7, kind.status_field: "QUEUED", **fields}
+    (read,) = read_jobs({"result": {kind.jobs_field: [job]}}, kind)
     return read
 
 
@@ -126,6 +129,28 @@ def test_the_sample_of_a_queued_upload_is_read_field_by_field() -> None:
     assert (queued.is_done, queued.has_known_status, queued.error_rate) == (False, True, 0.0)
 
 
+def test_the_sample_of_a_coupon_upload_is_read_field_by_field() -> None:
+    (finished,) = read_sample("coupon-upload-status-finished", kind=COUPON)
+    assert finished == UploadJob(
+        job_id=220605,
+        status="FINISHED",
+        org_id=100458,
+        coupon_series_id=535521,
+        created_on=pendulum.datetime(2024, 5, 27, 12, 6, 10, tz="UTC"),
+        updated_on=pendulum.datetime(2024, 5, 27, 12, 6, 14, tz="UTC"),
+        error_file_url="error_100458_5355212024_05_27_12_06_14",
+        success_file_url=None,
+        uploaded_file_url="couponbatchupload_1716811569557_535521.csv",
+        uploaded_file_name="couponbatchupload.csv",
+        total_uploaded_count=2,
+        actual_row_count=2,
+        error_count=2,
+        upload_table_name="temp_100458_20240527_120613638",
+    )
+    assert (finished.is_done, finished.is_completed, finished.error_rate) == (True, True, 1.0)
+    assert finished.uploaded_at == pendulum.datetime(2024, 5, 27, 12, 6, 9, 557_000, tz="UTC")
+
+
 def test_the_sample_of_an_empty_series_has_no_jobs() -> None:
     assert read_sample("status-empty") == []
 
@@ -133,6 +158,7 @@ def test_the_sample_of_an_empty_series_has_no_jobs() -> None:
 def test_the_answer_of_the_sibling_endpoint_has_no_redeem_jobs() -> None:
     # It lists uploadJobStatuses of coupons that were uploaded, not redeemed: none of them may be taken for ours.
     assert read_sample("coupon-upload-status-finished") == []
+    assert read_sample("status-completed", kind=COUPON) == []
 
 
 def test_the_zone_of_the_cluster_decides_the_date_and_not_the_moment() -> None:
@@ -146,9 +172,10 @@ def test_the_zone_of_the_cluster_decides_the_date_and_not_the_moment() -> None:
 # --- the answer --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("result", [{"redeemUploadJobStatuses": None}, {}, {"orgId": 1}])
-def test_a_missing_or_null_list_is_empty(result: dict[str, Any]) -> None:
-    assert read_jobs({"success": True, "status": 200, "result": result}, REDEEM) == []
+@BOTH_KINDS
+@pytest.mark.parametrize("result", [{"redeemUploadJobStatuses": None, "uploadJobStatuses": None}, {}, {"orgId": 1}])
+def test_a_missing_or_null_list_is_empty(result: dict[str, Any], kind: UploadKind) -> None:
+    assert read_jobs({"success": True, "status": 200, "result": result}, kind) == []
 
 
 @pytest.mark.parametrize(
@@ -157,15 +184,20 @@ def test_a_missing_or_null_list_is_empty(result: dict[str, Any]) -> None:
         ({}, "Capillary's answer has no result"),
         ({"result": None}, "Capillary's answer has no result"),
         ({"result": []}, "Capillary's answer has no result"),
-        ({"result": {"redeemUploadJobStatuses": {}}}, "redeemUploadJobStatuses in Capillary's answer is not a list"),
-        ({"result": {"redeemUploadJobStatuses": "no"}}, "redeemUploadJobStatuses in Capillary's answer is not a list"),
-        ({"result": {"redeemUploadJobStatuses": ["no"]}}, "a job in Capillary's answer is not an object"),
-        ({"result": {"redeemUploadJobStatuses": [None]}}, "a job in Capillary's answer is not an object"),
+        ({"result": {"jobs": {}}}, "jobs in Capillary's answer is not a list"),
+        ({"result": {"jobs": "no"}}, "jobs in Capillary's answer is not a list"),
+        ({"result": {"jobs": ["no"]}}, "a job in Capillary's answer is not an object"),
+        ({"result": {"jobs": [None]}}, "a job in Capillary's answer is not an object"),
     ],
 )
-def test_an_answer_of_another_form_is_named_and_may_pass(payload: dict[str, Any], message: str) -> None:
+@BOTH_KINDS
+def test_an_answer_of_another_form_is_named_and_may_pass(
+    payload: dict[str, Any], message: str, kind: UploadKind
+) -> None:
+    payload = json.loads(json.dumps(payload).replace('"jobs"', f'"{kind.jobs_field}"'))
+    message = message.replace("jobs in", f"{kind.jobs_field} in")
     with pytest.raises(CapillaryResponseError) as caught:
-        read_jobs(payload, REDEEM)
+        read_jobs(payload, kind)
     assert (str(caught.value), caught.value.is_transient) == (message, True)
 
 
@@ -549,10 +581,11 @@ def test_a_history_has_the_same_jobs_as_the_list_the_newest_first() -> None:
     assert len(history) == len(listed) > 1
 
 
-def test_a_row_of_a_history_has_the_fields_in_their_order() -> None:
+@BOTH_KINDS
+def test_a_row_of_a_history_has_the_fields_in_their_order(kind: UploadKind) -> None:
     sent = {
         "jobId": 1,
-        "uploadRedeemedCouponStatus": "STARTED",
+        kind.status_field: "STARTED",
         "uploadedFileName": "name.csv",
         "uploadedFileUrl": "url.csv",
         "createdOn": 2,
@@ -564,8 +597,8 @@ def test_a_row_of_a_history_has_the_fields_in_their_order() -> None:
         "errorCount": 6,
         "uploadTableName": "table",
     }
-    result = {"orgId": 7, "couponSeriesId": 8, "redeemUploadJobStatuses": [sent]}
-    (row,) = read_history({"result": result}, REDEEM, timezone="Asia/Kolkata").rows
+    result = {"orgId": 7, "couponSeriesId": 8, kind.jobs_field: [sent]}
+    (row,) = read_history({"result": result}, kind, timezone="Asia/Kolkata").rows
     assert JobFields._make(row) == JobFields(
         job_id=1,
         status="STARTED",

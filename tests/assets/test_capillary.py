@@ -7,29 +7,46 @@ import json
 from datetime import timedelta
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pendulum
 import pytest
 
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.api.jobs import UploadJob
-from airflow_provider_capillary.assets.capillary import capillary_redeem_uploads, finished_redeem_uploads
-from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
+from airflow_provider_capillary.assets.capillary import (
+    capillary_coupon_uploads,
+    capillary_redeem_uploads,
+    finished_coupon_uploads,
+    finished_redeem_uploads,
+)
+from airflow_provider_capillary.triggers.capillary import (
+    CapillaryCouponUploadEventTrigger,
+    CapillaryRedeemUploadEventTrigger,
+)
 from tests.airflow_compat import AIRFLOW_VERSION, Asset, needs_asset_watchers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = needs_asset_watchers
 
 
-def test_one_line_makes_asset_and_watcher() -> None:
-    asset = capillary_redeem_uploads(
-        "535512", poll_interval=30, include_existing=True, group="lake", extra={"team": "crm"}
-    )
+@pytest.mark.parametrize(
+    ("make", "kind", "trigger_class"),
+    [
+        pytest.param(capillary_redeem_uploads, "redeem", CapillaryRedeemUploadEventTrigger, id="redeem"),
+        pytest.param(capillary_coupon_uploads, "coupon", CapillaryCouponUploadEventTrigger, id="coupon"),
+    ],
+)
+def test_one_line_makes_asset_and_watcher(make: Callable[..., Asset], kind: str, trigger_class: type) -> None:
+    asset = make("535512", poll_interval=30, include_existing=True, group="lake", extra={"team": "crm"})
 
-    assert asset.uri == asset.name == "capillary://capillary_default/redeem-uploads/535512"
+    assert asset.uri == asset.name == f"capillary://capillary_default/{kind}-uploads/535512"
     assert (asset.group, asset.extra) == ("lake", {"team": "crm"})
     (watcher,) = asset.watchers
-    assert isinstance(watcher.trigger, CapillaryRedeemUploadEventTrigger)
+    assert watcher.name == f"{kind} uploads of coupon series 535512"
+    assert type(watcher.trigger) is trigger_class
     assert watcher.trigger.serialize()[1] == {
         "coupon_series_id": 535512,
         "capillary_conn_id": "capillary_default",
@@ -70,8 +87,9 @@ def test_a_series_that_is_none_is_refused_when_the_dag_is_parsed() -> None:
         "capillary://conn/redeem-uploads/7#x",
     ],
 )
-def test_airflow_brings_a_uri_into_its_one_form_by_the_registered_scheme(uri: str) -> None:
-    assert Asset(uri).uri == "capillary://conn/redeem-uploads/7"
+@pytest.mark.parametrize("uploads", ["redeem-uploads", "coupon-uploads"])
+def test_airflow_brings_a_uri_into_its_one_form_by_the_registered_scheme(uri: str, uploads: str) -> None:
+    assert Asset(uri.replace("redeem-uploads", uploads)).uri == f"capillary://conn/{uploads}/7"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +122,23 @@ def test_the_jobs_of_all_events_come_once_each_and_in_order() -> None:
     jobs = finished_redeem_uploads({"a": events(payload(5, 3), payload(3, 4)), "b": events(payload(3, series=2))})
 
     assert [(job.coupon_series_id, job.job_id) for job in jobs] == [(1, 3), (2, 3), (1, 4), (1, 5)]
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["redeem first", "coupon first"])
+def test_jobs_with_equal_ids_of_both_kinds_are_kept_apart(order: int) -> None:
+    def payload(upload_kind: str, status: str) -> dict[str, Any]:
+        job = UploadJob(job_id=3, status=status, coupon_series_id=1).to_dict()
+        return {"payload": {"upload_kind": upload_kind, "coupon_series_id": 1, "jobs": [job]}}
+
+    both = {"a": events(*[payload("redeem", "COMPLETED"), payload("coupon", "FINISHED")][::order])}
+
+    assert [job.status for job in finished_redeem_uploads(both)] == ["COMPLETED"]
+    assert [job.status for job in finished_coupon_uploads(both)] == ["FINISHED"]
+
+
+def test_an_event_that_names_no_kind_is_of_redeem_uploads() -> None:
+    assert [job.job_id for job in finished_redeem_uploads({"a": events(_payload(3))})] == [3]
+    assert finished_coupon_uploads({"a": events(_payload(3))}) == []
 
 
 def _payload(job_id: int, conn_id: Any = None) -> dict[str, Any]:

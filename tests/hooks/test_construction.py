@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.exceptions import CapillaryConfigurationError
+from airflow_provider_capillary.exceptions import CapillaryConfigurationError, CapillaryJobNotFoundError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
 from tests.airflow_compat import AirflowNotFoundException
 from tests.hooks.clients import CONN_ID, SERIES, TOKEN_HEADER
@@ -173,6 +173,25 @@ def test_an_answer_survives_the_way_through_json_and_pickle(client: Client, sand
     (job,) = client.jobs(conn_id)
     assert type(job).from_dict(json.loads(json.dumps(job.to_dict()))) == job
     assert pickle.loads(pickle.dumps(job)) == copy.deepcopy(job) == job
+
+
+def test_each_kind_of_upload_has_questions_of_its_own(client: Client, sandbox: Sandbox, conn_id: str) -> None:
+    jobs = {
+        kind: sandbox.add_job(SERIES, rows=9, errors=errors, kind=kind)
+        for kind, errors in (("redeem", 1), ("coupon", 2))
+    }
+    with client.opened() as opened:
+        for kind, job in jobs.items():
+            (listed,) = opened._wait(getattr(opened.hook, f"get_{kind}_upload_jobs")(SERIES))
+            assert (listed.job_id, listed.error_count, listed.is_completed) == (job.job_id, job.errors, True)
+            assert opened._wait(getattr(opened.hook, f"get_{kind}_upload_job")(SERIES, str(job.job_id))) == listed
+            with pytest.raises(CapillaryJobNotFoundError, match=f"coupon series {SERIES} has no {kind} upload job 8;"):
+                opened._wait(getattr(opened.hook, f"get_{kind}_upload_job")(SERIES, 8))
+            if client.is_async:
+                history = opened._wait(getattr(opened.hook, f"get_{kind}_upload_history")(SERIES))
+                assert history.get(job.job_id) == listed
+                again = opened._wait(getattr(opened.hook, f"get_{kind}_upload_history")(SERIES, history))
+                assert again is history
 
 
 def test_questions_go_to_the_documented_paths_with_the_token(client: Client, sandbox: Sandbox, conn_id: str) -> None:

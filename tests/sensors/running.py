@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from airflow_provider_capillary.api.waiting import WaitOptions
-from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+from airflow_provider_capillary.triggers import capillary as triggers
 from tests.airflow_compat import (
     HAS_TASK_STATE_STORE,
     IS_AIRFLOW_2,
@@ -29,7 +29,9 @@ from tests.airflow_compat import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
+    from airflow_provider_capillary.sensors.capillary import CapillaryCouponUploadSensor, CapillaryRedeemUploadSensor
+
+    UploadSensor = CapillaryRedeemUploadSensor | CapillaryCouponUploadSensor
 
 MODES = ("poke", "reschedule", "deferrable")
 #: The last makes not even its first poll on a worker, so that everything that can happen does so in the trigger.
@@ -80,7 +82,7 @@ class End:
 
 def run_to_end(
     mode: str,
-    make_sensor: Callable[..., CapillaryRedeemUploadSensor],
+    make_sensor: Callable[..., UploadSensor],
     *,
     store: StateStore | None = None,
     try_number: int = 1,
@@ -130,10 +132,10 @@ def _first_reschedule(ti: TaskInstance) -> Any:
     return patch("airflow.sensors.base._orig_start_date", lambda **_: ti.first_reschedule_date)
 
 
-def _defer_at_once(sensor: CapillaryRedeemUploadSensor) -> None:
+def _defer_at_once(sensor: UploadSensor) -> None:
     """Do what the scheduler does where a task starts in the triggerer, on every Airflow."""
     raise TaskDeferred(
-        trigger=CapillaryRedeemUploadTrigger(
+        trigger=getattr(triggers, sensor._trigger_name)(
             **WaitOptions.of(sensor).to_dict(),
             capillary_conn_id=sensor.capillary_conn_id,
             **sensor._trigger_times(),

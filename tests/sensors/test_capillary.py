@@ -16,7 +16,7 @@ import pytest
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.api.waiting import WaitOptions
 from airflow_provider_capillary.sandbox import Fault, Sandbox
-from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
+from airflow_provider_capillary.sensors.capillary import CapillaryCouponUploadSensor, CapillaryRedeemUploadSensor
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 from tests.airflow_compat import DAG, AirflowTaskTimeout, TaskDeferred, needs_task_state_store
 from tests.sensors.running import ALL_MODES, MODES, End, StateStore, TaskInstance, run_to_end
@@ -25,9 +25,16 @@ from tests.transfers.running import interrupting
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    MakeSensor = Callable[..., CapillaryRedeemUploadSensor]
+    from tests.sensors.running import UploadSensor
+
+    MakeSensor = Callable[..., UploadSensor]
 
 SERIES = 535512
+KINDS = [
+    pytest.param(CapillaryRedeemUploadSensor, "redeem", id="redeem"),
+    pytest.param(CapillaryCouponUploadSensor, "coupon", id="coupon"),
+]
+OTHER = {"redeem": "coupon", "coupon": "redeem"}
 #: Each wait option with a value that is not its default.
 OPTIONS: list[dict[str, Any]] = [
     {"job_id": 7},
@@ -39,10 +46,10 @@ OPTIONS: list[dict[str, Any]] = [
 pytestmark = pytest.mark.usefixtures("capillary_connection", "quick_retries")
 
 
-def sensor(**given: Any) -> MakeSensor:
+def sensor(sensor_class: type[UploadSensor] = CapillaryRedeemUploadSensor, /, **given: Any) -> MakeSensor:
     """Return what makes a sensor of the series with short intervals."""
 
-    def make(**mode: Any) -> CapillaryRedeemUploadSensor:
+    def make(**mode: Any) -> UploadSensor:
         arguments = {
             "task_id": "wait",
             "coupon_series_id": SERIES,
@@ -51,7 +58,7 @@ def sensor(**given: Any) -> MakeSensor:
             **given,
             **mode,
         }
-        return CapillaryRedeemUploadSensor(**arguments)
+        return sensor_class(**arguments)
 
     return make
 
@@ -205,6 +212,48 @@ def test_every_outcome_is_the_same_in_every_mode(
     assert (end.value or {}).get("job_id") == expected.value
     if error == expected.error:
         assert end.message.startswith(expected.message)
+
+
+@pytest.mark.parametrize("mode", ALL_MODES)
+@pytest.mark.parametrize(("word", "state"), [("COMPLETED", "success"), ("FINISHED", "success"), ("ERRORED", "failed")])
+@pytest.mark.parametrize(("sensor_class", "kind"), KINDS)
+def test_a_job_of_either_kind_ends_the_wait_in_every_mode(
+    sensor_class: type[UploadSensor], kind: str, word: str, state: str, mode: str, sandbox: Sandbox
+) -> None:
+    # With jobs of the other kind in the same series, which must not count.
+    sandbox.add_job(SERIES, job_id=900, status="STARTED" if state == "success" else "FINISHED", kind=OTHER[kind])
+    job = sandbox.add_job(SERIES, job_id=800, rows=5, errors=2, ends=word, kind=kind)
+
+    end = run_to_end(mode, sensor(sensor_class))
+
+    assert end.state == state
+    if state == "success":
+        assert (end.value["job_id"], end.value["status"], end.value["error_count"]) == (job.job_id, word, 2)
+    else:
+        done_to_rows = {"redeem": "redeemed", "coupon": "added to the series"}[kind]
+        assert end.error == "CapillaryJobFailedError"
+        assert end.message.startswith(
+            f"{kind} upload job 800 ended as ERRORED; part of its rows may have been {done_to_rows} all the same; "
+        )
+
+
+@pytest.mark.parametrize("mode", ALL_MODES)
+@pytest.mark.parametrize(("sensor_class", "kind"), KINDS)
+def test_a_wait_of_either_kind_that_times_out_names_the_kind(
+    sensor_class: type[UploadSensor], kind: str, mode: str, sandbox: Sandbox
+) -> None:
+    sandbox.add_job(SERIES, kind=OTHER[kind])
+
+    end = run_to_end(mode, sensor(sensor_class, timeout=0.3))
+
+    assert (end.state, end.error) == ("failed", "AirflowSensorTimeout")
+    assert end.message == f"the {kind} upload job did not end within 0.3 seconds; last seen: no job in the series yet"
+
+
+def test_the_sensors_of_both_kinds_take_the_same_arguments_and_templates() -> None:
+    redeem, coupon = CapillaryRedeemUploadSensor, CapillaryCouponUploadSensor
+    assert signature(coupon) == signature(redeem)
+    assert coupon.template_fields == redeem.template_fields
 
 
 @pytest.mark.parametrize("mode", MODES)

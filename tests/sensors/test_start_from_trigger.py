@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
-from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
-from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+from airflow_provider_capillary.sensors.capillary import CapillaryCouponUploadSensor, CapillaryRedeemUploadSensor
+from airflow_provider_capillary.triggers.capillary import CapillaryCouponUploadTrigger, CapillaryRedeemUploadTrigger
 from tests.airflow_compat import (
     DAG,
     DagSerialization,
@@ -31,16 +31,19 @@ if TYPE_CHECKING:
     from airflow.triggers.base import StartTriggerArgs
 
     from airflow_provider_capillary.sandbox import Sandbox
+    from tests.sensors.running import UploadSensor
+
+    UploadTrigger = CapillaryRedeemUploadTrigger | CapillaryCouponUploadTrigger
 
 SERIES = 535512
 
 pytestmark = [pytest.mark.usefixtures("capillary_connection", "quick_retries"), needs_start_from_trigger]
 
 
-def dag_with(**given: Any) -> DAG:
+def dag_with(sensor_class: type[UploadSensor] = CapillaryRedeemUploadSensor, /, **given: Any) -> DAG:
     with DAG("night", schedule=None, params={"job_id": 4711, "most": 2}) as dag:
         arguments = {"task_id": "wait", "coupon_series_id": SERIES, "poke_interval": 0.05, "timeout": 600}
-        CapillaryRedeemUploadSensor(**{**arguments, "start_from_trigger": True, **given})
+        sensor_class(**{**arguments, "start_from_trigger": True, **given})
     return dag
 
 
@@ -52,7 +55,13 @@ def start_of(dag: DAG) -> tuple[Any, StartTriggerArgs]:
     return encoded, task.start_trigger_args
 
 
-def triggered(dag: DAG, *, timeout_after: datetime, job_id: int = 4711) -> CapillaryRedeemUploadTrigger:
+def triggered(
+    dag: DAG,
+    *,
+    timeout_after: datetime,
+    job_id: int = 4711,
+    trigger_class: type[UploadTrigger] = CapillaryRedeemUploadTrigger,
+) -> UploadTrigger:
     """Make the trigger as a triggerer does, from what the scheduler stored."""
     from uuid import uuid4
 
@@ -63,10 +72,8 @@ def triggered(dag: DAG, *, timeout_after: datetime, job_id: int = 4711) -> Capil
 
     encoded, start = start_of(dag)
     stored = Trigger._decrypt_kwargs(Trigger.encrypt_kwargs(start.trigger_kwargs or {}))
-    assert start.trigger_cls == f"{CapillaryRedeemUploadTrigger.__module__}.CapillaryRedeemUploadTrigger"
-    trigger = CapillaryRedeemUploadTrigger(
-        **{name: smart_decode_trigger_kwargs(value) for name, value in stored.items()}
-    )
+    assert start.trigger_cls == f"airflow_provider_capillary.triggers.capillary.{trigger_class.__name__}"
+    trigger = trigger_class(**{name: smart_decode_trigger_kwargs(value) for name, value in stored.items()})
     now = datetime.now(UTC)
     ti = TaskInstanceDTO(
         id=uuid4(),
@@ -104,7 +111,7 @@ def triggered(dag: DAG, *, timeout_after: datetime, job_id: int = 4711) -> Capil
     return trigger
 
 
-def event_of(trigger: CapillaryRedeemUploadTrigger) -> Any:
+def event_of(trigger: UploadTrigger) -> Any:
     async def only() -> Any:
         (event,) = [event.payload async for event in trigger.run()]
         return json.loads(json.dumps(event))
@@ -116,17 +123,26 @@ def soon() -> datetime:
     return datetime.now(UTC) + timedelta(seconds=900)
 
 
-def test_it_waits_for_the_job_of_a_template_and_ends_as_any_other_wait(sandbox: Sandbox) -> None:
-    sandbox.add_job(SERIES)
-    job = sandbox.add_job(SERIES, rows=4, errors=2)
-    sandbox.add_job(SERIES)
-    dag = dag_with(job_id="{{ dag_run.conf['job_id'] }}", max_error_count="{{ params.most }}")
+@pytest.mark.parametrize(
+    ("sensor_class", "trigger_class", "kind"),
+    [
+        pytest.param(CapillaryRedeemUploadSensor, CapillaryRedeemUploadTrigger, "redeem", id="redeem"),
+        pytest.param(CapillaryCouponUploadSensor, CapillaryCouponUploadTrigger, "coupon", id="coupon"),
+    ],
+)
+def test_it_waits_for_the_job_of_a_template_and_ends_as_any_other_wait(
+    sandbox: Sandbox, sensor_class: type[UploadSensor], trigger_class: type[UploadTrigger], kind: str
+) -> None:
+    sandbox.add_job(SERIES, kind=kind)
+    job = sandbox.add_job(SERIES, rows=4, errors=2, kind=kind)
+    sandbox.add_job(SERIES, kind=kind)
+    dag = dag_with(sensor_class, job_id="{{ dag_run.conf['job_id'] }}", max_error_count="{{ params.most }}")
 
-    event = event_of(triggered(dag, timeout_after=soon(), job_id=job.job_id))
+    event = event_of(triggered(dag, timeout_after=soon(), job_id=job.job_id, trigger_class=trigger_class))
 
     assert (event["status"], event["job"]["job_id"]) == ("success", job.job_id)
     sensor = dag.get_task("wait")
-    assert isinstance(sensor, CapillaryRedeemUploadSensor)
+    assert isinstance(sensor, sensor_class)
     assert start_of(dag)[1].next_method == "execute_complete"
     assert sensor.execute_complete({}, event)["job_id"] == job.job_id  # type: ignore[typeddict-item]
 

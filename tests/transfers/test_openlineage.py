@@ -44,6 +44,14 @@ def names(datasets: Any) -> list[tuple[str, str]]:
     return [(dataset.namespace, dataset.name) for dataset in datasets]
 
 
+def test_the_dataset_of_a_coupon_upload_is_another_one(sandbox: Sandbox, store: LocalFolder) -> None:
+    job = sandbox.add_job(SERIES, errors=1, error_file=SMALL, kind="coupon")
+
+    lineage = lineage_of(Run(job, store.folder, upload_kind="coupon")())
+
+    assert names(lineage.inputs) == [(f"capillary://{sandbox.host}", f"coupon-uploads/{SERIES}/{job.job_id}/error")]
+
+
 @pytest.mark.parametrize("file_type", ["error", "success"])
 def test_the_object_is_reported_to_come_from_the_job(
     sandbox: Sandbox, job: SandboxJob, store: LocalFolder, file_type: str

@@ -28,6 +28,7 @@ ARGUMENTS: dict[str, Any] = {
     "destination": "s3://lake/{{ ds }}/",
     "object_storage_conn_id": "aws_{{ params.stage }}",
     "file_type": "{{ params.file_type }}",
+    "upload_kind": "{{ params.upload_kind }}",
     "if_no_errors": "{{ params.if_no_errors }}",
     "capillary_conn_id": "capillary_{{ params.stage }}",
 }
@@ -51,7 +52,8 @@ class Upstream:
 
 
 def context(**changes: Any) -> Any:
-    params = {"series": SERIES, "stage": "test", "file_type": "error", "if_no_errors": "succeed"}
+    params = {"series": SERIES, "stage": "test", "file_type": "error", "upload_kind": "coupon"}
+    params["if_no_errors"] = "succeed"
     return {"ds": "2026-11-23", "ti": Upstream(), "params": params} | changes
 
 
@@ -67,6 +69,7 @@ def test_every_argument_that_names_something_is_a_template(dag: DAG) -> None:
         "destination": "s3://lake/2026-11-23/",
         "object_storage_conn_id": "aws_test",
         "file_type": "error",
+        "upload_kind": "coupon",
         "if_no_errors": "succeed",
         "capillary_conn_id": "capillary_test",
     }
@@ -110,15 +113,15 @@ def test_rendered_templates_run(
     dag: DAG, sandbox: Sandbox, store: LocalFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_TEST", sandbox.connection_json())
-    sandbox.add_job(SERIES, job_id=4455, errors=1, error_file=SMALL)
+    sandbox.add_job(SERIES, job_id=4455, errors=1, error_file=SMALL, kind="coupon")
     operator = make(dag, destination=store.folder + "{{ ds }}/", object_storage_conn_id=None)
     operator.render_template_fields(context())
     ti = TaskInstance()
 
     result = operator.execute({"ti": ti})
 
-    assert result == f"{store.folder}2026-11-23/redeem_errors_{SERIES}_4455.csv"
-    assert Content.of((store.path / "2026-11-23" / f"redeem_errors_{SERIES}_4455.csv").read_bytes()) == Content.of(
+    assert result == f"{store.folder}2026-11-23/coupon_errors_{SERIES}_4455.csv"
+    assert Content.of((store.path / "2026-11-23" / f"coupon_errors_{SERIES}_4455.csv").read_bytes()) == Content.of(
         SMALL
     )
 
@@ -143,6 +146,7 @@ def test_defaults_are_those_of_the_documentation(dag: DAG) -> None:
         )
 
     assert operator.file_type == "error"
+    assert operator.upload_kind == "redeem"
     assert operator.object_storage_conn_id is None
     assert operator.if_no_errors == "skip"
     assert operator.overwrite is True

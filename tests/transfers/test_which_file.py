@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.exceptions import CapillaryConfigurationError, CapillaryErrorFileError
+from airflow_provider_capillary.exceptions import (
+    CapillaryConfigurationError,
+    CapillaryErrorFileError,
+    CapillaryJobNotFoundError,
+)
 from airflow_provider_capillary.sandbox import Fault
 from tests.airflow_compat import AirflowFailException, AirflowSkipException
 from tests.transfers.running import SERIES, Run, pull
@@ -64,6 +68,60 @@ def test_each_file_of_a_job_arrives_under_a_name_of_its_own(
     }
 
 
+@pytest.mark.parametrize(("upload_kind", "other"), [("redeem", "coupon"), ("coupon", "redeem")])
+@pytest.mark.parametrize(("file_type", "name"), [("error", "errors"), ("success", "success"), ("uploaded", "uploaded")])
+def test_each_file_of_either_kind_arrives_under_a_name_of_its_own(
+    sandbox: Sandbox, store: LocalFolder, upload_kind: str, other: str, file_type: str, name: str
+) -> None:
+    sandbox.add_job(SERIES, kind=other, errors=0)
+    files = {f"{each}_file": content for each, content in CONTENTS.items()}
+    job = sandbox.add_job(SERIES, kind=upload_kind, rows=3, errors=1, **files)
+
+    done = pull(job, store.folder, upload_kind=upload_kind, file_type=file_type)
+
+    assert store.visible() == {f"{upload_kind}_{name}_{SERIES}_{job.job_id}.csv": Content.of(CONTENTS[file_type])}
+    assert sorted(done.xcoms["error_file"]) == [
+        "coupon_series_id",
+        "error_count",
+        "job_id",
+        "sha256",
+        "size_bytes",
+        "uri",
+    ]
+
+
+def test_a_coupon_upload_that_is_not_done_is_an_error_that_names_its_sensor(
+    sandbox: Sandbox, store: LocalFolder
+) -> None:
+    job = sandbox.add_job(SERIES, status="STARTED", kind="coupon")
+
+    with pytest.raises(
+        CapillaryErrorFileError,
+        match=f"^coupon upload job {job.job_id} is still STARTED; .*CapillaryCouponUploadSensor",
+    ):
+        pull(job, store.folder, upload_kind="coupon")
+
+
+def test_a_job_of_the_other_kind_is_not_found(sandbox: Sandbox, store: LocalFolder) -> None:
+    job = sandbox.add_job(SERIES, errors=1, kind="coupon")
+
+    with pytest.raises(CapillaryJobNotFoundError, match=f"has no redeem upload job {job.job_id}"):
+        pull(job, store.folder)
+
+
+@pytest.mark.parametrize("value", ["coupons", "Redeem", "", None, "{{ kind }}"])
+def test_a_kind_of_upload_that_there_is_not_is_refused_with_those_there_are(
+    sandbox: Sandbox, job: SandboxJob, store: LocalFolder, value: Any
+) -> None:
+    with pytest.raises(
+        CapillaryConfigurationError, match="upload_kind must be one of redeem, coupon, but is"
+    ) as caught:
+        pull(job, store.folder, upload_kind=value)
+
+    assert repr(value) in str(caught.value)
+    assert sandbox.requests == []
+
+
 def test_the_error_file_is_the_default(job: SandboxJob, store: LocalFolder) -> None:
     pull(job, store.folder + "x")
 
@@ -116,7 +174,7 @@ class TestNoSuchFile:
     def test_the_task_is_skipped_by_default_and_says_which_file(
         self, run: Any, store: LocalFolder, file_type: str
     ) -> None:
-        with pytest.raises(AirflowSkipException, match=rf"^upload job \d+ has no {file_type} file$"):
+        with pytest.raises(AirflowSkipException, match=rf"^redeem upload job \d+ has no {file_type} file$"):
             run()()
 
         assert store.visible() == {}

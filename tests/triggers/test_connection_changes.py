@@ -17,6 +17,7 @@ import pytest
 from airflow_provider_capillary._polling import shared_connection, shared_poll
 from airflow_provider_capillary._polling.shared_poll import poll_series
 from airflow_provider_capillary.api import timing
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 from tests.airflow_compat import api_server_error, before_awaited_lookups
@@ -397,7 +398,7 @@ async def test_a_watch_names_the_connection_that_is_missing_and_goes_on_once_it_
     monkeypatch.setattr(timing, "_MOST_AGE", 1.0)
     sandbox.add_job(SERIES)
     monkeypatch.delenv(ENV)
-    watched = poll_series("capillary_default", SERIES, interval=0.1, log=logging.getLogger("the watch"))
+    watched = poll_series("capillary_default", REDEEM, SERIES, interval=0.1, log=logging.getLogger("the watch"))
     first = asyncio.ensure_future(anext(watched))
     await until(lambda: "(5 in a row)" in caplog.text)  # the next poll is 3.2 s away
     monkeypatch.setenv(ENV, connection(sandbox))
@@ -415,7 +416,7 @@ async def test_a_watch_that_waits_out_failures_is_back_at_once_when_the_connecti
     sandbox.add_job(SERIES)
     sandbox.add_job(2)
     monkeypatch.setenv(ENV, connection(sandbox, port=dead_port()))
-    watched = poll_series("capillary_default", SERIES, interval=0.1, log=logging.getLogger("the watch"))
+    watched = poll_series("capillary_default", REDEEM, SERIES, interval=0.1, log=logging.getLogger("the watch"))
     first = asyncio.ensure_future(anext(watched))
     await until(lambda: "(5 in a row)" in caplog.text)  # the next poll is 3.2 s away
     monkeypatch.setenv(ENV, connection(sandbox))

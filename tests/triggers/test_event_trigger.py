@@ -15,7 +15,10 @@ from airflow_provider_capillary._polling import series_watch, shared_poll
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.sandbox import Fault
 from airflow_provider_capillary.triggers import capillary as triggers
-from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
+from airflow_provider_capillary.triggers.capillary import (
+    CapillaryCouponUploadEventTrigger,
+    CapillaryRedeemUploadEventTrigger,
+)
 from tests.airflow_compat import (
     HAS_SHARED_STREAMS,
     Asset,
@@ -35,7 +38,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary.sandbox import Sandbox
 
+    EventTrigger = CapillaryRedeemUploadEventTrigger | CapillaryCouponUploadEventTrigger
+
 SERIES = 535512
+#: Kind of upload -> number of refused rows of its job.
+COUNTS = {"redeem": 1, "coupon": 2}
+BOTH_KINDS = pytest.mark.parametrize("kind", ["redeem", "coupon"])
 
 pytestmark = [
     pytest.mark.usefixtures("capillary_connection", "quick_retries", "quick_pauses"),
@@ -92,14 +100,14 @@ class Triggerer:
         self.by_trigger: dict[int, list[dict[str, Any]]] = {}
         self.unstored: list[int] = []
 
-    def start(self, trigger_id: int, trigger: CapillaryRedeemUploadEventTrigger, state: AssetState | None) -> None:
+    def start(self, trigger_id: int, trigger: EventTrigger, state: AssetState | None) -> None:
         path, arguments = trigger.serialize()
-        assert path == f"{CapillaryRedeemUploadEventTrigger.__module__}.CapillaryRedeemUploadEventTrigger"
-        inflated = CapillaryRedeemUploadEventTrigger(**json.loads(json.dumps(arguments)))
+        assert path == f"airflow_provider_capillary.triggers.capillary.{type(trigger).__name__}"
+        inflated = type(trigger)(**json.loads(json.dumps(arguments)))
         inflated.asset_state_store = state  # type: ignore[assignment]
         self.tasks[trigger_id] = asyncio.create_task(self._run(trigger_id, inflated))
 
-    async def _run(self, trigger_id: int, trigger: CapillaryRedeemUploadEventTrigger) -> None:
+    async def _run(self, trigger_id: int, trigger: EventTrigger) -> None:
         if self.manager is None:
             try:
                 async for event in trigger.run():
@@ -148,13 +156,13 @@ class Triggerer:
 
 @asynccontextmanager
 async def triggerer(
-    *states: AssetState | None, stores: bool = True, ack_timeout: float = 300.0, **given: Any
+    *states: AssetState | None, stores: bool = True, ack_timeout: float = 300.0, kind: str = "redeem", **given: Any
 ) -> AsyncIterator[Triggerer]:
     """Run one watcher for each state store; at the end nothing of them may be left."""
     before = asyncio.all_tasks()
     running = Triggerer(stores=stores, ack_timeout=ack_timeout)
     for number, state in enumerate(states):
-        running.start(number, watcher(**given), state)
+        running.start(number, watcher(kind, **given), state)
     try:
         yield running
         assert not [task for task in running.tasks.values() if task.done()], "a watcher came to an end"
@@ -166,9 +174,10 @@ async def triggerer(
     gc.collect()  # an open transport would warn of itself
 
 
-def watcher(**given: Any) -> CapillaryRedeemUploadEventTrigger:
+def watcher(kind: str = "redeem", **given: Any) -> EventTrigger:
     arguments = {"coupon_series_id": SERIES, "poll_interval": 0.05}
-    return CapillaryRedeemUploadEventTrigger(**{**arguments, **given})
+    trigger_class = CapillaryRedeemUploadEventTrigger if kind == "redeem" else CapillaryCouponUploadEventTrigger
+    return trigger_class(**{**arguments, **given})
 
 
 async def some_polls(sandbox: Sandbox, number: int = 3) -> None:
@@ -176,13 +185,15 @@ async def some_polls(sandbox: Sandbox, number: int = 3) -> None:
     await until(lambda: sandbox.count("status") >= asked + number)
 
 
-async def test_it_fires_when_jobs_newer_than_its_cursor_are_done(sandbox: Sandbox) -> None:
-    sandbox.add_job(SERIES)
-    async with triggerer(AssetState()) as running:
+@BOTH_KINDS
+async def test_it_fires_when_jobs_newer_than_its_cursor_are_done(sandbox: Sandbox, kind: str) -> None:
+    sandbox.add_job(SERIES, kind=kind)
+    async with triggerer(AssetState(), kind=kind) as running:
         await some_polls(sandbox)
         assert running.events == []
 
-        job = sandbox.add_job(SERIES, rows=5, errors=2, status="STARTED")
+        sandbox.add_job(SERIES, kind="coupon" if kind == "redeem" else "redeem")  # of the other kind: no event
+        job = sandbox.add_job(SERIES, rows=5, errors=2, status="STARTED", kind=kind)
         await some_polls(sandbox)
         assert running.events == []
         sandbox.finish(job)
@@ -195,6 +206,7 @@ async def test_it_fires_when_jobs_newer_than_its_cursor_are_done(sandbox: Sandbo
         SERIES,
         True,
     )
+    assert event["upload_kind"] == kind
     assert [(reported["job_id"], reported["error_count"]) for reported in event["jobs"]] == [(job.job_id, 2)]
 
 
@@ -236,25 +248,28 @@ async def test_jobs_that_the_first_answer_left_out_are_not_reported_as_new(sandb
     assert running.reported == [job.job_id]
 
 
-async def test_a_restart_neither_loses_nor_repeats_a_job(sandbox: Sandbox) -> None:
+@BOTH_KINDS
+async def test_a_restart_neither_loses_nor_repeats_a_job(sandbox: Sandbox, kind: str) -> None:
     state = AssetState()
-    async with triggerer(state) as first:
+    async with triggerer(state, kind=kind) as first:
         await some_polls(sandbox)
-        before = sandbox.add_job(SERIES)
+        before = sandbox.add_job(SERIES, kind=kind)
         await until(lambda: first.events and state.cursor["after_job_id"] == before.job_id)
-        running = sandbox.add_job(SERIES, status="STARTED")
+        running = sandbox.add_job(SERIES, status="STARTED", kind=kind)
         await until(lambda: state.cursor["pending_job_ids"] == [running.job_id])
-    between = sandbox.add_job(SERIES)
+    between = sandbox.add_job(SERIES, kind=kind)
     sandbox.finish(running)
 
-    async with triggerer(state) as second:
+    async with triggerer(state, kind=kind) as second:
         await until(lambda: second.events)
-        after = sandbox.add_job(SERIES)
+        after = sandbox.add_job(SERIES, kind=kind)
         await until(lambda: len(second.reported) >= 3)
         await some_polls(sandbox)
 
     assert first.reported == [before.job_id]
     assert second.reported == [running.job_id, between.job_id, after.job_id]
+    # A cursor that an earlier version stored for redeem uploads must be found under this key.
+    assert list(state.stored) == [f"capillary_{kind}_uploads"]
 
 
 @needs_shared_streams
@@ -275,6 +290,26 @@ async def test_the_cursor_stays_until_airflow_has_stored_the_event(sandbox: Sand
 
     assert first.reported == second.reported == [job.job_id]
     assert second.events[0]["possible_duplicates"] is True  # which it does
+
+
+def test_watchers_of_two_kinds_share_no_stream() -> None:
+    redeem, coupon = watcher("redeem"), watcher("coupon")
+    assert redeem.shared_stream_key() == watcher("redeem").shared_stream_key()
+    assert redeem.shared_stream_key() != coupon.shared_stream_key()
+
+
+async def test_watchers_of_both_kinds_of_one_series_report_their_own_jobs(sandbox: Sandbox) -> None:
+    async with triggerer() as running:
+        for number, kind in enumerate(["redeem", "coupon"]):
+            running.start(number, watcher(kind), AssetState())
+        await some_polls(sandbox, 6)
+        jobs = {kind: sandbox.add_job(SERIES, errors=errors, kind=kind) for kind, errors in COUNTS.items()}
+        await until(lambda: len(running.events) == 2)
+
+    assert {event["upload_kind"]: event["jobs"][0]["error_count"] for event in running.events} == COUNTS
+    assert {event["upload_kind"]: event["jobs"][0]["job_id"] for event in running.events} == {
+        kind: job.job_id for kind, job in jobs.items()
+    }
 
 
 async def test_watchers_of_one_series_share_one_poll_and_each_reports_to_its_own_asset(sandbox: Sandbox) -> None:
@@ -305,10 +340,10 @@ async def test_faults_are_waited_out_less_and_less_often_and_logged(
     assert running.reported == [job.job_id]
     reported = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
     assert [line.partition(", the next")[0] for line in reported[:4]] == [
-        f"Poll of coupon series {SERIES} failed ({number} in a row)" for number in (1, 2, 3, 4)
+        f"Poll of the redeem uploads of coupon series {SERIES} failed ({number} in a row)" for number in (1, 2, 3, 4)
     ]
     assert [line.partition("within ")[2].partition(" s:")[0] for line in reported[:4]] == ["0.1", "0.2", "0.4", "0.8"]
-    assert "Polls of coupon series 535512 succeed again" in caplog.text
+    assert "Polls of the redeem uploads of coupon series 535512 succeed again" in caplog.text
 
 
 async def test_wrong_credentials_do_not_end_the_watch(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,10 @@ from airflow_provider_capillary.api import limiter
 from airflow_provider_capillary.api.job_history import JobHistory
 from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.api.timing import PollSchedule, PollTimer
+from airflow_provider_capillary.api.upload_kinds import REDEEM
 from airflow_provider_capillary.api.waiting import JobWaiter
 from airflow_provider_capillary.sandbox import Fault
-from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
+from airflow_provider_capillary.triggers.capillary import CapillaryCouponUploadTrigger, CapillaryRedeemUploadTrigger
 from tests.connections import forget_connection_states
 from tests.waiting import until
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from airflow_provider_capillary.sandbox import Sandbox
+
+    UploadTrigger = CapillaryRedeemUploadTrigger | CapillaryCouponUploadTrigger
 
 SERIES = 535512
 CONN_ID = "capillary_default"
@@ -41,7 +44,11 @@ def trigger(series: int = SERIES, **given: Any) -> CapillaryRedeemUploadTrigger:
     return CapillaryRedeemUploadTrigger(**{**arguments, **given})
 
 
-async def event_of(running: CapillaryRedeemUploadTrigger) -> dict[str, Any]:
+def coupon_trigger(**given: Any) -> CapillaryCouponUploadTrigger:
+    return CapillaryCouponUploadTrigger(**trigger(**given).serialize()[1])
+
+
+async def event_of(running: UploadTrigger) -> dict[str, Any]:
     (event,) = [event.payload async for event in running.run()]
     return event
 
@@ -50,7 +57,9 @@ def every(interval: float) -> PollTimer:
     return PollTimer(PollSchedule(interval), now=time.monotonic())
 
 
-def waiting(*triggers: CapillaryRedeemUploadTrigger) -> list[asyncio.Task[dict[str, Any]]]:
+def waiting(
+    *triggers: CapillaryRedeemUploadTrigger | CapillaryCouponUploadTrigger,
+) -> list[asyncio.Task[dict[str, Any]]]:
     return [asyncio.create_task(event_of(each)) for each in triggers]
 
 
@@ -76,6 +85,49 @@ async def test_all_waits_on_a_series_share_one_poll_and_all_on_a_connection_one_
     assert sandbox.count("status") - asked <= 6
     assert sandbox.count("token") == 1
     assert nothing_is_left(before)
+
+
+async def test_a_redeem_and_a_coupon_wait_on_one_series_are_two_polls_over_one_connection(sandbox: Sandbox) -> None:
+    redeem = sandbox.add_job(SERIES, job_id=6, status="STARTED", rows=4, errors=1)
+    coupon = sandbox.add_job(SERIES, job_id=7, status="STARTED", rows=9, errors=2, kind="coupon")
+    before = asyncio.all_tasks()
+
+    tasks = waiting(*[trigger(), coupon_trigger()] * 5)
+    await until(lambda: sandbox.count("status") >= 6)
+    paths = {request.path for request in sandbox.requests if request.endpoint == "status"}
+    state = shared_poll._loop_states[asyncio.get_running_loop()]
+    assert len(state.polls) == 2
+    assert len(state.connections) == 1
+    sandbox.finish(redeem)
+    redeem_events = await asyncio.gather(*tasks[0::2])
+    assert not any(task.done() for task in tasks[1::2])
+    sandbox.finish(coupon)
+    coupon_events = await asyncio.gather(*tasks[1::2])
+
+    assert paths == {
+        f"/coupon/api/v1/upload/getUploadRedeemedCouponStatus/{SERIES}",
+        f"/coupon/api/v1/upload/getUploadStatus/{SERIES}",
+    }
+    assert {event["job"]["total_uploaded_count"] for event in redeem_events} == {4}
+    assert {event["job"]["total_uploaded_count"] for event in coupon_events} == {9}
+    assert {event["message"] for event in coupon_events} == {"coupon upload job 7 is complete"}
+    assert sandbox.count("token") == 1
+    assert nothing_is_left(before)
+
+
+async def test_the_failed_polls_of_one_kind_do_not_count_for_the_other(sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES, status="STARTED")
+    refused = {"success": True, "result": {"uploadJobStatuses": "none"}}
+    waits = waiting(trigger(max_consecutive_failures=1), coupon_trigger(max_consecutive_failures=1))
+    await until(lambda: sandbox.count("status") >= 4)
+    # An answer that only the coupon kind refuses: for redeemed coupons it is an empty list.
+    sandbox.inject(Fault("body", endpoint="status", status=200, body=refused, times=8))
+
+    event = await waits[1]
+    sandbox.finish(job)
+
+    assert (event["status"], event["error"]["error"]) == ("error", "CapillaryResponseError")
+    assert (await waits[0])["status"] == "success"
 
 
 async def test_the_shortest_interval_serves_all(sandbox: Sandbox) -> None:
@@ -149,7 +201,9 @@ async def test_a_poll_that_brings_nothing_new_wakes_no_wait_that_has_seen_one(sa
     received: dict[str, list[str]] = {"waiting": [], "all": [], "late": []}
 
     async def receive(name: str, *, receives_every_result: bool = False) -> None:
-        async with subscribe(CONN_ID, SERIES, every(0.05), receives_every_result=receives_every_result) as subscription:
+        async with subscribe(
+            CONN_ID, REDEEM, SERIES, every(0.05), receives_every_result=receives_every_result
+        ) as subscription:
             while True:
                 result = await subscription.next_result()
                 received[name].append("failed" if result.jobs is None else result.jobs.newest().status)
@@ -177,7 +231,7 @@ async def test_a_poll_that_brings_nothing_new_wakes_no_wait_that_has_seen_one(sa
 
 async def test_what_a_poll_brought_is_not_missed_by_a_wait_that_was_busy(sandbox: Sandbox) -> None:
     job = sandbox.add_job(SERIES, status="STARTED")
-    async with subscribe(CONN_ID, SERIES, every(0.05)) as subscription:
+    async with subscribe(CONN_ID, REDEEM, SERIES, every(0.05)) as subscription:
         await subscription.next_result()
         asked = sandbox.count("status")
         sandbox.finish(job)
@@ -192,7 +246,7 @@ async def test_what_a_poll_brought_is_not_missed_by_a_wait_that_was_busy(sandbox
 
 async def test_the_result_of_a_requested_poll_is_always_received(sandbox: Sandbox) -> None:
     sandbox.add_job(SERIES, status="STARTED")
-    async with subscribe(CONN_ID, SERIES, every(3600.0)) as subscription, asyncio.timeout(20):
+    async with subscribe(CONN_ID, REDEEM, SERIES, every(3600.0)) as subscription, asyncio.timeout(20):
         subscription.poll_now()
         first = await subscription.next_result()
         subscription.poll_now()
@@ -302,7 +356,7 @@ async def test_cleanup_leaves_the_poll_of_a_wait_that_was_dropped(sandbox: Sandb
     sandbox.add_job(SERIES, status="STARTED")
     before = asyncio.all_tasks()
     dropped = trigger()
-    await dropped._exit_stack.enter_async_context(subscribe(CONN_ID, SERIES, every(0.05)))
+    await dropped._exit_stack.enter_async_context(subscribe(CONN_ID, REDEEM, SERIES, every(0.05)))
     await until(lambda: sandbox.count("status") >= 1)
     assert not nothing_is_left(before)
 
@@ -421,7 +475,7 @@ async def test_a_poll_that_dies_again_and_again_uses_the_budget_up_and_no_wait_i
         events = await asyncio.gather(*waiting(*[trigger(max_consecutive_failures=3) for _ in range(3)]))
 
     assert {(event["status"], event["message"]) for event in events} == {
-        ("error", f"the poll of coupon series {SERIES} broke off (RuntimeError)")
+        ("error", f"the poll of the redeem uploads of coupon series {SERIES} broke off (RuntimeError)")
     }
     assert len(deaths) == 3  # and not as often as a loop turns
     assert nothing_is_left(before)
@@ -429,7 +483,7 @@ async def test_a_poll_that_dies_again_and_again_uses_the_budget_up_and_no_wait_i
 
 async def test_a_watch_whose_poll_dies_goes_on(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
     sandbox.add_job(SERIES)
-    watched = poll_series(CONN_ID, SERIES, interval=0.1, log=logging.getLogger("the watch"))
+    watched = poll_series(CONN_ID, REDEEM, SERIES, interval=0.1, log=logging.getLogger("the watch"))
     await anext(watched)
     (poll,) = shared_poll._loop_state().polls.values()
     assert poll._task is not None
@@ -438,7 +492,7 @@ async def test_a_watch_whose_poll_dies_goes_on(sandbox: Sandbox, caplog: pytest.
     async with asyncio.timeout(10):
         assert len(await anext(watched)) == 1
 
-    assert f"the poll of coupon series {SERIES} broke off (CancelledError)" in caplog.text
+    assert f"the poll of the redeem uploads of coupon series {SERIES} broke off (CancelledError)" in caplog.text
     await watched.aclose()
 
 
@@ -446,7 +500,7 @@ async def test_an_outage_beside_a_quick_wait_slows_no_watch_down(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     (quick,) = waiting(trigger(poke_interval=0.05, job_id=999_999, max_consecutive_failures=1000))
-    watched = poll_series(CONN_ID, SERIES, interval=0.5, log=logging.getLogger("the watch"))
+    watched = poll_series(CONN_ID, REDEEM, SERIES, interval=0.5, log=logging.getLogger("the watch"))
     await anext(watched)
     sandbox.inject(Fault("status", endpoint="status", status=503, times=12))  # six polls of two attempts
     async with asyncio.timeout(10):
@@ -457,7 +511,7 @@ async def test_an_outage_beside_a_quick_wait_slows_no_watch_down(
         for _ in range(3):
             await anext(watched)
 
-    assert caplog.text.count("Poll of coupon series") <= 4
+    assert caplog.text.count("Poll of the redeem uploads") <= 4
     assert time.monotonic() - began < 3.0
     await watched.aclose()
 
@@ -465,7 +519,7 @@ async def test_an_outage_beside_a_quick_wait_slows_no_watch_down(
 async def test_a_watch_is_back_at_its_interval_after_a_recovery(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watched = poll_series(CONN_ID, SERIES, interval=0.1, log=logging.getLogger("the watch"))
+    watched = poll_series(CONN_ID, REDEEM, SERIES, interval=0.1, log=logging.getLogger("the watch"))
     await anext(watched)
     sandbox.inject(Fault("status", endpoint="status", status=503, times=8))  # four polls of two attempts
     async with asyncio.timeout(10):
@@ -485,7 +539,7 @@ async def test_a_watch_is_back_at_its_interval_after_a_recovery(
 
 async def test_what_a_poll_brought_is_not_hidden_by_a_failure_after_it(sandbox: Sandbox) -> None:
     sandbox.add_job(SERIES)
-    async with subscribe(CONN_ID, SERIES, every(0.05)) as subscription:
+    async with subscribe(CONN_ID, REDEEM, SERIES, every(0.05)) as subscription:
         await until(lambda: sandbox.count("status") >= 1)
         sandbox.inject(Fault("status", endpoint="status", status=503, times=None))
         asked = sandbox.count("status")

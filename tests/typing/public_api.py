@@ -16,13 +16,21 @@ from pendulum import DateTime
 from airflow_provider_capillary import exceptions
 from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.api.retry import HttpRetry, default_http_retry
-from airflow_provider_capillary.assets.capillary import capillary_redeem_uploads, finished_redeem_uploads
+from airflow_provider_capillary.assets.capillary import (
+    capillary_coupon_uploads,
+    capillary_redeem_uploads,
+    finished_coupon_uploads,
+    finished_redeem_uploads,
+)
 from airflow_provider_capillary.exceptions import CapillaryError, CapillaryJobFailedError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
 from airflow_provider_capillary.sandbox import Fault, RecordedRequest, Sandbox, SandboxJob
-from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
+from airflow_provider_capillary.sensors.capillary import CapillaryCouponUploadSensor, CapillaryRedeemUploadSensor
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
-from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadEventTrigger
+from airflow_provider_capillary.triggers.capillary import (
+    CapillaryCouponUploadEventTrigger,
+    CapillaryRedeemUploadEventTrigger,
+)
 
 if TYPE_CHECKING:
     import requests
@@ -37,6 +45,8 @@ def hook_in_a_task() -> int:
     assert_type(jobs, list[UploadJob])
     job = hook.get_redeem_upload_job("535512", job_id="4455")
     assert_type(job, UploadJob)
+    assert_type(hook.get_coupon_upload_jobs(535512), list[UploadJob])
+    assert_type(hook.get_coupon_upload_job(535512, "220605"), UploadJob)
     with hook.open_error_file(job) as stream:
         assert_type(stream, BinaryIO)
         size = len(stream.read())
@@ -54,6 +64,8 @@ async def hook_in_a_trigger() -> UploadJob:
         assert_type(hook, CapillaryAsyncHook)
         jobs = await hook.get_redeem_upload_jobs(535512)
         assert_type(jobs, list[UploadJob])
+        assert_type(await hook.get_coupon_upload_jobs("535512"), list[UploadJob])
+        assert_type(await hook.get_coupon_upload_job(535512, 220605), UploadJob)
         return await hook.get_redeem_upload_job(535512, jobs[-1].job_id)
 
 
@@ -116,7 +128,18 @@ def nightly_dag() -> DAG:
             destination="/mnt/capillary/redeemed.csv",
             overwrite=False,
         )
+        wait_for_coupons = CapillaryCouponUploadSensor(
+            task_id="wait_for_coupons", coupon_series_id=535512, job_id=220605, max_error_count=0, deferrable=True
+        )
+        coupon_errors = CapillaryErrorFileToObjectStorageOperator(
+            task_id="coupon_errors",
+            coupon_series_id=535512,
+            job_id=220605,
+            upload_kind="coupon",
+            destination="s3://lake/capillary/coupon-errors/",
+        )
         wait >> errors >> uploaded
+        wait_for_coupons >> coupon_errors
     return dag
 
 
@@ -166,6 +189,14 @@ def asset_with_a_watcher_of_its_own() -> Asset:
     return Asset("capillary://capillary_default/redeem-uploads/535512", watchers=[watcher])
 
 
+def dag_that_starts_after_both_kinds_of_upload() -> list[int]:
+    trigger = CapillaryCouponUploadEventTrigger(coupon_series_id="535512", poll_interval=30.0)
+    asset = Asset("coupons", watchers=[AssetWatcher(name="coupon uploads", trigger=trigger)])
+    with DAG(dag_id="both", schedule=[capillary_redeem_uploads(1), capillary_coupon_uploads(1, name="coupons"), asset]):
+        pass
+    return [job.job_id for job in finished_coupon_uploads({})]
+
+
 def errors_that_a_task_catches(hook: CapillaryHook) -> str | None:
     try:
         return hook.get_redeem_upload_job(535512, 4455).status
@@ -210,6 +241,7 @@ async def wrong_uses(job: UploadJob) -> None:
         coupon_series_id=535512,
         job_id=4455,
         destination="/mnt/capillary/",
+        upload_kind="coupons",  # type: ignore[arg-type] # redeem or coupon
         if_no_errors="ignore",  # type: ignore[arg-type] # skip, succeed or fail
         overwrite="always",  # type: ignore[arg-type] # True, False or "if_changed"
     )
