@@ -39,6 +39,8 @@ HAS_ASSET_STATE_STORE = AIRFLOW_VERSION >= (3, 3, 2)
 HAS_SHARED_STREAMS = AIRFLOW_VERSION >= (3, 3)
 #: Airflow reads the connection form from provider info, and not from the hook.
 FORM_IS_IN_PROVIDER_INFO = AIRFLOW_VERSION >= (3, 2)
+#: Whether the `airflow` command has those that providers add.
+TAKES_COMMANDS_OF_PROVIDERS = AIRFLOW_VERSION >= (3, 2)
 
 needs_asset_watchers = pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="asset watchers came with Airflow 3.0")
 needs_task_state_store = pytest.mark.skipif(

@@ -15,7 +15,7 @@ import pytest
 import airflow_provider_capillary
 from airflow_provider_capillary.api.settings import AUTH_TYPES
 from airflow_provider_capillary.get_provider_info import get_provider_info
-from tests.airflow_compat import FORM_IS_IN_PROVIDER_INFO, IS_AIRFLOW_2
+from tests.airflow_compat import FORM_IS_IN_PROVIDER_INFO, IS_AIRFLOW_2, TAKES_COMMANDS_OF_PROVIDERS
 from tests.project import ROOT
 
 # Standard fields by what they hold, then extras; the schemas are the promise to the form.
@@ -74,6 +74,8 @@ def test_satisfies_the_schema_that_airflow_checks_at_discovery(info: dict[str, A
 @pytest.mark.skipif(IS_AIRFLOW_2, reason="the schema of Airflow 2 knows no assets, which it ignores elsewhere")
 def test_satisfies_the_stricter_schema_of_provider_yaml(info: dict[str, Any]) -> None:
     # provider_info.schema.json lets any conn-fields pass, this one does not.
+    if not TAKES_COMMANDS_OF_PROVIDERS:
+        del info["cli"]
     jsonschema.validate(info | RELEASE_ONLY, airflow_schema("provider.yaml.schema.json"))
 
 

@@ -6,12 +6,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import platform
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +31,7 @@ def run(conn_id: str, series: str, *, as_json: bool) -> int:
     """
     output = sys.stdout
     # Airflow logs to stdout when it is imported and configured, and the output may be read by a program.
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), _as_command_of_airflow():
         from airflow_provider_capillary import __version__
         from airflow_provider_capillary._airflow_compat import AIRFLOW_VERSION, AirflowNotFoundException, BaseHook
         from airflow_provider_capillary._transport.connections import read_settings, undefined_connection
@@ -61,7 +62,23 @@ def run(conn_id: str, series: str, *, as_json: bool) -> int:
     else:
         text = render_text(document, sections, conn_id=conn_id, series=str(series_id))
     output.write(f"{text}\n")
+    output.flush()
     return 0 if document["ok"] else 1
+
+
+@contextlib.contextmanager
+def _as_command_of_airflow() -> Iterator[None]:
+    """Have Airflow read connections from its database, too, as its own commands do. A task reads them elsewhere."""
+    name = "_AIRFLOW_PROCESS_CONTEXT"
+    before = os.environ.get(name)
+    os.environ[name] = "server"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _refuse(problem: str, code: int) -> int:
@@ -84,4 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # Airflow before 3.1 may log while the process ends, behind the JSON document.
+    sys.stdout = sys.stderr
+    sys.exit(code)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -34,4 +35,10 @@ def doctor(given: Namespace) -> None:
     """
     from airflow_provider_capillary.doctor.__main__ import run
 
-    sys.exit(run(given.conn_id, given.series, as_json=given.json))
+    # `airflow` has set up its log already, and some versions log to stdout what the reading of a connection imports.
+    logging.disable(logging.CRITICAL)
+    try:
+        code = run(given.conn_id, given.series, as_json=given.json)
+    finally:
+        logging.disable(logging.NOTSET)
+    sys.exit(code)

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_capillary.doctor.cli import get_capillary_cli_commands
 from airflow_provider_capillary.get_provider_info import get_provider_info
-from tests.airflow_compat import AIRFLOW_VERSION
+from tests.airflow_compat import TAKES_COMMANDS_OF_PROVIDERS
 from tests.doctor.conftest import JOB_ID, SERIES, secrets_of
 
 if TYPE_CHECKING:
@@ -70,6 +70,31 @@ def test_says_in_one_sentence_that_there_is_no_such_connection() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("airflow_database")
+@pytest.mark.parametrize(
+    "command",
+    [
+        MODULE,
+        pytest.param(
+            COMMAND,
+            marks=pytest.mark.skipif(not TAKES_COMMANDS_OF_PROVIDERS, reason="this Airflow takes no such commands"),
+        ),
+    ],
+    ids=["module", "airflow"],
+)
+def test_finds_a_connection_that_was_made_in_the_ui(command: tuple[str, ...], sandbox: Sandbox) -> None:
+    conn_id = f"stored_{len(command)}"
+    connection = sandbox.connection_json(requests_per_minute=1_000_000)
+    added = run(("airflow",), "connections", "add", conn_id, "--conn-json", connection)
+    assert added.returncode == 0, added.stderr
+
+    done = run(command, conn_id, str(SERIES), "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["token"]["result"] == "ok"
+
+
 def test_is_the_command_that_the_provider_info_names() -> None:
     info: Any = get_provider_info()
     (path,) = info["cli"]
@@ -79,7 +104,7 @@ def test_is_the_command_that_the_provider_info_names() -> None:
     assert (group.name, [command.name for command in group.subcommands]) == ("capillary", ["doctor"])
 
 
-@pytest.mark.skipif(AIRFLOW_VERSION < (3, 2), reason="this Airflow takes no commands of providers")
+@pytest.mark.skipif(not TAKES_COMMANDS_OF_PROVIDERS, reason="this Airflow takes no commands of providers")
 def test_runs_as_a_command_of_airflow(sandbox: Sandbox, capillary_connection: str) -> None:
     sandbox.add_job(SERIES, errors=3)
 
