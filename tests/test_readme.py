@@ -40,6 +40,7 @@ DOCUMENTS = (
     "SECURITY.md",
     "docs/airflow-versions.md",
     "docs/object-stores.md",
+    "docs/open-questions.md",
     "docs/stability.md",
 )
 #: What a link of the README begins with that leads to a page, or a picture, of this repository.

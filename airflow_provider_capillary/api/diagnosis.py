@@ -121,10 +121,9 @@ def examine_host(
     :param now: The wall clock.
     """
     proxy = None if proxy_url is None else urlsplit(proxy_url)
-    auth_host = urlsplit(settings.auth_url).hostname or ""
     facts: dict[str, Any] = {
         "kind": kind_of_host(settings.host),
-        "authentication_host": "the API host" if settings.is_api_host(settings.auth_url) else kind_of_host(auth_host),
+        "authentication_host": _kind_of_auth_host(settings),
         "scheme": settings.scheme,
         "port": settings.port,
         "resolves": addresses is not None,
@@ -174,14 +173,14 @@ def examine_token(
         warnings = payload.get("warnings") or []
         facts |= {"envelope": envelope_of(payload), "warnings": len(warnings) if isinstance(warnings, list) else 1}
     if token is not None:
-        facts |= {"is_jwt": claims is not None, "claims": words.words(claims or {}), **_lifetime(payload, claims, now)}
+        facts |= {"is_jwt": bool(claims), "claims": words.words(claims), **_lifetime(payload, claims, now)}
     return _section(facts, attempts, error, words)
 
 
-def _lifetime(payload: Mapping[str, Any], claims: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
+def _lifetime(payload: Mapping[str, Any], claims: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     data = payload.get("data")
     seconds = as_int(data.get("ttlSeconds")) if isinstance(data, dict) else None
-    issued_at, ends_at = (as_int((claims or {}).get(name)) for name in ("iat", "exp"))
+    issued_at, ends_at = (as_int(claims.get(name)) for name in ("iat", "exp"))
     claimed = ends_at - issued_at if ends_at is not None and issued_at is not None else None
     facts: dict[str, Any] = {"lifetime_seconds": claimed, "lifetime_from": None if claimed is None else "claims"}
     if seconds is not None and seconds > 0:
@@ -289,6 +288,14 @@ def _section(
     response = attempts[-1].response if attempts else None
     body = {} if response is None or "body" in facts else {"body": kind_of_body(response)}
     return Section(result="failed", facts=facts | body | {"error": describe_error(error)}, notes=notes)
+
+
+def _kind_of_auth_host(settings: ConnectionSettings) -> str | None:
+    if not settings.auth_url:  # a ready token is never fetched
+        return None
+    if settings.is_api_host(settings.auth_url):
+        return "the API host"
+    return kind_of_host(urlsplit(settings.auth_url).hostname or "")
 
 
 def _kind_of_template(template: str | None) -> str:

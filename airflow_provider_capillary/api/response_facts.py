@@ -132,16 +132,16 @@ def payload_of(attempts: Sequence[Attempt]) -> dict[str, Any]:
     return (decode_object(response.body) if response is not None else None) or {}
 
 
-def read_claims(token: str) -> dict[str, Any] | None:
-    """Return the claims of a token; None if it is no JWT.
+def read_claims(token: str) -> dict[str, Any]:
+    """Return the claims of a token; none if it is no JWT.
 
     :param token: The token. Its signature is not checked.
     """
     try:
         claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
     except (IndexError, ValueError, RecursionError):
-        return None
-    return claims if isinstance(claims, dict) else None
+        return {}
+    return claims if isinstance(claims, dict) else {}
 
 
 def _media_type(headers: Mapping[str, str]) -> str | None:
