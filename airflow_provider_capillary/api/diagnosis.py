@@ -287,7 +287,7 @@ def _section(
             notes["request id"] = words.note(error.request_id)
     response = attempts[-1].response if attempts else None
     body = {} if response is None or "body" in facts else {"body": kind_of_body(response)}
-    return Section(result="failed", facts=facts | body | {"error": describe_error(error)}, notes=notes)
+    return Section(result="failed", facts=facts | body | {"error": describe_error(error, words)}, notes=notes)
 
 
 def _kind_of_auth_host(settings: ConnectionSettings) -> str | None:

@@ -44,9 +44,15 @@ class PublicWords:
 
         :param text: The word as the server sent it.
         """
-        if not isinstance(text, str) or not _WORD.match(text):
-            return NOT_SHOWN
-        return NOT_SHOWN if any(_contains(text, value) for value in self._secrets | self._identifying) else text
+        is_word = isinstance(text, str) and _WORD.match(text) is not None
+        return text if is_word and not self.is_private(text) else NOT_SHOWN
+
+    def is_private(self, text: str) -> bool:
+        """Return whether a text is a private value, or has one in it.
+
+        :param text: The text.
+        """
+        return any(_contains(text, value) for value in self._secrets | self._identifying)
 
     def words(self, texts: Iterable[Any]) -> list[str]:
         """Return the words in order, each once.

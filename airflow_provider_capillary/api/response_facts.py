@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_capillary.api.errors import CapillaryError
 from airflow_provider_capillary.api.file_parts import encoding_of
 from airflow_provider_capillary.api.http_messages import Response
+from airflow_provider_capillary.api.public_words import NOT_SHOWN
 from airflow_provider_capillary.api.responses import decode_object
 from airflow_provider_capillary.api.retry import parse_http_date
 from airflow_provider_capillary.api.values import as_int
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _RATE_LIMIT = re.compile(r"rate-?limit|retry-after")
 _REQUEST_ID = re.compile(r"request-?id|correlation-?id|trace-?id")
-_MEDIA_TYPE = re.compile(r"[a-z]{1,20}/[a-z0-9.+-]{1,60}\Z")
+_MEDIA_TYPE = re.compile(r"[a-z]{1,20}/[a-z.+-]{1,60}[0-9]{0,3}\Z")
 
 
 def describe_attempts(attempts: Sequence[Attempt], words: PublicWords) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def describe_attempts(attempts: Sequence[Attempt], words: PublicWords) -> dict[s
         headers = response.headers
         facts |= {
             "http_status": response.status,
-            "media_type": _media_type(headers),
+            "media_type": _media_type(headers, words),
             "length_from": _length_from(headers),
             "content_length": as_int(headers.get("content-length")),
             "content_encoding": words.word(encoding_of(response) or "none"),
@@ -62,16 +63,18 @@ def describe_attempts(attempts: Sequence[Attempt], words: PublicWords) -> dict[s
     return facts
 
 
-def describe_error(error: Exception) -> dict[str, Any]:
+def describe_error(error: Exception, words: PublicWords) -> dict[str, Any]:
     """Return the facts of an error. Its message is not one: it may quote a server.
 
     :param error: The error.
+    :param words: Which words are shown.
     """
     facts: dict[str, Any] = {"type": type(error).__name__}
     if isinstance(error, CapillaryError):
+        code = error.api_code
         facts |= {
             "http_status": error.http_status,
-            "api_code": error.api_code,
+            "api_code": NOT_SHOWN if code is not None and words.is_private(code) else code,
             "is_transient": error.is_transient,
         }
     return facts
@@ -144,12 +147,12 @@ def read_claims(token: str) -> dict[str, Any]:
     return claims if isinstance(claims, dict) else {}
 
 
-def _media_type(headers: Mapping[str, str]) -> str | None:
+def _media_type(headers: Mapping[str, str], words: PublicWords) -> str | None:
     # Without parameters: one of them may be the name of the file.
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if not media_type:
         return None
-    return media_type if _MEDIA_TYPE.match(media_type) else "(malformed)"
+    return media_type if _MEDIA_TYPE.match(media_type) and not words.is_private(media_type) else NOT_SHOWN
 
 
 def _length_from(headers: Mapping[str, str]) -> str:

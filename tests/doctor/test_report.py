@@ -292,6 +292,29 @@ class TestStatus:
         assert status["retry_after_is"] == [form]
         assert status["request_id_headers"] == ["x-cap-request-id", "x-correlation-id"]
 
+    def test_that_has_ids_in_every_place_shows_none_of_them(
+        self, sandbox: Sandbox, conn_id: str, examine: Examine
+    ) -> None:
+        sandbox.add_job(SERIES, job_id=JOB_ID, errors=1)
+        org = str(sandbox.org_id)
+        headers = {
+            "Content-Type": f'application/x-{org}; name="SECRETNAME.csv"',
+            f"X-RateLimit-{org}": "SECRETLIMIT",
+            f"{org}-Request-Id": "SECRETID",
+            "Retry-After": f"ask {org}",
+        }
+        error = {"code": org, "status": f"SECRET of {org}", "message": f"SECRET of {org}", org: {org: [org]}}
+        body = {"errors": [error], "result": {"orgId": sandbox.org_id, org: org}, org: org}
+        sandbox.inject(Fault("body", endpoint="status", status=400, body=body, headers=headers, times=None))
+
+        examined = examine(sandbox, conn_id, private=("SECRETNAME", "SECRETLIMIT", "SECRETID"))
+
+        status = examined.document["status"]
+        assert status["error"]["api_code"] == status["media_type"] == "(not shown)"
+        assert status["retry_after_is"] == ["other"]
+        assert status["rate_limit_headers"] == ["(not shown)", "retry-after"]
+        assert "SECRET" not in json.dumps(examined.document)
+
     def test_message_of_a_server_is_on_the_screen_only_and_without_the_org(
         self, sandbox: Sandbox, conn_id: str, examine: Examine
     ) -> None:
