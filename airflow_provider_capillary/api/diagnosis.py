@@ -185,6 +185,8 @@ def _lifetime(payload: Mapping[str, Any], claims: Mapping[str, Any], now: dateti
     facts: dict[str, Any] = {"lifetime_seconds": claimed, "lifetime_from": None if claimed is None else "claims"}
     if seconds is not None and seconds > 0:
         facts = {"lifetime_seconds": seconds, "lifetime_from": "ttlSeconds"}
+    if not payload:  # a ready token, which no call returned
+        del facts["lifetime_from"]
     facts["lifetime_in_claims_seconds"] = claimed
     facts["ends_in_seconds"] = None if ends_at is None else int(ends_at - now.timestamp())
     return facts

@@ -99,7 +99,6 @@ def test_a_ready_token_is_described_by_its_claims_alone() -> None:
             "is_jwt": True,
             "claims": ["exp", "iat", "orgID", "source"],
             "lifetime_seconds": 7200,
-            "lifetime_from": "claims",
             "lifetime_in_claims_seconds": 7200,
             "ends_in_seconds": 3600,
         },
