@@ -17,6 +17,7 @@ from airflow_provider_capillary.api.download import read_file
 from airflow_provider_capillary.api.error_files import DownloadSource, UrlSource
 from airflow_provider_capillary.api.errors import (
     CapillaryApiError,
+    CapillaryConfigurationError,
     CapillaryError,
     CapillaryJobNotFoundError,
     CapillaryRateLimitError,
@@ -105,9 +106,10 @@ def test_a_history_that_did_not_change_is_the_same_object(client: Client) -> Non
 def test_an_error_is_one_whatever_its_body(client: Client) -> None:
     reported = jobs_reply(raw_job(1))
     before = client.run(client.api.get_upload_history(REDEEM, 909234), reported).value
-    refused = Response(400, reported.headers, reported.body)
-    asked = client.run(client.api.get_upload_history(REDEEM, 909234, before), refused)
-    assert isinstance(asked.error, CapillaryApiError)
+    for status, error in ((300, CapillaryResponseError), (400, CapillaryApiError)):
+        refused = Response(status, reported.headers, reported.body)
+        asked = client.run(client.api.get_upload_history(REDEEM, 909234, before), refused)
+        assert type(asked.error) is error
 
 
 def test_the_zone_of_the_connection_dates_the_jobs() -> None:
@@ -157,6 +159,17 @@ def test_a_coupon_job_that_is_not_in_the_series_is_named_as_one(client: Client) 
     talk = client.run(client.api.get_upload_job(COUPON, 909234, 4456), reply(sample("status-completed")))
     with pytest.raises(CapillaryJobNotFoundError, match="coupon series 909234 has no coupon upload job 4456;"):
         talk.value  # noqa: B018
+
+
+def test_an_id_that_is_no_number_is_refused_by_name_and_nothing_is_sent(client: Client) -> None:
+    for flow, name in (
+        (client.api.get_upload_job(REDEEM, 909234, "{{ job }}"), "job_id"),
+        (client.api.get_upload_job(REDEEM, "{{ series }}", 1), "coupon_series_id"),
+        (client.api.get_upload_jobs(REDEEM, "{{ series }}"), "coupon_series_id"),
+    ):
+        talk = client.run(flow)
+        assert type(talk.error) is CapillaryConfigurationError
+        assert talk.error.message.startswith(f"{name} must be a positive whole number")
 
 
 def test_a_job_that_is_not_in_the_series_is_an_error_that_names_both(client: Client) -> None:
@@ -455,6 +468,12 @@ def test_an_echo_of_the_token_is_not_repeated() -> None:
     shown = shown_by(client.get_jobs(echo))
     assert "You sent" in shown
     assert [each for each in ("token-zq0815", HEADER_VALUE) if each in shown] == []
+
+
+def test_an_echo_of_a_token_that_the_request_itself_fetched_is_not_repeated() -> None:
+    shown = shown_by(Client().get_jobs(token_reply("token-zq0815"), echo))
+    assert "You sent" in shown
+    assert "token-zq0815" not in shown
 
 
 def test_an_echo_of_the_token_by_the_download_is_not_repeated() -> None:

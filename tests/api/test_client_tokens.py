@@ -172,7 +172,15 @@ def test_a_token_that_went_stale_while_the_limit_held_the_request_back_is_not_se
     talk = client.start(client.api.get_upload_jobs(REDEEM, 1))
     talk.run(token_reply("token-1", 60))
     assert client.clock.now >= 1_060.0
-    assert sent_tokens(talk) != [None, "token-1"], "its 60 seconds are over"
+    talk.run(token_reply("token-2", 600), EMPTY)
+    assert sent_tokens(talk) == [None, None, "token-2"]
+
+
+def test_a_token_that_is_still_good_after_the_wait_for_the_limit_is_sent() -> None:
+    client = Client(requests_per_minute=1)
+    talk = client.get_jobs(token_reply("token-1", 600), EMPTY)
+    assert client.clock.now >= 1_060.0
+    assert sent_tokens(talk) == [None, "token-1"]
 
 
 @pytest.mark.parametrize("between", [lambda client: None, lambda client: gc.collect()])
@@ -235,6 +243,16 @@ def test_a_refusal_does_not_use_up_attempts_and_attempts_do_not_use_up_the_refus
         Client().with_token("token-0").get_jobs(lost, lost, lost, lost, reply(b"", 401), token_reply("token-1"), EMPTY)
     )
     assert talk.value == []
+
+
+@pytest.mark.parametrize("before", range(5))
+def test_with_a_refusal_at_any_time_there_are_five_attempts(before: int) -> None:
+    lost, refusal = TransportFailure("lost"), [reply(b"", 401), token_reply("token-1")]
+    script = [*[lost] * before, *refusal, *[lost] * (4 - before)]
+
+    assert Client().with_token("token-0").get_jobs(*script, EMPTY).value == []
+    talk = Client().with_token("token-0").get_jobs(*script, lost)
+    assert type(talk.error) is CapillaryTransportError
 
 
 def test_a_late_refusal_of_the_old_token_costs_no_second_new_one() -> None:

@@ -226,6 +226,7 @@ def test_a_file_that_breaks_off_is_read_on_from_there(client: Client) -> None:
         "Range": "bytes=20-",
         "If-Range": '"abc"',
     }
+    assert [step.total for step in talk.steps if isinstance(step, EmitChunk)] == [len(ROWS)] * 3
     assert talk.kinds == [
         "SendRequest",
         "EmitChunk",
@@ -275,6 +276,14 @@ def test_a_file_that_changed_meanwhile_is_never_mixed(client: Client, other: byt
     assert talk.received == ROWS[:20]
 
 
+def test_a_change_is_seen_where_a_piece_ends_at_the_very_byte_that_is_next(client: Client) -> None:
+    other = b"X" + ROWS[1:]
+    second = reply(other[:20], rest=[other[20:]], content_length=str(len(other)))
+    talk = fetch(client, ELSEWHERE, broken(ROWS, 20), second)
+    assert str(talk.error) == "the error file changed while it was being read; try again"
+    assert talk.received == ROWS[:20]
+
+
 @pytest.mark.parametrize(
     "second",
     [whole(gzip.compress(ROWS), content_encoding="gzip"), tail(ROWS, 20, content_encoding="gzip")],
@@ -307,6 +316,7 @@ def test_another_range_than_the_one_asked_for_is_refused(client: Client, content
     talk = fetch(client, ELSEWHERE, broken(ROWS, 20, **RESUMABLE), response)
     assert type(talk.error) is CapillaryResponseError
     assert talk.error.message == "the server sent another range of the error file than requested"
+    assert talk.error.http_status == 206
 
 
 @pytest.mark.parametrize("spell", [str, str.upper, lambda text: f" {text} "])
@@ -380,6 +390,13 @@ def test_a_part_that_begins_like_an_error_and_breaks_off_is_progress_all_the_sam
 def test_the_end_of_a_file_that_resembles_an_error_is_the_end_of_the_file(client: Client) -> None:
     content = ROWS[:20] + json.dumps(v2("Expired")).encode()
     assert_is_file(fetch(client, AT_THE_API, broken(content, 20, **RESUMABLE), tail(content, 20)), content)
+
+
+def test_an_error_that_broke_off_is_not_the_beginning_of_the_file(client: Client) -> None:
+    error = replace(reply(b'{"success": fal', content_length="60", **RESUMABLE), rest=BROKE_OFF)
+    talk = fetch(client, ELSEWHERE, error, whole())
+    assert_is_file(talk)
+    assert [range_of(request) for request in talk.requests] == [(None, None)] * 2
 
 
 def test_five_failures_in_a_row_without_progress_are_the_end(client: Client) -> None:

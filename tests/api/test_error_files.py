@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -478,6 +479,65 @@ def test_a_redirect_is_checked_like_the_first_url(location: str | None) -> None:
         follow_redirect("https://files.example.com/x?sig=sig-secret", location, PLAIN)
     assert "sig-secret" not in str(caught.value)
     assert "password" not in str(caught.value)
+
+
+# --- messages ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reference", "connection", "where"),
+    [
+        ("x" * 4097, PLAIN, ""),
+        ("", PLAIN, ""),
+        ("a\nb", PLAIN, ""),
+        ("a%b", PLAIN, ""),
+        ("a::b", PLAIN, ""),
+        ("/a", PLAIN, ""),
+        ("a/../b", PLAIN, ""),
+        ("a?b", BY_S3, ""),
+        ("a#", BY_S3, ""),
+        ("https://[::1/x", PLAIN, "(malformed URL)"),
+        ("http://files.example.com/x", PLAIN, "http://files.example.com/x"),
+        ("https://10.0.0.1/x", PLAIN, "https://10.0.0.1/x"),
+        ("https://localhost/x", PLAIN, "https://localhost/x"),
+        ("ftp://files.example.com/x", PLAIN, "ftp://files.example.com/x"),
+        ("s3://bucket/a%b", PLAIN, ""),
+        ("s3://bucket/a#", PLAIN, ""),
+        ("s3://aws_lake@bucket/x", PLAIN, "s3://bucket/x"),
+        ("s3://bucket/x/", PLAIN, "s3://bucket/x/"),
+        ("s3://", PLAIN, "(malformed URL)"),
+    ],
+)
+def test_every_refusal_names_the_file_and_its_place(reference: str, connection: ConnectionSettings, where: str) -> None:
+    with pytest.raises(CapillaryErrorFileError) as caught:
+        locate_error_file(reference, connection, name="success file")
+    place = f" {where}" if where else ""
+    assert re.match(rf"the success file{re.escape(place)} is not fetched, because (it|its|the) \w+", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("location", "where"),
+    [
+        (None, "https://files.example.com/a"),
+        ("//[", "https://files.example.com/a"),
+        ("https://10.0.0.1/x", "https://10.0.0.1/x"),
+        ("ftp://files.example.com/x", "ftp://files.example.com/x"),
+    ],
+)
+def test_the_refusal_of_a_redirect_names_the_file_and_its_place(location: str | None, where: str) -> None:
+    with pytest.raises(CapillaryErrorFileError) as caught:
+        follow_redirect("https://files.example.com/a", location, PLAIN, name="success file")
+    assert str(caught.value).startswith(f"the success file {where} is not fetched, because it")
+
+
+@pytest.mark.parametrize("connection", [PLAIN, BY_HTTP, BY_S3], ids=["download", "http", "s3"])
+def test_what_is_located_keeps_the_name_of_the_file(connection: ConnectionSettings) -> None:
+    for reference in (HANDLE, "https://files.example.com/x", "s3://bucket/x"):
+        assert locate_error_file(reference, connection, name="success file").name == "success file"
+
+
+def test_a_reference_of_4096_characters_is_not_too_long() -> None:
+    assert locate_error_file("x" * 4096, PLAIN) == DownloadSource("x" * 4096)
 
 
 # --- anything ----------------------------------------------------------------------------------------------------

@@ -172,6 +172,8 @@ def test_blanks_are_nothing_however_many_they_are() -> None:
         ("success", {"error_count": 7}, False),
         ("success", {}, False),
         ("uploaded", {"error_count": 7, "total_uploaded_count": 7}, True),
+        ("success", {"error_count": 0, "total_uploaded_count": 1}, True),
+        ("uploaded", {"total_uploaded_count": 1}, True),
         ("uploaded", {"total_uploaded_count": 0}, False),
         ("uploaded", {}, False),
     ],

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from airflow_provider_capillary.api.flow import MaskSecret, SendRequest
-from airflow_provider_capillary.api.http_messages import ApiRequest, Response
+from airflow_provider_capillary.api.http_messages import ApiRequest, Response, proxy_wants_credentials
 from airflow_provider_capillary.api.tokens import Token
 
 
@@ -41,3 +41,10 @@ def test_no_repr_shows_a_token() -> None:
     assert "secret" not in repr(Token("tok-secret", 5.0)) + repr(MaskSecret("tok-secret")) + str(
         MaskSecret("tok-secret")
     )
+
+
+def test_a_proxy_that_wants_credentials_names_where_to_write_them() -> None:
+    for source, where in (("", "HTTPS_PROXY"), ("the variable ALL_PROXY", "the variable ALL_PROXY")):
+        failure = proxy_wants_credentials(source)
+        assert failure.message.endswith(f"{where}, as in http://user:password@host:port")
+        assert not failure.is_transient

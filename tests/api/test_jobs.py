@@ -19,7 +19,7 @@ from airflow_provider_capillary.api.errors import (
     CapillaryResponseError,
 )
 from airflow_provider_capillary.api.job_history import JobHistory, JobSelector, find_job, read_history
-from airflow_provider_capillary.api.jobs import JOB_FILES, JobFields, UploadJob, read_jobs
+from airflow_provider_capillary.api.jobs import JOB_FILES, JobFields, UploadJob, job_of, read_jobs
 from airflow_provider_capillary.api.responses import read_payload
 from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM, UPLOAD_KINDS, UploadKind
 from airflow_provider_capillary.api.values import parse_id, validate_choice
@@ -469,6 +469,13 @@ def test_what_is_no_job_is_refused(value: dict[str, Any]) -> None:
         UploadJob.from_dict(value)
 
 
+@pytest.mark.parametrize("value", ["yesterday", "P1D", 5])
+@pytest.mark.parametrize("name", ["created_on", "updated_on"])
+def test_a_date_that_is_none_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(CapillaryResponseError, match=f"^{name} of an upload job is not an ISO 8601 date$"):
+        UploadJob.from_dict({"job_id": 1, "status": "QUEUED", name: value})
+
+
 def test_a_job_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         job().status = "COMPLETED"  # type: ignore[misc]
@@ -609,6 +616,24 @@ def test_a_row_of_a_history_has_the_fields_in_their_order(kind: UploadKind) -> N
         created_on=2,
         updated_on=3,
         timezone="Asia/Kolkata",
+        error_file_url="error",
+        success_file_url="success",
+        total_uploaded_count=4,
+        actual_row_count=5,
+        error_count=6,
+        upload_table_name="table",
+    )
+    # And so has the job that is made of it.
+    created, updated = (pendulum.from_timestamp(millis / 1000, tz="Asia/Kolkata") for millis in (2, 3))
+    assert job_of(row) == UploadJob(
+        job_id=1,
+        status="STARTED",
+        uploaded_file_name="name.csv",
+        uploaded_file_url="url.csv",
+        org_id=7,
+        coupon_series_id=8,
+        created_on=created,
+        updated_on=updated,
         error_file_url="error",
         success_file_url="success",
         total_uploaded_count=4,

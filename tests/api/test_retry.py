@@ -68,7 +68,7 @@ def test_its_numbers_are_read_for_what_they_mean(given: dict[str, Any], read: Ht
 @pytest.mark.parametrize("value", [None, True, "many", -1, float("nan"), float("inf")])
 def test_a_number_that_cannot_be_meant_is_refused_by_name(name: str, value: Any) -> None:
     # time.sleep(nan) would raise in the middle of a wait, and 0 attempts send nothing.
-    with pytest.raises(CapillaryConfigurationError, match=f"^{name} must be a"):
+    with pytest.raises(CapillaryConfigurationError, match=rf"^{name} must be a.+ is {value!r}"):
         HttpRetry(**{name: value})
 
 

@@ -176,6 +176,8 @@ def test_every_field_is_read() -> None:
         ("FD00::17", 8443, "https://[fd00::17]:8443"),
         ("http://::1", 8080, "http://[::1]:8080"),
         # Ports as secrets backends store them.
+        (HOST, 1, f"https://{HOST}:1"),
+        (HOST, 65535, f"https://{HOST}:65535"),
         (HOST, "8443", f"https://{HOST}:8443"),
         (HOST, " 443 ", f"https://{HOST}"),
         (HOST, 8443.0, f"https://{HOST}:8443"),

@@ -45,6 +45,20 @@ def test_a_backoff_doubles_with_jitter_up_to_max_wait() -> None:
     assert steps[5:] == [500.0, 500.0]
 
 
+def test_the_jitter_of_a_backoff_depends_on_the_wait_and_on_the_poll() -> None:
+    # Waits that begin together must not go in step, and a restarted triggerer keeps the schedule.
+    def steps(seed: str) -> list[float]:
+        schedule = PollSchedule(600.0, exponential_backoff=True, seed=seed)
+        return [schedule.after(elapsed) for elapsed in (0.0, 1200.0, 4800.0)]
+
+    first = [steps(f"wait {number}")[0] for number in range(50)]
+    assert min(first) < 375.0
+    assert max(first) > 525.0
+    assert len(set(first)) > 40
+    assert steps("wait 1") == steps("wait 1")
+    assert len({step % 300 for step in steps("wait 1")}) == 3
+
+
 def test_a_max_wait_of_0_bounds_no_backoff() -> None:
     schedule = PollSchedule(60.0, exponential_backoff=True, max_wait=0.0)
 
@@ -125,7 +139,9 @@ def play(
             for member in active:
                 is_own = member.timer.take(began, failed=failed)
                 member.results.append((began, now, failed, is_own, member.timer.interval))
+            assert not plan.is_waiting
             plan.end(member.timer for member in active)
+            assert plan.is_waiting
             began, ends = None, float("inf")
         else:
             plan.begin(now)
@@ -258,6 +274,16 @@ def test_beside_a_quick_neighbour_a_poll_is_its_own_only_when_its_interval_has_p
 
     assert len(quick.own(failed=True)) == pytest.approx(100, abs=2)
     assert len(wait.own(failed=True)) == pytest.approx(20, abs=1)
+
+
+def test_intervals_that_were_missed_are_not_made_up_for() -> None:
+    timer = PollTimer(PollSchedule(10.0), now=0.0)
+    assert timer.take(0.0, failed=True)
+
+    # The process was frozen, and a neighbour polls every second.
+    own = [began for began in range(55, 86) if timer.take(float(began), failed=True)]
+
+    assert own == [55, 60, 70, 80]
 
 
 def test_intervals_that_do_not_fit_each_other_keep_their_budgets() -> None:

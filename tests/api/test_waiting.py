@@ -5,6 +5,7 @@ import json
 import logging
 import re
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pendulum
@@ -296,11 +297,12 @@ def test_limits_in_their_range_are_fine(given: tuple[Any, Any], read: tuple[Any,
 # --- faults ------------------------------------------------------------------------------------------------------
 
 
-def test_transient_errors_are_counted_in_a_row_and_the_last_one_ends_the_wait() -> None:
+def test_transient_errors_are_counted_in_a_row_and_the_last_one_ends_the_wait(log: pytest.LogCaptureFixture) -> None:
     wait = wait_for(max_consecutive_failures=3)
     assert [wait.on_error(FAULT), wait.on_error(FAULT)] == [None, None]
     last = CapillaryApiError("down", http_status=503, is_transient=True)
     assert wait.on_error(last) == WaitOutcome(status="error", message="down (HTTP 503)", error=last)
+    assert messages(log)[-1] == "Poll of the upload job failed 3 times in a row; giving up"
 
 
 def test_ten_in_a_row_are_the_default() -> None:
@@ -336,7 +338,7 @@ def test_a_lasting_fault_ends_the_wait_at_once(error: CapillaryError) -> None:
 def test_with_silent_fail_no_fault_ends_the_wait(error: CapillaryError, log: pytest.LogCaptureFixture) -> None:
     wait = wait_for(silent_fail=True, max_consecutive_failures=1)
     assert [wait.on_error(error) for _ in range(20)] == [None] * 20
-    assert [record.levelname for record in log.records] == ["ERROR"] * 20
+    assert messages(log, "ERROR") == [f"Poll of the upload job failed, going on as silent_fail says: {error}"] * 20
 
 
 def test_a_failed_poll_is_never_taken_for_a_failed_job() -> None:
@@ -469,6 +471,17 @@ def test_a_name_goes_together_with_a_job_to_come_after() -> None:
     validate_selector(None, "a*.csv", 4)
     choice = WaitOptions(coupon_series_id=1, uploaded_file_name="a*.csv", after_job_id="4").choice()
     assert (choice.job_id, choice.uploaded_file_name, choice.after_job_id) == (None, "a*.csv", 4)
+
+
+def test_the_job_to_come_after_may_be_0_but_no_less() -> None:
+    assert WaitOptions(coupon_series_id=1, after_job_id=0).choice().after_job_id == 0
+    with pytest.raises(CapillaryConfigurationError, match=r"^after_job_id must be a whole number from 0 on"):
+        WaitOptions(coupon_series_id=1, after_job_id=-1).choice()
+
+
+def test_options_are_read_from_the_attributes_of_their_owner() -> None:
+    options = WaitOptions(coupon_series_id="5", job_id=7, max_error_rate=0.5, silent_fail=True)
+    assert WaitOptions.of(SimpleNamespace(**options.to_dict(), other=1)) == options
 
 
 def test_options_travel_as_json() -> None:

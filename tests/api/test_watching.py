@@ -104,6 +104,7 @@ def test_old_jobs_that_stay_left_out_for_long_are_not_reported_as_new_either() -
 
 def test_the_first_job_of_a_new_series_is_reported_even_if_it_ends_before_the_second_answer() -> None:
     assert watched([], [uploaded(1, seconds=15)]) == [[], [1]]
+    assert watched([], [uploaded(1, seconds=10)]) == [[], [1]]
     # Of a job whose name does not say when it was uploaded, only a second empty answer shows that it is new.
     assert watched([], [], [UploadJob(job_id=1, status="COMPLETED")]) == [[], [], [1]]
     # Capillary's clock may be behind.
