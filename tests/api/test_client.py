@@ -377,6 +377,13 @@ def test_requests_beyond_the_limit_are_spaced() -> None:
     assert client.clock.now == 1_000.0 + 120.0
 
 
+def test_a_wait_of_less_than_a_second_for_the_limit_is_not_skipped() -> None:
+    client = Client(requests_per_minute=600).with_token()
+    waits = [client.get_jobs(reply(sample("status-empty"))).waits for _ in range(70)]
+    assert waits[:60] == [[]] * 60
+    assert all(0 < pause < 1 for (pause,) in waits[60:])
+
+
 def test_attempts_count_against_the_limit_too() -> None:
     client = Client(requests_per_minute=1, random=lambda: 0.0).with_token()
     talk = client.get_jobs(LOST, reply(sample("status-empty")))

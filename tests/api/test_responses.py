@@ -157,6 +157,13 @@ def test_success_false_is_an_error_with_its_text_whatever_the_form(form: Callabl
     assert error.message == "Capillary answered with an error: Bad row"
 
 
+@pytest.mark.parametrize("code", [401, "498"])
+def test_a_code_beside_success_false_counts_where_the_status_says_nothing(code: Any) -> None:
+    for extra in ({}, {"status": 200}, {"status": "x"}):
+        error = error_of(reply({"success": False, "code": code, **extra}))
+        assert (type(error), error.api_code) == (TokenRefusedError, str(code))
+
+
 @pytest.mark.parametrize("status", [400, "400", 461, "599", 1000])
 def test_a_status_of_400_or_more_is_an_error_even_with_success_true(status: Any) -> None:
     error = error_of(reply({"success": True, "status": status, "result": {}}))
@@ -287,6 +294,7 @@ def test_an_authorization_service_that_is_down_may_come_back(code: Any) -> None:
 def test_a_rate_limit_is_known_by_status_or_code(response: Response) -> None:
     error = error_of(response)
     assert (type(error), error.is_transient) == (CapillaryRateLimitError, True)
+    assert error.message.startswith("Capillary's rate limit is reached")
 
 
 @pytest.mark.parametrize("status", [404, 405])

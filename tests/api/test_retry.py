@@ -72,6 +72,13 @@ def test_a_number_that_cannot_be_meant_is_refused_by_name(name: str, value: Any)
         HttpRetry(**{name: value})
 
 
+def test_a_refusal_says_that_seconds_may_be_0_and_attempts_may_not() -> None:
+    with pytest.raises(CapillaryConfigurationError, match=r"^cap_seconds must be a number of seconds from 0 on"):
+        HttpRetry(cap_seconds=-1)
+    with pytest.raises(CapillaryConfigurationError, match=r"^max_attempts must be a whole number, 1 or more, but is 0"):
+        HttpRetry(max_attempts=0)
+
+
 @pytest.mark.parametrize(("attempt", "bound"), [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (7, 30), (10**6, 30)])
 def test_the_wait_is_drawn_from_a_doubling_capped_range(attempt: int, bound: float) -> None:
     policy = HttpRetry()

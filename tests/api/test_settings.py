@@ -232,6 +232,11 @@ def test_a_port_that_is_none_is_refused(port: Any) -> None:
     assert refusal(port=port) == "Connection 'capillary_eu', field 'Port': it must be between 1 and 65535"
 
 
+def test_a_connection_id_that_is_no_text_is_refused_by_name_beside_an_object_storage_uri() -> None:
+    extra = {"error_file_url": "s3://bucket/{handle}", "error_file_conn_id": 5}
+    assert refusal(extra=extra).startswith("Connection 'capillary_eu', field 'Error file connection': it must be text")
+
+
 def test_two_ports_that_differ_are_refused_by_name() -> None:
     assert refusal(host=f"{HOST}:8443", port=9443) == (
         "Connection 'capillary_eu', field 'Port': it is 9443, but the API host says 8443; leave one of them out"

@@ -379,6 +379,21 @@ async def test_what_goes_wrong_with_the_http_client_is_not_unexpected(
     assert "unexpected" not in event["message"]
 
 
+async def test_an_http_client_that_cannot_be_made_ends_in_an_error_that_names_the_connection(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*given: Any, **named: Any) -> None:
+        raise ValueError("hunter2")
+
+    monkeypatch.setattr(shared_connection.AsyncConnection, "open", refuse)
+
+    event = await event_of(trigger(max_consecutive_failures=1))
+
+    assert event["status"] == "error"
+    expected = "Airflow connection 'capillary_default' cannot be used: no HTTP client can be made (ValueError)"
+    assert event["message"].startswith(expected)
+
+
 async def test_a_thousand_waits_that_join_within_a_second_cause_few_lookups(sandbox: Sandbox, lookups: Lookups) -> None:
     for series in range(1, 21):
         sandbox.add_job(series, status="STARTED")

@@ -65,6 +65,7 @@ class AssetState:
         self.stored: dict[str, str] = {}
         self.fails: Exception | None = None
         self.failed = 0
+        self.writes = 0
 
     async def aget(self, key: str, default: Any = None) -> Any:
         self._fail()
@@ -72,6 +73,7 @@ class AssetState:
 
     async def aset(self, key: str, value: Any) -> None:
         self._fail()
+        self.writes += 1
         self.stored[key] = json.dumps(value)
 
     def _fail(self) -> None:
@@ -358,11 +360,12 @@ async def test_wrong_credentials_do_not_end_the_watch(sandbox: Sandbox, monkeypa
     assert running.reported == [job.job_id]
 
 
-async def test_without_a_state_store_it_works_with_a_cursor_in_memory_and_warns_once(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("state", [None, object()], ids=["none", "without methods to await"])
+async def test_without_a_usable_state_store_it_works_with_a_cursor_in_memory_and_warns_once(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], state: Any
 ) -> None:
     sandbox.add_job(SERIES)
-    async with triggerer(None) as running:
+    async with triggerer(state) as running:
         await some_polls(sandbox)
         jobs = []
         for _ in range(3):
@@ -370,8 +373,10 @@ async def test_without_a_state_store_it_works_with_a_cursor_in_memory_and_warns_
             await until(lambda: len(running.reported) == len(jobs))
 
     assert running.reported == [job.job_id for job in jobs]
+    assert [event["possible_duplicates"] for event in running.events] == [True, False, False]
+    logged = capsys.readouterr().out
     warning = "finish while no triggerer runs will not be reported: this Airflow keeps no state"
-    assert capsys.readouterr().out.count(warning) == 1
+    assert logged.count(f"Jobs of coupon series {SERIES} that {warning}") == logged.count(warning) == 1
 
 
 @needs_asset_state_store
@@ -390,7 +395,9 @@ async def test_two_assets_that_share_a_trigger_get_a_warning_with_the_remedy_and
     assert "several assets share this trigger" in capsys.readouterr().out
 
 
-async def test_a_state_store_that_fails_is_tried_again_and_nothing_begins_anew(sandbox: Sandbox) -> None:
+async def test_a_state_store_that_fails_is_tried_again_and_nothing_begins_anew(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
     state = AssetState()
     state.stored = {"capillary_redeem_uploads": json.dumps({"after_job_id": 0, "pending_job_ids": []})}
     state.fails = RuntimeError("no API server")
@@ -408,6 +415,35 @@ async def test_a_state_store_that_fails_is_tried_again_and_nothing_begins_anew(s
         await until(lambda: state.cursor["after_job_id"] == later.job_id)
 
     assert running.reported == [job.job_id, later.job_id]
+    logged = capsys.readouterr().out
+    assert "The cursor cannot be read (RuntimeError), trying again" in logged
+    assert "The cursor cannot be stored (RuntimeError), trying again" in logged
+
+
+async def test_a_cursor_that_did_not_change_is_not_stored_again(sandbox: Sandbox) -> None:
+    state = AssetState()
+    async with triggerer(state):
+        await some_polls(sandbox)
+        job = sandbox.add_job(SERIES)
+        await until(lambda: state.stored and state.cursor["after_job_id"] == job.job_id)
+        writes = state.writes
+        await some_polls(sandbox, 5)
+
+    assert state.writes == writes
+
+
+async def test_a_watch_that_begins_logs_its_series_and_its_position(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.add_job(SERIES, status="STARTED")
+    newest = sandbox.add_job(SERIES)
+    async with triggerer(AssetState()):
+        await some_polls(sandbox)
+
+    position = f"after upload job {newest.job_id}, 1 of the jobs up to there still running"
+    logged = capsys.readouterr().out
+    assert logged.count(f"Watching coupon series {SERIES} {position}") == 1
+    assert "beginning without it" not in logged  # nothing was stored yet, which is no error
 
 
 async def test_a_state_store_that_never_answers_does_not_hold_up_a_triggerer_that_stops(

@@ -461,13 +461,14 @@ async def test_a_poll_that_is_cancelled_by_somebody_else_begins_anew(sandbox: Sa
 
 @pytest.mark.parametrize("where", ["_ask", "_publish", "_until_due"])
 async def test_a_poll_that_dies_again_and_again_uses_the_budget_up_and_no_wait_idles_to_its_deadline(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, where: str
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:
     before, deaths = asyncio.all_tasks(), []
+    secret = "hunter2"
 
     async def die(*given: Any) -> None:
         deaths.append(given)
-        raise RuntimeError("a fault of our own, with hunter2 in its text")
+        raise RuntimeError(f"a fault of our own, with {secret} in its text")
 
     monkeypatch.setattr(shared_poll.SeriesPoll, where, die)
 
@@ -478,6 +479,8 @@ async def test_a_poll_that_dies_again_and_again_uses_the_budget_up_and_no_wait_i
         ("error", f"the poll of the redeem uploads of coupon series {SERIES} broke off (RuntimeError)")
     }
     assert len(deaths) == 3  # and not as often as a loop turns
+    assert ", in die" in caplog.text  # where it broke off, without the text of the error
+    assert secret not in caplog.text
     assert nothing_is_left(before)
 
 
