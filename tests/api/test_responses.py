@@ -251,6 +251,7 @@ def test_an_html_403_is_the_edge_and_not_oauth() -> None:
     error = error_of(reply(HTML, 403, content_type="text/html; charset=UTF-8"))
     assert type(error) is CapillaryApiError
     assert error.message.startswith("the edge in front of Capillary refused the request with an HTML page")
+    assert error.http_status == 403
     assert error.is_transient is False
 
 

@@ -308,10 +308,15 @@ async def test_a_lookup_that_fails_leaves_the_hook_that_works(
     await until(lambda: sandbox.count("status") >= 2)
     lookups.failing, looked_up = 1000, lookups.count
     await until(lambda: lookups.count >= looked_up + 3)
+    goes_on = "Polls go on with the Airflow connection 'capillary_default' as it was"
+    assert caplog.text.count(goes_on) == 1
+    monkeypatch.delenv(ENV)
+    lookups.failing = 0
+    await until(lambda: "is not defined" in caplog.text)  # another cause is logged, too
     sandbox.finish(sandbox.jobs(SERIES)[0])
 
     assert (await wait)["status"] == "success"
-    assert caplog.text.count("Polls go on with the Airflow connection 'capillary_default' as it was") == 1
+    assert caplog.text.count(goes_on) == 2
 
 
 async def test_a_connection_that_is_deleted_leaves_the_hook_that_works(
