@@ -74,7 +74,7 @@ class Gateway:
                 own = ("transfer-encoding", "connection", "content-length" if self.command != "HEAD" else "")
                 return answer.status, content, {k: v for k, v in answer.getheaders() if k.lower() not in own}
 
-            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815
+            do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -60,18 +60,21 @@ class TestObjects(contract.Contract):
             assert store.visible() == {"x.csv": Content.of(content)}
             assert gcs.metadata(store.prefix + "x.csv") == {"sha256": run.xcoms["error_file"]["sha256"]}
 
-    # Once, with parts: gcsfs asks six times before it takes the refusal for one, which takes half a minute.
-    def test_with_if_changed_a_role_that_may_not_read_sends_the_file(
-        self, sandbox: Sandbox, store: Prefix, gcs: GCSEmulator, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("method", ["GET", "PATCH"], ids=["read", "record the hash"])
+    def test_with_if_changed_a_role_that_may_not_do_this_sends_the_file(
+        self, sandbox: Sandbox, store: Prefix, gcs: GCSEmulator, monkeypatch: pytest.MonkeyPatch, method: str
     ) -> None:
-        body = json.dumps({"error": {"code": 403, "message": "no storage.objects.get"}}).encode()
+        body = json.dumps({"error": {"code": 403, "message": "no permission"}}).encode()
         refused = (403, body, {"Content-Type": "application/json"})
         job = sandbox.add_job(SERIES, errors=1, error_file=LARGE)
 
-        with Gateway(gcs.endpoint_url, lambda request: refused if request.method == "GET" else None) as gateway:
+        with Gateway(gcs.endpoint_url, lambda request: refused if request.method == method else None) as gateway:
             conn_id = f"google_{uuid.uuid4().hex}"
             connection = gcs.google_connection_json().replace(gcs.endpoint_url, gateway.url)
             monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", connection)
-            pull(job, store.folder + "x.csv", object_storage_conn_id=conn_id, overwrite="if_changed")
+            run = pull(job, store.folder + "x.csv", object_storage_conn_id=conn_id, overwrite="if_changed")
 
+        assert gateway.count(method) > 0
         assert store.visible() == {"x.csv": Content.of(LARGE)}
+        recorded = {"sha256": run.xcoms["error_file"]["sha256"]}
+        assert gcs.metadata(store.prefix + "x.csv") == (recorded if method == "GET" else {})
