@@ -18,7 +18,7 @@ from tests.airflow_compat import ObjectStoragePath
 from tests.integration.gateway import Gateway
 from tests.transfers import contract
 from tests.transfers.contract import NAME, OLD
-from tests.transfers.running import LARGE, MIB, SERIES, SMALL, Run, connect, pull
+from tests.transfers.running import LARGE, SERIES, SMALL, Run, connect, pull
 from tests.transfers.stores import Content, Prefix
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class TestWholeness(contract.Wholeness):
 
 
 class TestKilling(contract.Killing):
-    SIZE = 64 * MIB  # the server is slow
+    pass
 
 
 class TestBlobs(contract.Contract):

@@ -546,7 +546,7 @@ class Wholeness(Contract):
 class Killing(Contract):
     """A worker may be killed at any moment, and a retry does not care what the try before it came to."""
 
-    SIZE = 256 * MIB
+    SIZE = 64 * MIB
     #: The moments depend on it; it is printed where the test fails.
     SEED = 20261125
     ROUNDS = 2
