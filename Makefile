@@ -116,7 +116,7 @@ bench-upload: $(DEV_STAMP) ## Measure an upload beside that of curl; fails above
 	@$(BIN)/python -m benchmarks.upload
 
 .PHONY: constraints
-constraints: $(DEV_STAMP) ## Resolve constraints.txt anew
+constraints: $(DEV_STAMP) ## Resolve constraints.txt again
 	@echo 'apache-airflow==$(AIRFLOW_VERSION)' > $(VENV)/airflow.txt
 	@$(BIN)/uv pip compile pyproject.toml --extra s3 --extra azure --extra gcs --group bootstrap --group test --group bench --group lint --group docs \
 	  --python-version 3.11 --upgrade -c $(VENV)/airflow.txt --no-header --no-annotate \

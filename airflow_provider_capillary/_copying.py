@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 
-class BeginsAnew:
+class ResetOnCopy:
     """Omits attributes that are set only by use from copies and pickles. The class has their initial values."""
 
     #: Names of these attributes.
@@ -21,7 +21,7 @@ class BeginsAnew:
         return {name: value for name, value in state.items() if name not in omitted} if isinstance(state, dict) else {}
 
 
-class OperatorBeginsAnew(BeginsAnew):
+class ResetOperatorOnCopy(ResetOnCopy):
     """Does the same for operators, whose deep copies do not use ``__getstate__``.
 
     Each class must add ``_made_by_use`` to Airflow's ``shallow_copy_attrs``.

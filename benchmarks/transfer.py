@@ -72,7 +72,7 @@ def work_of(candidate: str, given: dict[str, Any]) -> Any:
 
 
 def measure(candidate: str, given: dict[str, Any]) -> dict[str, float]:
-    # First a file of a few bytes: imports and connections cost the same whatever comes after them.
+    # First a file of a few bytes: imports and connections cost the same for any file after them.
     work_of(candidate, given["small"])()
     work = work_of(candidate, given["large"])
     before = peak_of_memory()

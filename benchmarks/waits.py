@@ -25,7 +25,7 @@ from typing import Any
 
 OURS, PEER = "airflow_provider_capillary", "airflow.providers.http"
 SERIES = range(1, 51)
-# Seldom enough to cost little itself, and often enough to meet whatever holds the loop for long.
+# Seldom enough to cost little itself, and often enough to meet everything that holds the loop for long.
 _TICK = 0.05
 _WINDOW = 60.0
 RESULTS = Path(__file__).parent / "results"

@@ -254,7 +254,7 @@ def uv() -> str:
 
 
 def resolve(environment: Environment, folder: Path) -> None:
-    """Write the constraint file of an environment anew.
+    """Write the constraint file of an environment again.
 
     :param environment: The environment.
     :param folder: Where Airflow's own constraint files lie, under the names that they have here. One that is missing
@@ -317,7 +317,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="environments at a time (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="list the environments and do nothing")
     parser.add_argument(
-        "--resolve", metavar="FOLDER", type=Path, help="write the constraint files anew from Airflow's own, found there"
+        "--resolve",
+        metavar="FOLDER",
+        type=Path,
+        help="write the constraint files again from Airflow's own, found there",
     )
     arguments = parser.parse_args()
     chosen = [

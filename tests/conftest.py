@@ -43,7 +43,7 @@ def _isolate_airflow() -> None:
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "AWS_EC2_METADATA_DISABLED": "true",
-            # The servers of the tests are on loopback, whatever proxy the machine has.
+            # The servers of the tests are on loopback, and not behind a proxy of the machine.
             "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost,::1"])),
         }
     )

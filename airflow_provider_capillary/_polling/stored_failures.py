@@ -65,7 +65,7 @@ class StoredFailures:
         except Exception as error:  # noqa: BLE001 - the store may be anybody's
             self._store = None
             self._log.warning(
-                "The count of failed polls cannot be kept in the state store of the task (%s); it begins anew with the "
-                "next process",
+                "The count of failed polls cannot be kept in the state store of the task (%s); it starts at 0 in "
+                "each process",
                 type(error).__name__,
             )

@@ -138,7 +138,7 @@ class UploadJob:
         """Return all fields as JSON-ready values: numbers, text and None, dates in ISO 8601.
 
         This is what goes into XComs and events. So a file's URL comes without its query, which may be a signature that
-        opens the file to whoever reads it; a bare handle comes as it is. The hook gives the job anew, whole.
+        opens the file to whoever reads it; a bare handle comes as it is. The hook returns the job with the whole URL.
         """
         value = asdict(self) | {name: self._without_query(name) for name in _FILES}
         for name in _DATES:

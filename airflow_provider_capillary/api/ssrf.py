@@ -25,7 +25,7 @@ def literal_address(host: str) -> Address | None:
     if ":" in host:
         return IPv6Address(host)
     parts = host.removesuffix(".").split(".")
-    if not _looks_numeric(parts[-1]):
+    if not _is_numeric(parts[-1]):
         return None
     return IPv4Address(_inet_aton(parts))
 
@@ -62,7 +62,7 @@ def is_local(address: str) -> bool:
 
 
 def _judged(address: Address) -> list[Address]:
-    # An IPv4-mapped address is not "global" itself, whatever it maps to; nor is, since Python 3.13, a 6to4 one.
+    # An IPv4-mapped address is not "global" itself, no matter what it maps to; nor is, since Python 3.13, a 6to4 one.
     if isinstance(address, IPv6Address):
         within = address.ipv4_mapped or address.sixtofour
         if within is not None:
@@ -70,7 +70,7 @@ def _judged(address: Address) -> list[Address]:
     return embedded_addresses(address)
 
 
-def _looks_numeric(part: str) -> bool:
+def _is_numeric(part: str) -> bool:
     return part.isascii() and (part.isdigit() or part[:2].lower() == "0x")
 
 

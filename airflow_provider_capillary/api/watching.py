@@ -46,7 +46,7 @@ class WatchCursor:
 
     @property
     def is_settled(self) -> bool:
-        """Whether it is worth keeping: a restart may as well begin anew after a single empty answer."""
+        """Whether to store it. After a single empty answer, a restarted watch can start from the beginning."""
         return self.empty_since is None or self.empty_answers >= _SURELY_EMPTY
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_capillary._airflow_compat import BaseHook
-from airflow_provider_capillary._copying import BeginsAnew
+from airflow_provider_capillary._copying import ResetOnCopy
 from airflow_provider_capillary._transport.renewed_connection import RenewedAsyncConnection, RenewedConnection
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError
 from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _TEST_DEADLINE_SECONDS = 14.0
 
 
-class _CapillaryConnection(BeginsAnew, BaseHook):
+class _CapillaryConnection(ResetOnCopy, BaseHook):
     """Base of both hooks.
 
     :param capillary_conn_id: Airflow connection of type ``capillary``.
@@ -161,6 +161,24 @@ class CapillaryHook(_CapillaryConnection):
         :param coupon_series_id: The coupon series.
         """
         return self._get_upload_jobs(COUPON, coupon_series_id)
+
+    def get_redeem_upload_history(self, coupon_series_id: int | str, before: JobHistory | None = None) -> JobHistory:
+        """Return all redeem upload jobs of a series for repeated polls: an unchanged response is not parsed again.
+
+        :param coupon_series_id: The coupon series.
+        :param before: The history that the last call returned.
+        :return: All jobs, in order; ``before`` itself if nothing changed.
+        :raises CapillaryError: The request failed.
+        """
+        return self._connection.run(lambda client: client.get_upload_history(REDEEM, coupon_series_id, before))
+
+    def get_coupon_upload_history(self, coupon_series_id: int | str, before: JobHistory | None = None) -> JobHistory:
+        """Return all coupon upload jobs of a series; like :meth:`get_redeem_upload_history`.
+
+        :param coupon_series_id: The coupon series.
+        :param before: The history that the last call returned.
+        """
+        return self._connection.run(lambda client: client.get_upload_history(COUPON, coupon_series_id, before))
 
     def get_redeem_upload_job(self, coupon_series_id: int | str, job_id: int | str) -> UploadJob:
         """Return one redeem upload job.
@@ -305,7 +323,7 @@ class CapillaryAsyncHook(_CapillaryConnection):
     async def get_redeem_upload_history(
         self, coupon_series_id: int | str, before: JobHistory | None = None
     ) -> JobHistory:
-        """Return all redeem upload jobs of a series for repeated polls: an unchanged response is not parsed again.
+        """Return all redeem upload jobs of a series for repeated polls; see :class:`CapillaryHook`.
 
         :param coupon_series_id: The coupon series.
         :param before: The history that the last call returned.

@@ -22,7 +22,7 @@ from airflow_provider_capillary._airflow_compat import (
     XComArg,
     conf,
 )
-from airflow_provider_capillary._copying import OperatorBeginsAnew
+from airflow_provider_capillary._copying import ResetOperatorOnCopy
 from airflow_provider_capillary._polling.stored_failures import StoredFailures
 from airflow_provider_capillary._polling.templates import pulls_without_map_indexes
 from airflow_provider_capillary._transport.connections import undefined_connection
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 _TIMES = ("poke_interval", "timeout", "max_wait")
 
 
-class _UploadSensor(OperatorBeginsAnew, BaseSensorOperator):
+class _UploadSensor(ResetOperatorOnCopy, BaseSensorOperator):
     """Base of the sensors that wait for an upload job of one kind."""
 
     _kind: ClassVar[UploadKind]
@@ -245,7 +245,7 @@ class _UploadSensor(OperatorBeginsAnew, BaseSensorOperator):
         try:
             return self.hook._get_upload_jobs(self._kind, series_id)
         except CapillaryError:
-            # It may have been mended. If so, that counts, and not what came of the old one.
+            # The connection may have been corrected. Then only a poll over the new one counts.
             if not self._refresh():
                 raise
             return self.hook._get_upload_jobs(self._kind, series_id)

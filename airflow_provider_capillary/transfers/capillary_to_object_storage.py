@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from airflow_provider_capillary._airflow_compat import AirflowFailException, AirflowSkipException, BaseOperator
-from airflow_provider_capillary._copying import OperatorBeginsAnew
+from airflow_provider_capillary._copying import ResetOperatorOnCopy
 from airflow_provider_capillary._storage.part_writer import HashingWriter
 from airflow_provider_capillary._storage.transfer_log import TransferLog
 from airflow_provider_capillary._storage.transferred_file import TransferredFile
@@ -37,7 +37,7 @@ _BLOCK_BYTES = 1 << 20
 _NAMES = {"error": "errors", "success": "success", "uploaded": "uploaded"}
 
 
-class CapillaryErrorFileToObjectStorageOperator(OperatorBeginsAnew, BaseOperator):
+class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperator):
     """Copy the error file of an upload job, or another of its files, into object storage.
 
     The object appears whole, or the old one stays. The file is copied byte for byte: its format is not documented, and

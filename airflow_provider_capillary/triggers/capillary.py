@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pendulum
 
 from airflow_provider_capillary._airflow_compat import BaseEventTrigger, BaseTrigger, TriggerEvent
-from airflow_provider_capillary._copying import BeginsAnew
+from airflow_provider_capillary._copying import ResetOnCopy
 from airflow_provider_capillary._polling.series_watch import SeriesWatch
 from airflow_provider_capillary.api.errors import CapillaryError
 from airflow_provider_capillary.api.timing import Deadline, PollSchedule, PollTimer, end_of_wait
@@ -38,7 +38,7 @@ _EVENT_PASSED_ON_SECONDS = 5.0
 _RESTART_PAUSE = 30.0
 
 
-class _UploadTrigger(BeginsAnew, BaseTrigger):
+class _UploadTrigger(ResetOnCopy, BaseTrigger):
     """Base of the triggers that wait for an upload job of one kind."""
 
     _kind: ClassVar[UploadKind]
@@ -151,7 +151,7 @@ class _UploadTrigger(BeginsAnew, BaseTrigger):
         return WaitOutcome(status="error", message=str(shown), error=shown)
 
 
-class _UploadEventTrigger(BeginsAnew, BaseEventTrigger):
+class _UploadEventTrigger(ResetOnCopy, BaseEventTrigger):
     """Base of the triggers that watch the uploads of one kind."""
 
     _kind: ClassVar[UploadKind]

@@ -103,7 +103,7 @@ def test_a_history_that_did_not_change_is_the_same_object(client: Client) -> Non
     assert second.newest().is_completed
 
 
-def test_an_error_is_one_whatever_its_body(client: Client) -> None:
+def test_an_error_is_one_with_any_body(client: Client) -> None:
     reported = jobs_reply(raw_job(1))
     before = client.run(client.api.get_upload_history(REDEEM, 909234), reported).value
     for status, error in ((300, CapillaryResponseError), (400, CapillaryApiError)):
@@ -526,7 +526,7 @@ conversations: dict[str, Callable[[Client], Any]] = {
     st.lists(st.one_of(answers, answers, faults, st.just(token_reply())), min_size=1, max_size=6),
     st.booleans(),
 )
-def test_whatever_the_server_does_an_exchange_ends_in_a_value_or_in_an_error_of_ours(
+def test_for_any_response_a_flow_ends_in_a_value_or_in_an_error_of_ours(
     name: str, script: list[Response | TransportFailure], has_token: bool
 ) -> None:
     client = Client()

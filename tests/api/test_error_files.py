@@ -59,7 +59,7 @@ def test_a_bare_handle_goes_into_the_object_storage_uri_of_the_connection() -> N
 
 
 @pytest.mark.parametrize("connection", [PLAIN, BY_HTTP, BY_S3])
-def test_an_absolute_url_is_taken_as_it_stands_whatever_the_connection_says(connection: ConnectionSettings) -> None:
+def test_an_absolute_url_is_taken_as_it_stands_with_any_connection(connection: ConnectionSettings) -> None:
     url = "https://bucket.s3.eu-west-1.amazonaws.com/a%20b.csv?X-Amz-Signature=abc&X-Amz-Expires=60"
     assert locate_error_file(url, connection) == UrlSource(url)
 
@@ -343,7 +343,7 @@ def test_no_refusal_shows_credentials_or_a_query(reference: str, hidden: list[st
     assert [word for word in hidden if word in message] == []
 
 
-def test_a_refusal_is_printable_whatever_it_names() -> None:
+def test_a_refusal_is_printable_for_any_reference() -> None:
     assert refusal("ftp://h/\x1b[31m\u202e\ud800").isprintable()
 
 

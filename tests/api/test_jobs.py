@@ -525,7 +525,7 @@ def test_a_job_is_found_by_its_id_and_one_that_is_not_there_is_named() -> None:
 # --- which job ---------------------------------------------------------------------------------------------------
 
 
-def test_the_newest_job_is_the_one_with_the_largest_id_whatever_its_date_and_place() -> None:
+def test_the_newest_job_is_the_one_with_the_largest_id_with_any_date_and_at_any_place() -> None:
     jobs = [
         job(5, created_on=pendulum.datetime(2020, 1, 1)),
         job(9, created_on=pendulum.datetime(2019, 1, 1)),

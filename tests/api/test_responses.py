@@ -151,7 +151,7 @@ def test_a_refused_token_is_known_by_the_http_status_under_any_body(status: int,
         lambda flag: {"success": flag, "errors": [{"message": "Bad row"}]},
     ],
 )
-def test_success_false_is_an_error_with_its_text_whatever_the_form(form: Callable[[Any], Any], flag: Any) -> None:
+def test_success_false_is_an_error_with_its_text_in_any_form(form: Callable[[Any], Any], flag: Any) -> None:
     error = error_of(reply(form(flag)))
     assert type(error) is CapillaryApiError
     assert error.message == "Capillary answered with an error: Bad row"

@@ -136,7 +136,7 @@ def test_text_of_others_is_one_short_printable_line_without_queries(text: str, l
 
 @examples(200)
 @given(any_text, st.integers(5, 50))
-def test_whatever_the_text_is_the_line_is_printable_and_short(text: str, most: int) -> None:
+def test_of_any_text_the_line_is_printable_and_short(text: str, most: int) -> None:
     line = shown(text, most=most)
     assert line.isprintable()
     assert len(line) <= most

@@ -97,7 +97,7 @@ Real.register(Float32)
     ],
     ids=repr,
 )
-def test_a_whole_number_is_read_whatever_brings_it(value: Any, number: int) -> None:
+def test_a_whole_number_is_read_from_any_type(value: Any, number: int) -> None:
     read = as_whole_number(value)
     assert (read, type(read)) == (number, int)
 

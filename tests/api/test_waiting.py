@@ -111,7 +111,7 @@ def test_a_status_word_goes_into_messages_as_a_short_printable_one(status: str, 
         assert len(line) < 500
 
 
-def test_a_failed_job_is_failed_whatever_its_errors() -> None:
+def test_a_failed_job_is_failed_with_any_number_of_errors() -> None:
     outcome = wait_for(max_error_count=0).on_jobs([job(status="FAILED", error_count=5, total_uploaded_count=5)])
     assert outcome is not None
     assert outcome.status == "failed"
@@ -544,7 +544,7 @@ polls = st.lists(st.none() | st.lists(raw_jobs, max_size=3), max_size=12)
 
 @examples(100)
 @given(polls, st.none() | st.integers(0, 5), st.none() | st.floats(0, 1), st.integers(1, 4))
-def test_whatever_comes_the_wait_goes_on_or_ends_in_an_outcome_that_travels(
+def test_after_any_results_the_wait_goes_on_or_ends_in_an_outcome_that_travels(
     seen: list[list[dict[str, Any]] | None], most: int | None, rate: float | None, budget: int
 ) -> None:
     wait = wait_for(max_error_count=most, max_error_rate=rate, max_consecutive_failures=budget)

@@ -146,7 +146,7 @@ def test_more_jobs_than_one_event_carries_follow_with_the_next() -> None:
 
 @given(data=st.data())
 @examples(200)
-def test_every_job_is_reported_exactly_once_whatever_the_order_and_the_restarts(data: Any) -> None:
+def test_every_job_is_reported_exactly_once_in_any_order_and_with_any_restarts(data: Any) -> None:
     statuses: dict[int, str] = {}
     reported: list[int] = []
     cursor = begin_watch(JobHistory.of([]), include_existing=False)

@@ -55,7 +55,7 @@ def test_one_line_makes_asset_and_watcher(make: Callable[..., Asset], kind: str,
     }
 
 
-def test_connections_make_assets_of_their_own_whatever_they_are_called() -> None:
+def test_connections_make_assets_of_their_own_under_any_name() -> None:
     names = ["capillary_eu", "capillary_in", "brand/EU:2", "brand#1"]
 
     uris = [capillary_redeem_uploads(1, capillary_conn_id=name).uri for name in names]

@@ -40,8 +40,8 @@ def tonight() -> dict[str, str]:
 
 
 @contextmanager
-def finishing_once_looked_at(sandbox: Sandbox, job: SandboxJob) -> Iterator[None]:
-    """End a job as soon as somebody was told that it still runs, so that there is something to wait for."""
+def finishing_once_polled(sandbox: Sandbox, job: SandboxJob) -> Iterator[None]:
+    """End a job once a poll has reported it as running, so that there is something to wait for."""
 
     def finish() -> None:
         while sandbox.count("status") == 0 and not over.wait(0.05):
@@ -83,7 +83,7 @@ class TestNightlyDag:
         yesterday = sandbox.add_job(SERIES, uploaded_file_name=f"redeemed_20261122_1795300755483_{SERIES}.csv")
         job = sandbox.add_job(SERIES, rows=20, errors=4, queued_seconds=0, started_seconds=3600, **tonight())
 
-        with finishing_once_looked_at(sandbox, job):
+        with finishing_once_polled(sandbox, job):
             run = run_dag("capillary_nightly_redeem_errors", {"destination": f"{tmp_path}/"})
 
         file = tmp_path / f"redeem_errors_{SERIES}_{job.job_id}.csv"

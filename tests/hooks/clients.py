@@ -15,6 +15,7 @@ from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, Capil
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from airflow_provider_capillary.api.job_history import JobHistory
     from airflow_provider_capillary.api.jobs import UploadJob
 
 #: Tries as often as the default policy, but without making anybody wait.
@@ -34,6 +35,10 @@ class Opened:
     def jobs(self, series: int | str = SERIES) -> list[UploadJob]:
         """Ask for all jobs of a series."""
         return self._wait(self.hook.get_redeem_upload_jobs(series))
+
+    def history(self, series: int | str = SERIES, before: JobHistory | None = None) -> JobHistory:
+        """Ask for all jobs of a series, as repeated polls do."""
+        return self._wait(self.hook.get_redeem_upload_history(series, before))
 
     def job(self, series: int | str, job_id: int | str) -> UploadJob:
         """Ask for one job."""

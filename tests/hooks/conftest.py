@@ -63,7 +63,7 @@ def start() -> Iterator[Start]:
 def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
     """Define an Airflow connection to a sandbox and return its id.
 
-    ``fields`` replaces standard fields; whatever else is given by name goes into extra.
+    ``fields`` replaces standard fields; other names go into extra.
     """
 
     def define(
@@ -103,7 +103,7 @@ def client(request: pytest.FixtureRequest) -> Client:
 
 @dataclass
 class Logged:
-    """Everything that was logged or printed, by whatever way."""
+    """Everything that was logged or printed in any way."""
 
     _caplog: pytest.LogCaptureFixture
     _capfd: pytest.CaptureFixture[str]

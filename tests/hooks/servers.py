@@ -24,7 +24,7 @@ class Connection:
         self.server = server
 
     def read_head(self) -> bytes:
-        """Read a request up to the blank line, or whatever came before the client went away."""
+        """Read a request up to the blank line, or what came before the client went away."""
         head = b""
         while b"\r\n\r\n" not in head:
             data = self.receive()

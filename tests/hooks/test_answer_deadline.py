@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bound of a whole answer on a worker, whatever lies between: TLS, a proxy, both."""
+"""The bound of a whole answer on a worker, also through TLS, a proxy, or both."""
 
 from __future__ import annotations
 

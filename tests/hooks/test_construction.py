@@ -72,6 +72,23 @@ def test_a_connection_that_cannot_be_used_is_named_with_the_field(
         client.jobs("half_done")
 
 
+def test_each_hook_returns_the_same_history_while_nothing_changed(
+    client: Client, sandbox: Sandbox, conn_id: str
+) -> None:
+    first = sandbox.add_job(SERIES)
+
+    with client.opened(conn_id) as hook:
+        history = hook.history()
+        unchanged = hook.history(str(SERIES), history)
+        second = sandbox.add_job(SERIES)
+        changed = hook.history(before=history)
+
+    assert [job.job_id for job in history.newest_first] == [first.job_id]
+    assert unchanged is history
+    assert [job.job_id for job in changed.newest_first] == [second.job_id, first.job_id]
+    assert sandbox.count("status") == 3
+
+
 def test_the_connection_is_read_once_per_blocking_hook(
     sandbox: Sandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:

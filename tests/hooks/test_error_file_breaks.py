@@ -403,7 +403,7 @@ FAULTS = st.builds(
     faults=st.lists(FAULTS, max_size=5),
     has_ranges=st.booleans(),
 )
-def test_whatever_breaks_a_file_is_whole_or_an_error(
+def test_at_any_break_a_file_is_whole_or_an_error(
     monkeypatch: pytest.MonkeyPatch, size: int, faults: list[Fault], has_ranges: bool
 ) -> None:
     content = LARGE[:size] if size <= len(LARGE) else LARGE + LARGE[: size - len(LARGE)]

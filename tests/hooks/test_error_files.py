@@ -296,7 +296,7 @@ class TestBytes:
         assert sandbox.count(place) == 1
 
     @pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 1_048_576, 5_000_001])
-    def test_are_all_there_whatever_the_size(self, sandbox: Sandbox, conn_id: str, size: int) -> None:
+    def test_are_all_there_at_any_size(self, sandbox: Sandbox, conn_id: str, size: int) -> None:
         content = file_bytes(size)
         job = sandbox.add_job(SERIES, errors=3, error_file=content)
         assert hashlib.sha256(read_job(sandbox, job)).digest() == hashlib.sha256(content).digest()

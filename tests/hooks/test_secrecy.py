@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No token, secret or header value ever shows, whatever goes wrong and however talkative the logs are."""
+"""No token, secret or header value ever shows, at any failure and any log level."""
 
 from __future__ import annotations
 
@@ -394,7 +394,7 @@ class TestMasking:
         assert all(token not in redact(f"a {token} b") for token in tokens)
 
     def test_of_many_signed_urls_costs_little(self, sandbox: Sandbox, secretive: str) -> None:
-        # Airflow compiles all masks anew for every new one. With whole queries, 200 files took 38 s for that alone.
+        # Airflow compiles all masks again for every new one. With whole queries, 200 files took 38 s for that alone.
         job = sandbox.add_job(SERIES, errors=1)
         hook = CapillaryHook(secretive, http_retry=QUICK)
         queries = []

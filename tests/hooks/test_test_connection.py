@@ -40,7 +40,7 @@ def sandbox(start: Start) -> Sandbox:
 
 @pytest.fixture
 def tried(connect: Connect, sandbox: Sandbox, logged: Logged) -> Tried:
-    """Test a connection to the sandbox; the message must be presentable whatever happens."""
+    """Test a connection to the sandbox; the message must always be presentable."""
 
     def test(*, fields: dict[str, Any] | None = None, **extra: Any) -> tuple[bool, str]:
         connect(sandbox, fields=fields, headers={"X-Brand": HEADER_VALUE}, **extra)
@@ -248,7 +248,7 @@ class TestNotGood:
 
 
 class TestInTime:
-    """Whatever the network does, the answer is there within 15 seconds."""
+    """Every answer comes within 15 seconds, at any fault of the network."""
 
     def test_a_host_that_accepts_and_never_answers(self, connect: Connect, sandbox: Sandbox) -> None:
         with silent() as server:

@@ -97,7 +97,7 @@ class SeaweedFS(ServerProcess):
         """End the server with all its children and remove its data; once more does nothing."""
         super().stop()
         for port in self._ports:
-            # It puts these there whatever TMPDIR says, and does not always come to remove them.
+            # It ignores TMPDIR for these, and does not always remove them.
             for leftover in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
                 leftover.unlink(missing_ok=True)
 

@@ -91,7 +91,7 @@ def run_to_end(
     """Run one try of a task.
 
     :param mode: One of :data:`ALL_MODES`.
-    :param make_sensor: Makes the sensor, given the arguments of the mode; called anew for each process.
+    :param make_sensor: Makes the sensor, given the arguments of the mode; called once for each process.
     :param store: The task's state store.
     :param try_number: Number of the try.
     :param between: Called between two processes with their count.

@@ -589,12 +589,12 @@ def test_the_choice_of_the_job_is_logged_once_with_id_file_and_age(
 def test_an_unknown_status_is_warned_about_once(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     job = sandbox.add_job(SERIES, status="PONDERING")
 
-    def finish_after_three_looks() -> None:
+    def finish_after_three_polls() -> None:
         while sandbox.count("status") < 3:
             time.sleep(0.01)
         sandbox.finish(job)
 
-    finisher = threading.Thread(target=finish_after_three_looks, daemon=True)
+    finisher = threading.Thread(target=finish_after_three_polls, daemon=True)
     finisher.start()
     assert run_to_end("poke", sensor()).state == "success"
     finisher.join()
@@ -608,12 +608,12 @@ def test_a_paused_job_is_logged_once_as_what_it_is(
 ) -> None:
     job = sandbox.add_job(SERIES, status="PAUSED")
 
-    def finish_after_three_looks() -> None:
+    def finish_after_three_polls() -> None:
         while sandbox.count("status") < 3:
             time.sleep(0.01)
         sandbox.finish(job)
 
-    finisher = threading.Thread(target=finish_after_three_looks, daemon=True)
+    finisher = threading.Thread(target=finish_after_three_polls, daemon=True)
     finisher.start()
     assert run_to_end(mode, sensor()).state == "success"
     finisher.join()

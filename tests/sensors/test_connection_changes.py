@@ -100,7 +100,7 @@ def test_a_connection_that_cannot_be_read_uses_the_budget_up(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_wrong_credentials_that_were_mended_meanwhile_fail_no_task(
+def test_wrong_credentials_that_were_corrected_meanwhile_fail_no_task(
     mode: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox.add_job(SERIES)

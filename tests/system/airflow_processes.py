@@ -65,7 +65,7 @@ def free_port() -> int:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Tell whether a process runs; one that nobody collects, as in a container without an init, does not."""
+    """Return whether a process runs. A zombie, as in a container without an init, does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -195,7 +195,7 @@ class AirflowProcesses:
         self.wait_until(lambda: not any(map(is_alive, family)), f"{name} is gone", seconds=STOP_SECONDS)
 
     def stop(self) -> None:
-        """End all processes, and whatever they started; once more does nothing."""
+        """End all processes and their children; a second call does nothing."""
         processes, self._processes = self._processes, {}
         for number in (signal.SIGTERM, signal.SIGKILL):
             for process in processes.values():
@@ -262,7 +262,7 @@ class AirflowProcesses:
         return self._request("GET", path, params=params)
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Tell the REST API."""
+        """Send a POST request to the REST API."""
         return self._request("POST", path, json=body)
 
     def _request(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:

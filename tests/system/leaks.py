@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks for values that must be nowhere: in the files of an Airflow home, and in its metadata database.
+"""Searches for values that must be nowhere: in the files of an Airflow home, and in its metadata database.
 
 A value should be letters and digits only: then no escaping, be it of JSON, of a URL or of a repr, can hide it.
 """
@@ -51,7 +51,7 @@ def search_files(folder: Path, values: Mapping[str, str]) -> set[tuple[str, str]
 
 
 def search_database(database: Path, values: Mapping[str, str]) -> set[tuple[str, str]]:
-    """Search every column of every table of a SQLite database, whatever its type.
+    """Search every column of every table of a SQLite database, of any type.
 
     :return: `table.column`, and the name of the value found there.
     """
@@ -59,7 +59,7 @@ def search_database(database: Path, values: Mapping[str, str]) -> set[tuple[str,
 
 
 def _columns(database: Path) -> Iterable[tuple[str, bytes]]:
-    # Not read-only: the files beside a database in WAL mode may have to be made anew.
+    # Not read-only: the files beside a database in WAL mode may have to be created again.
     with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
         # Text that is not UTF-8 must not end the search.
         connection.text_factory = bytes

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 DAGS = Path(__file__).with_name("dags")
-#: Deadline of whatever Airflow is waited for. A tenth of it is enough for a machine with nothing else to do.
+#: Deadline of each wait for Airflow. A tenth of it is enough for a machine with nothing else to do.
 SECONDS = 240.0
 #: As long as no test is to see the end of a job.
 FOR_EVER = 86_400.0
@@ -165,11 +165,11 @@ def copied(
         airflow.wait_until(
             lambda task_id=task_id: state(task_id) == "deferred", f"{task_id} is deferred", seconds=SECONDS
         )
-    await_looks(airflow, sandbox, [ERROR_FILE_SERIES], 1)
+    await_polls(airflow, sandbox, [ERROR_FILE_SERIES], 1)
     sandbox.expire_tokens()
-    await_looks(airflow, sandbox, [ERROR_FILE_SERIES], 2)
+    await_polls(airflow, sandbox, [ERROR_FILE_SERIES], 2)
     sandbox.inject(Fault("expired_token", endpoint="status", form="body_498"))
-    await_looks(airflow, sandbox, [ERROR_FILE_SERIES], 2)
+    await_polls(airflow, sandbox, [ERROR_FILE_SERIES], 2)
     sandbox.inject(Fault("expired_token", endpoint="download"))
     sandbox.inject(Fault("cut", endpoint="download", rst=True))
     sandbox.finish(job)
@@ -198,7 +198,7 @@ def polls(sandbox: Sandbox) -> Counter[int]:
     return Counter(int(r.path.rpartition("/")[2]) for r in sandbox.requests if r.endpoint == "status")
 
 
-def await_looks(airflow: AirflowProcesses, sandbox: Sandbox, series: Any, count: int) -> None:
+def await_polls(airflow: AirflowProcesses, sandbox: Sandbox, series: Any, count: int) -> None:
     """Wait until so many further polls at each of these series were taken."""
     before = polls(sandbox)
 
@@ -228,7 +228,7 @@ def test_waits_end_correctly_across_a_killed_triggerer(
     airflow.wait_until(lambda: states()["deferred"] == len(waits), "all sensors are deferred", seconds=SECONDS)
 
     began, before = time.monotonic(), polls(sandbox)
-    await_looks(airflow, sandbox, WAITED_SERIES, 4)
+    await_polls(airflow, sandbox, WAITED_SERIES, 4)
     # The five waits on a series share one poll. Twice as much as that would be is still far less than five times.
     taken = sum((polls(sandbox) - before)[series] for series in WAITED_SERIES)
     assert taken <= 2 * len(WAITED_SERIES) * ((time.monotonic() - began) / POKE_INTERVAL + 1)
@@ -239,11 +239,11 @@ def test_waits_end_correctly_across_a_killed_triggerer(
     )
     # Some of these ends are seen, and on their way to the database; others are not.
     finish("right before the kill")
-    await_looks(airflow, sandbox, WAITED_SERIES[:5], 1)
+    await_polls(airflow, sandbox, WAITED_SERIES[:5], 1)
     airflow.kill("triggerer")
     finish("while no triggerer runs")
     airflow.start("triggerer")
-    await_looks(airflow, sandbox, WAITED_SERIES, 1)
+    await_polls(airflow, sandbox, WAITED_SERIES, 1)
     finish("after the restart")
     airflow.wait_until(lambda: ended_tasks() == len(waits), "all tasks end", seconds=SECONDS)
 
@@ -278,7 +278,7 @@ class WatchedSeries:
         """What the runs of the DAG saw of the events that started them, in the order of the runs."""
         found = []
         for run_id in self._airflow.runs(self.dag_id):
-            found += self._airflow.xcom(self.dag_id, run_id, "tell") or []
+            found += self._airflow.xcom(self.dag_id, run_id, "finished_jobs") or []
         return found
 
     def jobs(self) -> list[list[Any]]:
@@ -297,8 +297,8 @@ class WatchedSeries:
         return self._sandbox.add_job(self.series, **progress)
 
     def finish(self, job: SandboxJob, status: str = "COMPLETED") -> None:
-        """End a job, once the watcher was told that it runs."""
-        await_looks(self._airflow, self._sandbox, [self.series], 1)
+        """End a job, once the watcher has seen it running."""
+        await_polls(self._airflow, self._sandbox, [self.series], 1)
         self._sandbox.finish(job, status)
 
     def await_runs(self, *jobs: SandboxJob) -> None:
@@ -339,8 +339,8 @@ def test_each_finished_upload_starts_a_dag_once_across_a_killed_triggerer(
         last[one] = one.upload(started_seconds=FOR_EVER)
         one.finish(last[one])
         one.await_runs(last[one])
-    # Whoever tells a job once more than it should has had the time for it.
-    await_looks(airflow, sandbox, WATCHED_SERIES, 2)
+    # Time enough for a job to be reported once too often.
+    await_polls(airflow, sandbox, WATCHED_SERIES, 2)
     for one in both:
         airflow.wait_until(
             lambda one=one: len(one.reported()) == one.events(), "all events started runs", seconds=SECONDS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operator promises, whatever the kind of store.
+"""What the operator promises for every kind of store.
 
 Each class is run for folders by test_error_file_to_folder.py, and for S3 by
 tests/integration/test_error_file_to_s3.py: they derive from it and bring the fixture `store`.
@@ -49,7 +49,7 @@ WRITING = [module.__file__ for module in (atomic_write, part_writer, local, s3, 
 NAME = "errors.csv"
 OLD = b"the errors of yesterday\n"
 SIZES = pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "of several parts"])
-#: From an endpoint that begins anew each time, and from one where the file can be read on.
+#: From an endpoint that starts at the first byte each time, and from one where the file can be read on.
 SOURCES = pytest.mark.parametrize("endpoint", ["download", "files"])
 
 #: Ways to break off. The download knows no store, and tests/hooks/test_error_file_breaks.py has

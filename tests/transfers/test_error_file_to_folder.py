@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Let the system refuse whatever is written beyond, as a full disk does."""
+    """Let the system refuse what is written beyond, as a full disk does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -140,7 +140,7 @@ def test_another_file_is_asked_for_by_its_own_handle(
 
 @OTHERS
 @pytest.mark.parametrize("errors", [0, 1])
-def test_another_file_is_pulled_whatever_the_number_of_errors(
+def test_another_file_is_pulled_with_any_number_of_errors(
     sandbox: Sandbox, store: LocalFolder, file_type: str, errors: int
 ) -> None:
     job = sandbox.add_job(SERIES, errors=errors, **{f"{file_type}_file": CONTENTS[file_type]})

@@ -119,7 +119,7 @@ async def test_errors_are_waited_out_and_never_looped_through(sandbox: Sandbox) 
     )
 
     assert event["status"] == "timeout"
-    # Looks are 0.2 s apart and of two attempts each: a trigger that does not wait would send hundreds.
+    # Polls are 0.2 s apart and of two attempts each: a trigger that does not wait would send hundreds.
     assert 4 <= sandbox.count("status") <= 24
 
 

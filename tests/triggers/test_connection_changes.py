@@ -192,7 +192,7 @@ async def test_a_header_that_is_added_reaches_the_polls_and_the_token_stays(
     await stop(wait, joins)
 
 
-async def test_a_connection_that_was_mended_counts_before_wrong_credentials_are_reported(
+async def test_a_connection_that_was_corrected_counts_before_wrong_credentials_are_reported(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = sandbox.add_job(SERIES)

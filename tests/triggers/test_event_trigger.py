@@ -395,7 +395,7 @@ async def test_two_assets_that_share_a_trigger_get_a_warning_with_the_remedy_and
     assert "several assets share this trigger" in capsys.readouterr().out
 
 
-async def test_a_state_store_that_fails_is_tried_again_and_nothing_begins_anew(
+async def test_a_state_store_that_fails_is_tried_again_and_the_watch_keeps_its_position(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = AssetState()
@@ -468,7 +468,7 @@ async def test_a_state_store_that_never_answers_does_not_hold_up_a_triggerer_tha
     assert running.reported == [job.job_id]
 
 
-async def test_a_cursor_of_another_form_is_logged_and_the_watch_begins_anew(
+async def test_a_cursor_of_another_form_is_logged_and_the_watch_starts_from_the_beginning(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = AssetState()
@@ -550,7 +550,7 @@ def test_an_interval_that_cannot_be_meant_is_refused_when_the_dag_is_parsed(inte
         watcher(poll_interval=interval)
 
 
-def test_one_meaning_has_one_form_whatever_the_types() -> None:
-    # Airflow tells triggers apart by their arguments: 535512 and "535512" would become two.
+def test_one_meaning_has_one_form_for_all_types() -> None:
+    # Airflow distinguishes triggers by their arguments: 535512 and "535512" would become two.
     assert watcher(coupon_series_id="535512", poll_interval=60).serialize() == watcher(poll_interval=60.0).serialize()
     assert watcher(poll_interval="60", include_existing="false").serialize() == watcher(poll_interval=60.0).serialize()

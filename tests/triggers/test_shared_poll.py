@@ -296,7 +296,7 @@ async def test_never_more_requests_than_the_limit_in_any_window(
     assert len(moments) / (moments[-1] - moments[0]) > 0.7 * 30 / window
 
 
-async def test_a_connection_that_was_mended_is_read_anew(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_was_corrected_is_read_again(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox.add_job(SERIES)
     good = sandbox.connection_json(requests_per_minute=1_000_000)
     monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", good.replace("sandbox-secret", "expired-secret"))
@@ -408,25 +408,25 @@ async def test_waits_on_a_long_history_search_it_one_after_the_other(
         sandbox.add_job(SERIES)
     loop = asyncio.get_running_loop()
     turn = 0
-    turns_of_looks: list[int] = []
+    turns_of_searches: list[int] = []
     on_jobs = JobWaiter.on_jobs
 
     def next_turn() -> None:
         nonlocal turn
         turn += 1
-        if len(turns_of_looks) < 10:
+        if len(turns_of_searches) < 10:
             loop.call_soon(next_turn)
 
     def seen(wait: JobWaiter, jobs: JobHistory) -> Any:
-        turns_of_looks.append(turn)
+        turns_of_searches.append(turn)
         return on_jobs(wait, jobs)
 
     monkeypatch.setattr(JobWaiter, "on_jobs", seen)
     tasks = waiting(*[trigger(uploaded_file_name="not-there-*", poke_interval=0.5) for _ in range(10)])
     next_turn()
-    await until(lambda: len(turns_of_looks) == 10)
+    await until(lambda: len(turns_of_searches) == 10)
 
-    assert len(set(turns_of_looks)) == 10
+    assert len(set(turns_of_searches)) == 10
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
@@ -443,7 +443,7 @@ def test_a_job_that_still_runs_is_not_settled_nor_are_those_after_it() -> None:
     assert JobHistory.of([]).settled_up_to is None
 
 
-async def test_a_poll_that_is_cancelled_by_somebody_else_begins_anew(sandbox: Sandbox) -> None:
+async def test_a_poll_that_is_cancelled_by_somebody_else_is_started_again(sandbox: Sandbox) -> None:
     job = sandbox.add_job(SERIES, status="STARTED")
     before = asyncio.all_tasks()
     tasks = waiting(*[trigger() for _ in range(3)])

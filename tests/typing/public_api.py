@@ -43,6 +43,8 @@ def hook_in_a_task() -> int:
     hook = CapillaryHook("capillary_default", http_retry=retry)
     jobs = hook.get_redeem_upload_jobs(535512)
     assert_type(jobs, list[UploadJob])
+    history = hook.get_redeem_upload_history(535512)
+    assert hook.get_redeem_upload_history("535512", before=history).newest() == jobs[-1]
     job = hook.get_redeem_upload_job("535512", job_id="4455")
     assert_type(job, UploadJob)
     assert_type(hook.get_coupon_upload_jobs(535512), list[UploadJob])
@@ -66,6 +68,8 @@ async def hook_in_a_trigger() -> UploadJob:
         assert_type(jobs, list[UploadJob])
         assert_type(await hook.get_coupon_upload_jobs("535512"), list[UploadJob])
         assert_type(await hook.get_coupon_upload_job(535512, 220605), UploadJob)
+        history = await hook.get_redeem_upload_history(535512)
+        await hook.get_redeem_upload_history("535512", before=history)
         return await hook.get_redeem_upload_job(535512, jobs[-1].job_id)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A DAG for each of two coupon series, which starts when upload jobs are done and tells which."""
+"""A DAG for each of two coupon series, which starts when upload jobs finish and returns their ids."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ for series in (730_001, 730_002):
     with DAG(dag_id=f"finished_uploads_{series}", schedule=[capillary_redeem_uploads(series, poll_interval=2)]):
 
         @task
-        def tell(triggering_asset_events=None):
+        def finished_jobs(triggering_asset_events=None):
             payloads = [event.extra["payload"] for events in triggering_asset_events.values() for event in events]
             return [
                 {
@@ -21,4 +21,4 @@ for series in (730_001, 730_002):
                 for payload in payloads
             ]
 
-        tell()
+        finished_jobs()
