@@ -148,6 +148,7 @@ def test_a_handle_is_quoted_into_a_url(handle: str, quoted: str) -> None:
         ("a\r\nHost: evil", "the handle has a control character in it"),
         ("a\x00b", "the handle has a control character in it"),
         ("a\x7fb", "the handle has a control character in it"),
+        ("a\x1b[31mb", "the handle has a control character in it"),
         ("a::b", "the handle has '::' in it, which chains file systems"),
         ("::", "the handle has '::' in it, which chains file systems"),
         ("a" * 4097, "it is longer than 4096 characters"),
@@ -177,6 +178,10 @@ NOT_OUTSIDE = "its address is private, loopback or link-local"
         ("0xa9fea9fe", NOT_OUTSIDE),
         ("0251.0376.0251.0376", NOT_OUTSIDE),
         ("169.254.43518", NOT_OUTSIDE),
+        ("0xa9.254.43518", NOT_OUTSIDE),
+        ("0xa9.0xfe.0xa9.0xfe", NOT_OUTSIDE),
+        ("224.0.0.1", NOT_OUTSIDE),
+        ("255.255.255.255", NOT_OUTSIDE),
         ("169.254.169.254", NOT_OUTSIDE),
         ("169.254.169.254.", NOT_OUTSIDE),
         ("127.1", NOT_OUTSIDE),
@@ -203,6 +208,7 @@ NOT_OUTSIDE = "its address is private, loopback or link-local"
         ("LOCALHOST", "its host is this machine"),
         ("localhost.", "its host is this machine"),
         ("x.localhost", "its host is this machine"),
+        ("x.localhost.", "its host is this machine"),
     ],
 )
 def test_an_address_that_is_not_out_on_the_internet_is_refused_in_every_spelling(host: str, rule: str) -> None:
@@ -217,6 +223,7 @@ def test_an_address_that_is_not_out_on_the_internet_is_refused_in_every_spelling
         "\uff11\uff12\uff17.\uff11",
         "169。254。169。254",
         "ⓛocalhost",
+        "①②⑦.⓪.⓪.①",
         "münchen.example",
     ],
 )
@@ -227,7 +234,9 @@ def test_a_host_that_another_parser_would_rewrite_is_refused(host: str) -> None:
     )
 
 
-@pytest.mark.parametrize("host", ["1.2.3.4.5", "256.1.1.1", "a.1", "08", "[::1", "[::g]", "[1.2.3.4]"])
+@pytest.mark.parametrize(
+    "host", ["1.2.3.4.5", "256.1.1.1", "256.256.256.256", "a.1", "08", "[::1", "[::g]", "[1.2.3.4]"]
+)
 def test_a_malformed_address_is_refused(host: str) -> None:
     assert refusal(f"https://{host}/").endswith(("its host is a malformed address", "it is malformed"))
 
@@ -243,6 +252,7 @@ def test_a_host_that_no_resolver_takes_is_refused(host: str) -> None:
         ("http://files.example.com/x", "it is not https"),
         ("http://[::ffff:169.254.169.254]/", "it is not https"),
         ("http://2852039166/", "it is not https"),
+        ("http://169.254.169.254/", "it is not https"),
         ("HTTP://files.example.com/x", "it is not https"),
         (f"http://{HOST}/x", "it is not https"),
         ("https://user:password@files.example.com/x", "it carries credentials"),
@@ -259,6 +269,7 @@ def test_a_host_that_no_resolver_takes_is_refused(host: str) -> None:
         ("https://files.example.com/\r\nHost: evil", "it has a space, a control character or a backslash in it"),
         ("https://files.example.com/\x00", "it has a space, a control character or a backslash in it"),
         ("https://files.exa$mple.com/", "its host has a character that no host has"),
+        ("https://a%2eb.example.com/", "its host has a character that no host has"),
         ("https://files.example.com%2f@x/", "it carries credentials"),
     ],
 )
@@ -282,6 +293,7 @@ def test_a_url_that_breaks_a_rule_is_refused_by_that_rule(url: str, rule: str) -
         "github://org:repo@/x",
         "simplecache::s3://bucket/x",
         "zip://x::s3://bucket/x",
+        "jar:file:///x!/y://z",
         "https+unix://x/y",
     ],
 )

@@ -187,6 +187,7 @@ def test_out_on_the_internet(address: str) -> None:
     [
         "127.0.0.1",
         "127.255.0.9",
+        "169.254.0.1",
         "169.254.169.254",
         "0.0.0.0",
         "::",
@@ -197,6 +198,7 @@ def test_out_on_the_internet(address: str) -> None:
         "::ffff:169.254.169.254",
         "::127.0.0.1",
         "64:ff9b::a9fe:a9fe",
+        "64:ff9b::7f00:1",
         "2002:7f00:1::",
     ],
 )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.api.error_files import check_peer
 from airflow_provider_capillary.exceptions import CapillaryErrorFileError, CapillaryTransportError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault
@@ -25,83 +24,18 @@ if TYPE_CHECKING:
     from tests.hooks.conftest import Authority, Connect, Logged, Start, Watch
 
 NOT_HTTPS = "it is not https"
-NOT_PUBLIC = "its address is private, loopback or link-local"
-THIS_MACHINE = "its host is this machine"
 CREDENTIALS = "it carries credentials"
-DOTS = r"the handle has a '\.\.' segment"
-PERCENT = "the handle has a backslash or a percent sign"
-CONTROL = "the handle has a control character"
-SCHEME = "its scheme is not one of"
-MALFORMED = "its host is a malformed address"
 
+#: One for each way that a reference may go. tests/api/test_error_files.py has all of each rule.
 HOSTILE = [
-    ("../x", DOTS),
-    ("a/../../b", DOTS),
-    ("a/..", DOTS),
-    ("..", DOTS),
-    ("/etc/passwd", "the handle begins with a slash"),
-    ("//evil.example.test/x", "the handle begins with a slash"),
-    ("%2e%2e%2f", PERCENT),
-    ("a%00b", PERCENT),
-    ("..\\x", PERCENT),
-    ("a\nb", CONTROL),
-    ("a\r\nX-Evil: 1", CONTROL),
-    ("a\x00", CONTROL),
-    ("a\x7f", CONTROL),
-    ("   ", "it is empty"),
-    ("x" * 5000, "longer than 4096 characters"),
-    ("simplecache::file", "chains file systems"),
-    ("simplecache::s3://bucket/key", SCHEME),
-    ("file:///etc/passwd", SCHEME),
-    ("FILE:///etc/passwd", SCHEME),
-    ("ftp://files.example.test/x", SCHEME),
-    ("github://org:repo@/x", SCHEME),
-    ("jar:file:///x!/y://z", SCHEME),
-    ("s3://conn_id@bucket/key", CREDENTIALS),
-    ("s3://bucket", "it names no object"),
-    ("s3:///key", "it names no object"),
-    ("s3://bucket/../key", DOTS),
-    ("http://files.example.test/x?sig=s3cr3t", NOT_HTTPS),
+    ("../x", r"the handle has a '\.\.' segment"),
+    ("a\r\nX-Evil: 1", "the handle has a control character"),
+    ("file:///etc/passwd", "its scheme is not one of"),
+    ("s3://bucket/../key", r"the handle has a '\.\.' segment"),
     ("http://169.254.169.254/latest?sig=s3cr3t", NOT_HTTPS),
-    ("http://2852039166/latest?sig=s3cr3t", NOT_HTTPS),
-    ("http://[::ffff:169.254.169.254]/latest?sig=s3cr3t", NOT_HTTPS),
-    ("https://169.254.169.254/latest?sig=s3cr3t", NOT_PUBLIC),
-    ("https://2852039166/latest?sig=s3cr3t", NOT_PUBLIC),
-    ("https://0xa9.254.43518/latest?sig=s3cr3t", NOT_PUBLIC),
-    ("https://0251.0376.0251.0376/latest?sig=s3cr3t", NOT_PUBLIC),
-    ("https://[::ffff:169.254.169.254]/latest?sig=s3cr3t", NOT_PUBLIC),
-    ("https://[64:ff9b::a9fe:a9fe]/latest?sig=s3cr3t", NOT_PUBLIC),
-    ("https://[fe80::1]/x?sig=s3cr3t", NOT_PUBLIC),
-    ("https://[::1]/x?sig=s3cr3t", NOT_PUBLIC),
-    ("https://[::]/x?sig=s3cr3t", NOT_PUBLIC),
-    ("https://0/x?sig=s3cr3t", NOT_PUBLIC),
-    ("https://127.1/x?sig=s3cr3t", NOT_PUBLIC),
-    ("https://10.1.2.3/x?sig=s3cr3t", NOT_PUBLIC),
-    ("https://172.16.0.1/x?sig=s3cr3t", NOT_PUBLIC),
-    ("https://192.168.0.1:8443/x?sig=s3cr3t", NOT_PUBLIC),
-    ("https://100.64.0.1/x?sig=s3cr3t", NOT_PUBLIC),
-    ("https://224.0.0.1/x?sig=s3cr3t", NOT_PUBLIC),
-    ("https://255.255.255.255/x?sig=s3cr3t", NOT_PUBLIC),
-    ("https://169.254.169.254./x?sig=s3cr3t", NOT_PUBLIC),
-    ("https://localhost/x?sig=s3cr3t", THIS_MACHINE),
-    ("https://LOCALHOST./x?sig=s3cr3t", THIS_MACHINE),
-    ("https://files.localhost/x?sig=s3cr3t", THIS_MACHINE),
-    ("https://256.256.256.256/x?sig=s3cr3t", MALFORMED),
-    ("https://1.2.3.4.5/x?sig=s3cr3t", MALFORMED),
+    ("https://0xa9.254.43518/latest?sig=s3cr3t", "its address is private, loopback or link-local"),
     ("https://user:pass-word@files.example.test/x?sig=s3cr3t", CREDENTIALS),
-    ("https://user@files.example.test/x?sig=s3cr3t", CREDENTIALS),
-    ("https://files.example.test\\@169.254.169.254/x?sig=s3cr3t", "a space, a control character or a backslash"),
-    ("https://files.example.test/x y?sig=s3cr3t", "a space, a control character or a backslash"),
-    ("https://files.example.test/x\r\nHost: y?sig=s3cr3t", "a space, a control character or a backslash"),
-    ("https:///x?sig=s3cr3t", "it has no host"),
-    ("https://files.example.test:0/x?sig=s3cr3t", "its port is 0"),
-    ("https://files.example.test:99999/x?sig=s3cr3t", "it is malformed"),
-    ("https://[::1/x?sig=s3cr3t", "it is malformed"),
-    ("https://①②⑦.⓪.⓪.①/x?sig=s3cr3t", "(not ASCII|malformed)"),
-    ("https://files。example.test/x?sig=s3cr3t", "(not ASCII|malformed)"),
-    ("https://files.example.test%2f@evil/x?sig=s3cr3t", CREDENTIALS),
-    ("https://a%2eb.example.test/x?sig=s3cr3t", "a character that no host has"),
-]  # fmt: skip
+]
 
 
 def refused(hook: CapillaryHook, reference: str, rule: str) -> str:
@@ -314,23 +248,6 @@ class TestNames:
         template = f"https://{self.HOST}:{files.port}/files/{{handle}}"
         connect(sandbox, error_file_url=template, verify=str(authority.bundle))
         assert read(job.handle) == job.read_error_file()
-
-    @pytest.mark.parametrize(
-        "address",
-        ["169.254.169.254", "169.254.0.1", "fe80::1", "fe80::1%eth0", "::ffff:169.254.169.254", "::ffff:127.0.0.1",
-         "127.0.0.1", "127.8.8.8", "::1", "0.0.0.0", "::", "64:ff9b::7f00:1"],
-    )  # fmt: skip
-    def test_the_link_and_this_machine_are_refused_in_every_form(
-        self, sandbox: Sandbox, conn_id: str, address: str
-    ) -> None:
-        # Asked directly: nothing here can connect to a link-local address.
-        with pytest.raises(CapillaryErrorFileError, match="resolves to a loopback or link-local"):
-            check_peer(self.HOST, address, CapillaryHook(conn_id).settings)
-
-    @pytest.mark.parametrize("address", ["10.0.0.8", "192.168.1.1", "fd00::8", "203.0.113.9", "2001:db8::1"])
-    def test_private_networks_stay_within_reach_of_names(self, conn_id: str, address: str) -> None:
-        # VPC endpoints of object stores are in there.
-        check_peer(self.HOST, address, CapillaryHook(conn_id).settings)
 
     def test_a_name_behind_a_proxy_is_the_proxys_business(
         self, sandbox: Sandbox, conn_id: str, monkeypatch: pytest.MonkeyPatch, lookups: list[str], inside: Server

@@ -73,10 +73,9 @@ def test_a_file_that_no_job_has_is_refused(sandbox: Sandbox, conn_id: str, file_
 @EACH
 @pytest.mark.parametrize(
     "reference",
-    ["../x", "/etc/passwd", "a%2Fb", "a\\b", "a\nb", "a::b", " ", "x" * 5000, "file:///etc/passwd", "s3://id@bucket/key",
-     "s3://bucket", "s3://bucket/x?y", "s3://[", "http://files.example.test/x?s3cr3t", "https://10.1.2.3/x?s3cr3t",
-     "https://localhost/x?s3cr3t", "https://user:s3cr3t@files.example.test/x", "https://[::1/x?s3cr3t"],
-)  # fmt: skip
+    # One for each place in api/error_files.py that words a refusal: a handle, its length, a scheme, objects and URLs.
+    ["../x", "x" * 5000, "file:///etc/passwd", "s3://id@bucket/key", "s3://[", "https://10.1.2.3/x?s3cr3t"],
+)
 def test_the_rules_of_safety_are_the_same_for_each(
     sandbox: Sandbox, conn_id: str, file_type: str, reference: str
 ) -> None:

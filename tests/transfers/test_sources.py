@@ -23,49 +23,12 @@ TOKEN_HEADER = "X-CAP-API-OAUTH-TOKEN"
 ORG_HEADER = "X-CAP-API-AUTH-ORG-ID"
 
 
-#: References that break a rule, with a word of the rule.
-HANDLES = {
-    "a parent folder": ("../x", "'..' segment"),
-    "a way out of a folder": ("a/../../b", "'..' segment"),
-    "a way out at the end": ("a/..", "'..' segment"),
-    "a quoted way out": ("%2e%2e%2f", "percent"),
-    "a quoted slash": ("a%2Fb", "percent"),
-    "a backslash": ("..\\x", "backslash"),
-    "an absolute path": ("/etc/passwd", "begins with a slash"),
-    "a host": ("//host/x", "begins with a slash"),
-    "a line break": ("a\r\nX-Injected: 1", "control character"),
-    "a null": ("a\0b", "control character"),
-    "an escape": ("a\x1b[31mb", "control character"),
-    "blanks": ("   ", "empty"),
-    "a chain of file systems": ("simplecache::file", "'::'"),
-    "more than any handle": ("a" * 5000, "4096"),
-}
+#: References that break a rule, with a word of the rule. tests/api/test_error_files.py has all of each rule.
+HANDLES = {"a parent folder": ("../x", "'..' segment")}
 URLS = {
     "a metadata service": ("https://169.254.169.254/latest/meta-data/", "private, loopback or link-local"),
-    "a metadata service, mapped": ("https://[::ffff:169.254.169.254]/", "private, loopback or link-local"),
-    "a metadata service, as one number": ("https://2852039166/", "private, loopback or link-local"),
-    "a metadata service, hexadecimal": ("https://0xa9.0xfe.0xa9.0xfe/", "private, loopback or link-local"),
-    "a metadata service, octal": ("https://0251.0376.0251.0376/", "private, loopback or link-local"),
-    "a metadata service, by http": ("http://169.254.169.254/", "not https"),
-    "a metadata service, mapped, by http": ("http://[::ffff:169.254.169.254]/", "not https"),
-    "a metadata service, as one number, by http": ("http://2852039166/", "not https"),
-    "a private network": ("https://10.0.0.1/x", "private, loopback or link-local"),
-    "a private network of IPv6": ("https://[fd00::1]/x", "private, loopback or link-local"),
-    "loopback of IPv6": ("https://[::1]/x", "private, loopback or link-local"),
-    "no address at all": ("https://0.0.0.0/x", "private, loopback or link-local"),
-    "this machine by name": ("https://localhost/x", "this machine"),
-    "this machine by a longer name": ("https://errors.localhost./x", "this machine"),
-    "a number that is no address": ("https://1.2.3.4.5/x", "malformed"),
-    "a public host by http": ("http://files.example/x", "not https"),
     "a user and a password": ("https://user:hunter2@files.example/x", "carries credentials"),
-    "a file of the worker": ("file:///etc/passwd", "scheme"),
-    "a file of the worker, in capitals": ("FILE:///etc/passwd", "scheme"),
-    "an FTP server": ("ftp://files.example/x", "scheme"),
-    "memory": ("memory://x/y", "scheme"),
-    "an object with a way out": ("s3://bucket/../x", "'..' segment"),
-    "an object of another connection": ("s3://other_conn@bucket/x", "carries credentials"),
     "an object with keys": ("s3://key:hunter2@bucket/x", "carries credentials"),
-    "a bucket alone": ("s3://bucket", "names no object"),
 }
 
 
@@ -157,8 +120,6 @@ class TestRefusedReferences:
         "reference",
         [
             "https://10.0.0.1/x?X-Amz-Signature=hunter2",
-            "http://files.example/x?sig=hunter2#hunter2",
-            "s3://key:hunter2@bucket/x",
             "ftp://files.example/x?sig=hunter2",
         ],
     )
