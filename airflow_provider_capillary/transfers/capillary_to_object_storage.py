@@ -198,7 +198,7 @@ class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperato
         """Stream the file to its destination; with ``overwrite="if_changed"``, only if the object there differs."""
         from airflow_provider_capillary._storage.atomic_write import atomic_write, stored_checksum_at
 
-        what = f"{self.file_type.capitalize()} file of {self._kind.title} job {job.job_id}"
+        what = f"{self.file_type.capitalize()} file of upload job {job.job_id}"
         stored = stored_checksum_at(location) if self.overwrite == _IF_CHANGED else None
         writer: Writer = HashingWriter()
         progress = TransferLog(self.log, what)
