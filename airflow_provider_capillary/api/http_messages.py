@@ -4,14 +4,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_capillary.api.secrecy import without_query
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from airflow_provider_capillary.api.auth_messages import AuthSensitiveCall
+
+
+class SizedReader(Protocol):
+    """A file to send.
+
+    :param len: Number of bytes that are left to read.
+    """
+
+    len: int
+
+    def read(self, size: int) -> bytes:
+        """Return at most ``size`` bytes, none at the end."""
+
+
+@dataclass(frozen=True)
+class FileForm:
+    """A form with a file (``multipart/form-data``), which a transport streams.
+
+    :param fields: The parts with text.
+    :param file_name: Name of the file in the part ``file``.
+    :param size_bytes: Size of the file.
+    :param open_file: Opens the file for reading from its beginning; called once for each time that the form is sent.
+    """
+
+    fields: Mapping[str, str] = field(hash=False, repr=False)
+    file_name: str
+    size_bytes: int
+    open_file: Callable[[], AbstractContextManager[SizedReader]] = field(repr=False)
 
 
 @dataclass(frozen=True, repr=False)
@@ -22,6 +51,7 @@ class ApiRequest:
     :param url: Absolute URL. In the repr without its query, which may be a signature.
     :param headers: Request headers. Not in the repr: they carry the token.
     :param body: Request body. Not in the repr: the token request carries the client secret.
+    :param form: A form to send as the body instead.
     :param is_safe: Whether sending the request twice does no harm.
     :param needs_token: Whether the request carries the OAuth token.
     :param stream: Whether the response body may be large and is read piece by piece.
@@ -32,6 +62,7 @@ class ApiRequest:
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, hash=False)
     body: bytes | None = None
+    form: FileForm | None = None
     is_safe: bool = True
     needs_token: bool = False
     stream: bool = False

@@ -127,6 +127,17 @@ class JobHistory:
                 found = self._newest_fitting(uploaded_file_name, least) or found
         return self._make(found) if found is not None and found[_JOB_ID] > floor else None
 
+    def with_file(self, name: re.Pattern[str]) -> list[UploadJob]:
+        """Return the jobs whose uploaded file has a name, the oldest first.
+
+        :param name: The whole name must match this pattern.
+        """
+        return [
+            self._make(row)
+            for row in reversed(self.rows)
+            if any(name.fullmatch(each) for each in (row[_FILE_NAME], row[_FILE_URL]) if each is not None)
+        ]
+
     def _newest_fitting(self, glob: str, newer_than: float) -> Row | None:
         # Hundreds of waits may search the history of years.
         fits = re.compile(translate(glob)).match
