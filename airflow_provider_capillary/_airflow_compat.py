@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from airflow.sdk.exceptions import AirflowNotFoundException as AirflowNotFoundException
     from airflow.sdk.exceptions import AirflowSensorTimeout as AirflowSensorTimeout
     from airflow.sdk.exceptions import AirflowSkipException as AirflowSkipException
+    from airflow.sdk.exceptions import TaskDeferred as TaskDeferred
     from airflow.sdk.io import has_fs as has_fs
     from airflow.sdk.log import mask_secret as mask_secret
     from airflow.triggers.base import BaseEventTrigger as BaseEventTrigger
@@ -75,6 +76,7 @@ _HOMES: Final[dict[str, tuple[tuple[int, int], str, str]]] = {
     "PokeReturnValue": ((3, 0), "airflow.sdk", "airflow.sensors.base"),
     "SharedStreamProducer": ((3, 3), "airflow.triggers.shared_stream", ""),
     "StartTriggerArgs": _TRIGGERS,
+    "TaskDeferred": _EXCEPTIONS,
     "TriggerEvent": _TRIGGERS,
     "XComArg": ((3, 0), "airflow.sdk", "airflow.models.xcom_arg"),
     "conf": ((3, 2), "airflow.sdk.configuration", "airflow.configuration"),
@@ -107,7 +109,7 @@ async def aget_connection(conn_id: str) -> Any:
     """
     if AIRFLOW_VERSION >= (3, 1):
         return await _resolve("BaseHook").aget_connection(conn_id)
-    return await _in_thread_of_the_loop(_resolve("BaseHook").get_connection, conn_id)
+    return await run_in_thread(_resolve("BaseHook").get_connection, conn_id)
 
 
 async def amask_secret(secret: str) -> None:
@@ -118,11 +120,11 @@ async def amask_secret(secret: str) -> None:
     if AIRFLOW_VERSION >= (3, 3):
         await import_module("airflow.sdk.log").amask_secret(secret)
     else:
-        await _in_thread_of_the_loop(_resolve("mask_secret"), secret)
+        await run_in_thread(_resolve("mask_secret"), secret)
 
 
-async def _in_thread_of_the_loop(function: Any, *args: Any) -> Any:
-    """Call a function that may send a request to Airflow's supervisor.
+async def run_in_thread(function: Any, *args: Any) -> Any:
+    """Call a function that blocks, or that may send a request to Airflow's supervisor, from an event loop.
 
     In a thread, Airflow 3.0 to 3.2 sends requests by ``async_to_sync``, which finds the event loop of the connection
     only in threads that asgiref started. In a thread of ``asyncio.to_thread`` it would read the response on another

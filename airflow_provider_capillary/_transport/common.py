@@ -10,15 +10,43 @@ from airflow_provider_capillary.api.http_messages import TransportFailure, proxy
 
 if TYPE_CHECKING:
     from airflow_provider_capillary._transport.environment import Proxy
+    from airflow_provider_capillary.api.http_messages import ApiRequest
     from airflow_provider_capillary.api.settings import ConnectionSettings
 
 USER_AGENT = f"airflow-provider-capillary/{__version__}"
 #: A response that is not a file must be complete within this many timeouts, even if bytes keep arriving slowly.
 OVERALL_TIMEOUTS = 5
+#: Bytes of a file that are sent at a time.
+SEND_BYTES = 256 << 10
+#: The lowest rate, in bytes a second, at which sending a file may go on.
+_SLOWEST_RATE = 16 << 10
 
 UNDECODABLE = TransportFailure("the answer cannot be decompressed")
 #: Statuses of transient refusals by a proxy.
 _TRANSIENT_REFUSALS = frozenset({408, 425, 429})
+
+
+def overall_seconds(settings: ConnectionSettings, request: ApiRequest) -> float:
+    """Return within how many seconds a response must be complete.
+
+    :param settings: The connection.
+    :param request: The request.
+    """
+    sending = 0.0 if request.form is None else request.form.size_bytes / _SLOWEST_RATE
+    return OVERALL_TIMEOUTS * settings.timeout_seconds + sending
+
+
+def connect_and_read_seconds(settings: ConnectionSettings, request: ApiRequest) -> tuple[float, float]:
+    """Return the timeouts to connect, and between two pieces of a response.
+
+    The answer to a file may be waited for five times as long. Giving up while Capillary still works on it would lead to
+    the question whether to send it again.
+
+    :param settings: The connection.
+    :param request: The request.
+    """
+    seconds = settings.timeout_seconds
+    return seconds, seconds if request.form is None else OVERALL_TIMEOUTS * seconds
 
 
 def timed_out(settings: ConnectionSettings, proxy: Proxy | None) -> TransportFailure:

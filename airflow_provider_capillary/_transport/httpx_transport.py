@@ -7,12 +7,14 @@ import asyncio
 import re
 import ssl
 import threading
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
+from airflow_provider_capillary._airflow_compat import run_in_thread
 from airflow_provider_capillary._transport import common
 from airflow_provider_capillary._transport.environment import Environment, load_certificates
 from airflow_provider_capillary._transport.forking import PerProcess
@@ -20,7 +22,7 @@ from airflow_provider_capillary.api.flow import AwaitToken, MaskSecret, SendRequ
 from airflow_provider_capillary.api.http_messages import Response, TransportFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from airflow_provider_capillary._transport.environment import Proxy
     from airflow_provider_capillary.api.flow import Flow, Step
@@ -120,9 +122,17 @@ class HttpxTransport:
     async def _send(self, request: ApiRequest) -> Response | TransportFailure:
         proxy = self._environment.proxy_for(request.url)
         try:
-            async with asyncio.timeout(common.OVERALL_TIMEOUTS * self._settings.timeout_seconds):
+            async with (
+                asyncio.timeout(common.overall_seconds(self._settings, request)),
+                _body_of(request) as (body, more),
+            ):
+                connect, read = common.connect_and_read_seconds(self._settings, request)
                 response = await self._client.request(
-                    request.method, request.url, headers=dict(request.headers), content=request.body
+                    request.method,
+                    request.url,
+                    headers={**request.headers, **more},
+                    content=body,
+                    timeout=httpx.Timeout(connect, read=read),
                 )
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
             return _failure(error, self._settings, proxy)
@@ -131,6 +141,28 @@ class HttpxTransport:
             {name.lower(): value for name, value in response.headers.items()},
             response.content,
         )
+
+
+@asynccontextmanager
+async def _body_of(request: ApiRequest) -> AsyncIterator[tuple[Any, dict[str, str]]]:
+    """Open the body of a request. Yield it with the headers that describe it."""
+    if request.form is None:
+        yield request.body, {}
+        return
+    from airflow_provider_capillary._transport.multipart import encode_form
+
+    form = encode_form(request.form)
+    # Opening and reading a file may block, and may ask Airflow for the connection of its store.
+    encoder = await run_in_thread(form.__enter__)
+
+    async def blocks() -> AsyncIterator[bytes]:
+        while block := await run_in_thread(encoder.read, common.SEND_BYTES):
+            yield block
+
+    try:
+        yield blocks(), {"Content-Type": encoder.content_type, "Content-Length": str(encoder.len)}
+    finally:
+        await run_in_thread(form.__exit__, None, None, None)
 
 
 class _EnvironmentTransport(httpx.AsyncBaseTransport):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import contextmanager
 from ssl import SSLCertVerificationError
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -121,14 +122,15 @@ class RequestsTransport:
         proxy = self._environment.proxy_for(request.url)
         try:
             # A file is read as fast as it is written elsewhere, so only its headers have a deadline.
-            with response_deadline(common.OVERALL_TIMEOUTS * self._settings.timeout_seconds):
+            with response_deadline(common.overall_seconds(self._settings, request)), _body_of(request) as (body, more):
                 response = session.request(
                     request.method,
                     request.url,
-                    headers=dict(request.headers),
-                    data=request.body,
+                    headers={**request.headers, **more},
+                    data=body,
                     stream=True,
                     allow_redirects=False,
+                    timeout=common.connect_and_read_seconds(self._settings, request),
                 )
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 if not request.stream:
@@ -164,6 +166,18 @@ class RequestsTransport:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             return _failure(error, self._settings, self._environment.proxy_for(rest.url))
         return data
+
+
+@contextmanager
+def _body_of(request: ApiRequest) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Open the body of a request. Yield it with the headers that describe it."""
+    if request.form is None:
+        yield request.body, {}
+        return
+    from airflow_provider_capillary._transport.multipart import encode_form
+
+    with encode_form(request.form) as encoder:
+        yield encoder, {"Content-Type": encoder.content_type}
 
 
 def _whole_body(response: requests.Response) -> bytes:
@@ -277,12 +291,13 @@ class _EnvironmentAdapter(HTTPAdapter):
         return super().send(request, stream, timeout, verify, cert, proxies)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
+        # By default urllib3 sends a file in blocks of 16 KiB.
+        super().init_poolmanager(*args, blocksize=common.SEND_BYTES, **kwargs)
         apply_deadlines(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         """Return the pool manager of a proxy, which is created only once."""
-        manager = super().proxy_manager_for(*args, **kwargs)
+        manager = super().proxy_manager_for(*args, blocksize=common.SEND_BYTES, **kwargs)
         apply_deadlines(manager)
         return manager
 
