@@ -5,20 +5,18 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_capillary._storage.part_writer import PartWriter
-from airflow_provider_capillary._storage.stores.base import ObjectLocation
 from airflow_provider_capillary._storage.stores.choice import store_of
 from airflow_provider_capillary._storage.unfinished import note_for
 from airflow_provider_capillary._transport.object_storage import translate_errors
-from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError, CapillaryErrorFileError
-from airflow_provider_capillary.api.object_uris import parse_object_uri
+from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from airflow_provider_capillary._storage.stores.base import ObjectLocation
     from airflow_provider_capillary._storage.unfinished import StateStore
 
 log = logging.getLogger(__name__)
@@ -37,39 +35,6 @@ class Writer(Protocol):
     @property
     def sha256(self) -> str:
         """SHA-256 of the bytes written so far, in hex."""
-
-
-def locate(destination: str, *, conn_id: str | None, file_name: str) -> ObjectLocation:
-    """Parse a destination.
-
-    :param destination: ``s3://bucket/key``, ``abfss://container@account.dfs.core.windows.net/name``, ``file:///path``
-        or ``/path``; a folder if it ends in ``/``. It may contain a connection id, as Airflow allows
-        (``s3://aws_default@bucket/key``).
-    :param conn_id: Airflow connection of the store.
-    :param file_name: Name of the object within a folder.
-    :raises CapillaryConfigurationError: It names no object that can be written; the message gives the reason.
-    """
-    if not isinstance(destination, str):
-        raise CapillaryConfigurationError(
-            f"destination must be text such as 's3://bucket/folder/', but is a {type(destination).__name__}; "
-            "Airflow's templating takes an ObjectStoragePath apart"
-        )
-    uri = f"file://{destination}" if destination.startswith("/") else destination
-    try:
-        parsed = parse_object_uri(uri, conn_id=conn_id, conn_field="object_storage_conn_id")
-    except ValueError as problem:
-        raise CapillaryConfigurationError(f"destination {problem}") from None
-    from airflow_provider_capillary._airflow_compat import has_fs
-
-    if not has_fs(parsed.scheme):
-        raise CapillaryConfigurationError(
-            f"destination begins with {parsed.scheme!r}, but must be an absolute path or begin with the scheme of a "
-            "store that Airflow can reach, such as s3://, gs://, abfs:// or file://; is the Airflow provider of the "
-            "store installed?"
-        )
-    if parsed.key.endswith("/") or not parsed.key:
-        parsed = replace(parsed, key=parsed.key + file_name)
-    return ObjectLocation(parsed.uri, parsed.conn_id, parsed.account_host)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow_provider_capillary._airflow_compat import BaseHook
 from airflow_provider_capillary._copying import ResetOnCopy
+from airflow_provider_capillary._storage.upload_methods import AsyncUploadMethods, UploadMethods
 from airflow_provider_capillary._transport.renewed_connection import RenewedAsyncConnection, RenewedConnection
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError
 from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM
@@ -58,7 +59,7 @@ class _CapillaryConnection(ResetOnCopy, BaseHook):
         self.http_retry = http_retry
 
 
-class CapillaryHook(_CapillaryConnection):
+class CapillaryHook(UploadMethods, _CapillaryConnection):
     """Interact with Capillary from a worker, over ``requests``.
 
     The connection is read at the first call, and once more where Capillary refuses its credentials, which a secrets
@@ -273,7 +274,7 @@ class CapillaryHook(_CapillaryConnection):
         return result[0]
 
 
-class CapillaryAsyncHook(_CapillaryConnection):
+class CapillaryAsyncHook(AsyncUploadMethods, _CapillaryConnection):
     """Interact with Capillary from the triggerer, over ``httpx``.
 
     Use it as ``async with CapillaryAsyncHook(...) as hook``.

@@ -126,7 +126,7 @@ class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperato
             be written.
         """
         # Import the stores only when a task runs: a DAG file is parsed again and again, and writes nothing.
-        from airflow_provider_capillary._storage.atomic_write import locate
+        from airflow_provider_capillary._storage.locations import locate
         from airflow_provider_capillary._storage.unfinished import remove_unfinished
 
         # First of all, before anything can end this try: an earlier try may have left parts of a file of personal data.

@@ -30,11 +30,11 @@ class Opened:
     """A hook that is ready to be asked, again and again."""
 
     hook: Any
-    _wait: Callable[[Any], Any]
+    wait: Callable[[Any], Any]
 
     def jobs(self, series: int | str = SERIES) -> list[UploadJob]:
         """Ask for all jobs of a series."""
-        return self._wait(self.hook.get_redeem_upload_jobs(series))
+        return self.wait(self.hook.get_redeem_upload_jobs(series))
 
     def history(self, series: int | str = SERIES, before: JobHistory | None = None) -> JobHistory:
         """Ask for all jobs of a series, as repeated polls do."""
@@ -42,7 +42,7 @@ class Opened:
 
     def job(self, series: int | str, job_id: int | str) -> UploadJob:
         """Ask for one job."""
-        return self._wait(self.hook.get_redeem_upload_job(series, job_id))
+        return self.wait(self.hook.get_redeem_upload_job(series, job_id))
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary._storage.atomic_write import locate
 from airflow_provider_capillary._storage.lineage import dataset_name
+from airflow_provider_capillary._storage.locations import locate
 from airflow_provider_capillary._storage.stores.base import ObjectLocation
 from tests.project import ROOT
 from tests.transfers.running import SERIES, SMALL, Run

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remembers what a task uploaded, where Airflow has a task state store (3.3 and later).
+
+Without one, the status list of Capillary alone shows what an earlier try uploaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_capillary.api.errors import CapillaryUploadError
+from airflow_provider_capillary.api.values import as_int
+
+if TYPE_CHECKING:
+    from airflow_provider_capillary._storage.unfinished import StateStore
+
+log = logging.getLogger(__name__)
+
+_KEY = "capillary_upload"
+
+
+class UploadLedger:
+    """What all tries of a task uploaded, by the tokens of the parts.
+
+    The store is an additional safeguard: a failure of it is logged, and the upload goes on with the status list.
+
+    :param state_store: State store of the task; None if Airflow has none.
+    """
+
+    def __init__(self, state_store: StateStore | None) -> None:
+        self._state_store = state_store
+        self._owner = uuid.uuid4().hex
+        #: Token of a part -> the job that was made of it.
+        self.job_ids: dict[str, int] = {}
+        #: Whether an earlier try may have sent something.
+        self.may_have_sent = False
+
+    def begin(self) -> None:
+        """Read what earlier tries did, and take the upload over from a try that may still run."""
+        if self._state_store is None:
+            return
+        try:
+            noted = self._state_store.get(_KEY)
+        except Exception as error:  # noqa: BLE001 - a backend may raise anything, with a secret in its text
+            log.warning("The task state store cannot be read (%s)", type(error).__name__)
+            self.may_have_sent = True
+            return
+        if isinstance(noted, dict):
+            self.may_have_sent = True
+            jobs: Any = noted.get("job_ids")
+            for token, value in jobs.items() if isinstance(jobs, dict) else ():
+                job_id = as_int(value)
+                if job_id is not None:
+                    self.job_ids[token] = job_id
+        self._write()
+
+    def check(self) -> None:
+        """Make sure that no later try has taken the upload over.
+
+        :raises CapillaryUploadError: One has.
+        """
+        if self._state_store is None:
+            return
+        try:
+            noted = self._state_store.get(_KEY)
+        except Exception as error:  # noqa: BLE001 - a backend may raise anything, with a secret in its text
+            log.warning("The task state store cannot be read (%s)", type(error).__name__)
+            return
+        if isinstance(noted, dict) and noted.get("owner") not in (None, self._owner):
+            raise CapillaryUploadError(
+                "a later try of this task has taken over the upload; this one sends nothing more"
+            )
+
+    def record(self, token: str, job_id: int) -> None:
+        """Note the job of a part.
+
+        :param token: Token of the part.
+        :param job_id: The job.
+        """
+        self.job_ids[token] = job_id
+        if self._state_store is not None:
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            if self._state_store is not None:
+                self._state_store.set(_KEY, {"owner": self._owner, "job_ids": self.job_ids})
+        except Exception as error:  # noqa: BLE001 - a backend may raise anything, with a secret in its text
+            log.warning("The task state store cannot be written (%s)", type(error).__name__)
