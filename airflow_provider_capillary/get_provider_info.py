@@ -121,6 +121,12 @@ def get_provider_info() -> dict[str, object]:
                 "python-modules": ["airflow_provider_capillary.hooks.capillary"],
             }
         ],
+        "operators": [
+            {
+                "integration-name": "Capillary",
+                "python-modules": ["airflow_provider_capillary.operators.capillary"],
+            }
+        ],
         "sensors": [
             {
                 "integration-name": "Capillary",

@@ -15,7 +15,7 @@ NAME = airflow_provider_capillary.__name__
 ROOT = Path(airflow_provider_capillary.__file__).parent
 #: From the top down: a part may import itself and what stands below it.
 LAYERS = (
-    {"assets", "doctor"},
+    {"assets", "doctor", "operators"},
     {"sensors", "transfers"},
     {"triggers"},
     {"hooks"},
@@ -31,6 +31,7 @@ ALONE = {"sandbox"}
 ENTRIES = {
     "assets": {"capillary"},
     "hooks": {"capillary"},
+    "operators": {"capillary"},
     "sensors": {"capillary"},
     "transfers": {"capillary_to_object_storage"},
     "triggers": {"capillary"},

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -28,26 +28,27 @@ from tests.airflow_compat import AIRFLOW_VERSION, HAS_ASSET_WATCHERS, load_dags,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_capillary.sandbox import Sandbox, SandboxJob
+    from airflow_provider_capillary.sandbox import Sandbox
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 SERIES = 535512
 
 
-def tonight() -> dict[str, str]:
-    """What the nightly DAG waits for unless it is reported otherwise."""
-    return {"uploaded_file_name": f"redeemed_{datetime.now(UTC):%Y%m%d}_1795400755483_{SERIES}.csv"}
-
-
 @contextmanager
-def finishing_once_polled(sandbox: Sandbox, job: SandboxJob) -> Iterator[None]:
-    """End a job once a poll has reported it as running, so that there is something to wait for."""
+def finishing_after_a_poll(sandbox: Sandbox, status: str = "COMPLETED") -> Iterator[None]:
+    """Let the job of an upload run until its wait was polled, and then end it: so there is something to wait for."""
 
     def finish() -> None:
-        while sandbox.count("status") == 0 and not over.wait(0.05):
+        while not sandbox.jobs(SERIES) and not over.wait(0.01):
+            pass
+        for job in sandbox.jobs(SERIES):
+            sandbox.finish(job, "STARTED")
+        polls = sandbox.count("status")
+        while sandbox.count("status") == polls and not over.wait(0.05):
             pass
         over.wait(0.3)  # the answer to the poll that was counted is still on its way
-        sandbox.finish(job)
+        for job in sandbox.jobs(SERIES):
+            sandbox.finish(job, status)
 
     over = threading.Event()
     thread = threading.Thread(target=finish)
@@ -63,50 +64,60 @@ def run_dag(name: str, conf: dict[str, Any], *, poke_interval: float = 1.0) -> d
     """Run an example DAG to its end; return the states of its tasks and their XComs."""
     dag = load_dags(EXAMPLES / f"{name}.py")[name]
     # As shipped it is fit for a night, not for a test.
-    dag.task_dict["wait"].poke_interval = poke_interval
+    wait: Any = dag.task_dict["wait"]
+    if wait.is_mapped:
+        wait.partial_kwargs["poke_interval"] = poke_interval
+    else:
+        wait.poke_interval = poke_interval
     run = dag.test(run_conf=conf)
     instances = {ti.task_id: ti for ti in run.get_task_instances()}
+    pull = partial(instances["wait"].xcom_pull, map_indexes=0 if wait.is_mapped else -1)
     return {
         "states": {task_id: str(ti.state) for task_id, ti in instances.items()},
-        "job": instances["wait"].xcom_pull("wait"),
-        "uri": instances["wait"].xcom_pull("errors"),
-        "error_file": instances["wait"].xcom_pull("errors", key="error_file"),
-        "loaded": instances["wait"].xcom_pull("load") if "load" in instances else None,
+        "uploaded": instances["wait"].xcom_pull("upload") if "upload" in instances else None,
+        "job": pull("wait"),
+        "uri": pull("errors"),
+        "error_file": pull("errors", key="error_file"),
+        "loaded": pull("load") if "load" in instances else None,
     }
 
 
 @pytest.mark.usefixtures("airflow_database", "capillary_connection")
 class TestNightlyDag:
-    def test_it_waits_and_pulls_the_error_file_which_the_next_task_reads(
+    def run(self, folder: Path, **conf: Any) -> dict[str, Any]:
+        """Run the DAG with its folders within a folder."""
+        given = {"folder": f"{folder}/redeemed/", "destination": f"{folder}/errors/", **conf}
+        return run_dag("capillary_nightly_redeem_errors", given)
+
+    def test_it_uploads_waits_and_pulls_the_error_file_which_the_next_task_reads(
         self, sandbox: Sandbox, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        yesterday = sandbox.add_job(SERIES, uploaded_file_name=f"redeemed_20261122_1795300755483_{SERIES}.csv")
-        job = sandbox.add_job(SERIES, rows=20, errors=4, queued_seconds=0, started_seconds=3600, **tonight())
+        with finishing_after_a_poll(sandbox):
+            run = self.run(tmp_path)
 
-        with finishing_once_polled(sandbox, job):
-            run = run_dag("capillary_nightly_redeem_errors", {"destination": f"{tmp_path}/"})
-
-        file = tmp_path / f"redeem_errors_{SERIES}_{job.job_id}.csv"
+        (job,) = sandbox.jobs(SERIES)
+        file = tmp_path / "errors" / f"redeem_errors_{SERIES}_{job.job_id}.csv"
         content = file.read_bytes()
-        assert run["states"] == {"wait": "success", "errors": "success", "load": "success"}
-        assert run["job"]["job_id"] == job.job_id != yesterday.job_id
+        assert set(run["states"].values()) == {"success"}
+        assert run["uploaded"] == [job.job_id] == [run["job"]["job_id"]]
+        assert (run["job"]["total_uploaded_count"], run["job"]["error_count"]) == (40, 7)
         assert run["uri"] == f"file://{file}"
         assert run["error_file"] == {
             "uri": f"file://{file}",
             "coupon_series_id": SERIES,
             "job_id": job.job_id,
-            "error_count": 4,
+            "error_count": 7,
             "size_bytes": len(content),
             "sha256": hashlib.sha256(content).hexdigest(),
         }
-        assert run["loaded"] == {"uri": f"file://{file}", "lines": 5}
-        # The sensor was deferred: it looked once on the worker, and again from the trigger.
+        assert run["loaded"] == {"uri": f"file://{file}", "lines": 8}
         output = "".join(capfd.readouterr())
-        # What dag.test() of Airflow 3, and of 2, says of it.
+        # What dag.test() of Airflow 3, and of 2, says of a deferral.
         assert "Pausing task as DEFERRED" in output or "running trigger in line" in output
-        assert sandbox.count("status") in (3, 4)  # the last is the operator's; the trigger may have looked twice
         rows = content.decode().splitlines()[1:]
-        assert len(rows) == 4
+        (uploaded,) = (tmp_path / "redeemed").iterdir()
+        rows += uploaded.read_text().splitlines()[1:]
+        assert len(rows) == 7 + 40
         if AIRFLOW_VERSION[:2] == (3, 0):
             # dag.test() of this Airflow prints each request to mask a value, value and all; its scheduler does not.
             output = re.sub(r"MaskSecret\(value='[^']*'", "", output)
@@ -114,19 +125,25 @@ class TestNightlyDag:
             assert secret not in output
 
     def test_a_night_without_errors_skips_the_file_and_what_follows(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        sandbox.add_job(SERIES, rows=20, errors=0, uploaded_file_name=f"late_1795400755483_{SERIES}.csv")
+        run = self.run(tmp_path, invalid=0)
 
-        run = run_dag("capillary_nightly_redeem_errors", {"file_name": "late", "destination": f"{tmp_path}/"})
-
-        assert run["states"] == {"wait": "success", "errors": "skipped", "load": "skipped"}
-        assert list(tmp_path.iterdir()) == []
+        assert run["states"] == {
+            "export": "success",
+            "upload": "success",
+            "wait": "success",
+            "errors": "skipped",
+            "load": "skipped",
+        }
+        assert not (tmp_path / "errors").exists()
 
     def test_a_failed_job_fails_the_run_without_a_second_try(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        sandbox.add_job(SERIES, ends="ERRORED", **tonight())
+        with finishing_after_a_poll(sandbox, "ERRORED"):
+            run = self.run(tmp_path)
 
-        run = run_dag("capillary_nightly_redeem_errors", {"destination": f"{tmp_path}/"})
-
-        assert run["states"] == {"wait": "failed", "errors": "upstream_failed", "load": "upstream_failed"}
+        states = run["states"]
+        assert (states["upload"], states["wait"]) == ("success", "failed")
+        assert (states["errors"], states["load"]) == ("upstream_failed", "upstream_failed")
+        assert len(sandbox.jobs(SERIES)) == 1
 
 
 @pytest.mark.usefixtures("airflow_database", "capillary_connection")

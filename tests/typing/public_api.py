@@ -24,6 +24,10 @@ from airflow_provider_capillary.assets.capillary import (
 )
 from airflow_provider_capillary.exceptions import CapillaryError, CapillaryJobFailedError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
+from airflow_provider_capillary.operators.capillary import (
+    CapillaryCouponUploadOperator,
+    CapillaryRedeemUploadOperator,
+)
 from airflow_provider_capillary.sandbox import Fault, RecordedRequest, Sandbox, SandboxJob
 from airflow_provider_capillary.sensors.capillary import CapillaryCouponUploadSensor, CapillaryRedeemUploadSensor
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
@@ -49,6 +53,11 @@ def hook_in_a_task() -> int:
     assert_type(job, UploadJob)
     assert_type(hook.get_coupon_upload_jobs(535512), list[UploadJob])
     assert_type(hook.get_coupon_upload_job(535512, "220605"), UploadJob)
+    uploaded = hook.upload_redeemed_coupons(
+        535512, "s3://lake/redeemed.csv", customer_identifier="MOBILE", coupon_identifier="COUPON_CODE"
+    )
+    assert_type(uploaded, UploadJob)
+    assert_type(hook.upload_coupons("535512", "/data/coupons.csv", file_name="tonight.csv"), UploadJob)
     with hook.open_error_file(job) as stream:
         assert_type(stream, BinaryIO)
         size = len(stream.read())
@@ -70,6 +79,7 @@ async def hook_in_a_trigger() -> UploadJob:
         assert_type(await hook.get_coupon_upload_job(535512, 220605), UploadJob)
         history = await hook.get_redeem_upload_history(535512)
         await hook.get_redeem_upload_history("535512", before=history)
+        assert_type(await hook.upload_coupons(535512, "/data/coupons.csv", columns={"couponCode": 0}), UploadJob)
         return await hook.get_redeem_upload_job(535512, jobs[-1].job_id)
 
 
@@ -98,6 +108,19 @@ def fields_of_a_job(job: UploadJob) -> UploadJob:
 
 def nightly_dag() -> DAG:
     with DAG(dag_id="redeem_errors", schedule="0 2 * * *") as dag:
+        upload = CapillaryRedeemUploadOperator(
+            task_id="upload",
+            coupon_series_id=535512,
+            source="s3://lake/redeemed/{{ ds }}.csv",
+            object_storage_conn_id="aws_default",
+            customer_identifier="MOBILE",
+            coupon_identifier="COUPON_CODE",
+            columns={"couponCode": "code", "mobile": 3},
+            max_rows_per_job=100_000,
+            wait_for_completion=True,
+        )
+        assert_type(upload.kind.title, str)
+        CapillaryCouponUploadOperator(task_id="coupons", coupon_series_id="535512", source="/data/coupons.csv")
         wait = CapillaryRedeemUploadSensor(
             task_id="wait",
             coupon_series_id=535512,

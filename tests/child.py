@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a function of a test in a process of its own, to be killed.
+
+The process is forked from a server that has imported Airflow and nothing else, so that it is there at once. All that
+Airflow makes of the environment happens in the process itself.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from typing import TYPE_CHECKING, Any, Self
+
+import airflow_provider_capillary.sensors.capillary  # noqa: F401 - imported in the server, once for all children
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload([__name__])
+
+
+def _main(results: Connection, environment: dict[str, str], function: Callable[..., Any], arguments: Any) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    try:
+        results.send(function(**arguments))
+    except BaseException:
+        results.send(traceback.format_exc())
+        raise
+
+
+class ChildProcess:
+    """A running call of a function.
+
+    :param function: A function of a module, with a result that can be pickled and is no text.
+    :param arguments: Its arguments.
+    """
+
+    def __init__(self, function: Callable[..., Any], **arguments: Any) -> None:
+        self._results, results = _context.Pipe(duplex=False)
+        self._process = _context.Process(target=_main, args=(results, dict(os.environ), function, arguments))
+        self._process.start()
+        # The process has its own; where it ends without a result, reading is to end too.
+        results.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._process.join()
+        self._results.close()
+
+    def kill(self) -> None:
+        """End it at once, as a machine does that goes down."""
+        self._process.kill()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return not self._process.is_alive()
+
+    def result(self, *, seconds: float = 120.0) -> Any:
+        """Wait for the end and return the result.
+
+        :param seconds: How long to wait.
+        """
+        assert self._results.poll(seconds), "it does not come to an end"
+        result = self._results.recv()
+        assert not isinstance(result, str), result
+        return result
