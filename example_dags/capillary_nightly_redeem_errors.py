@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every night: wait for the upload of redeemed coupons, pull its error file into the lake, and read it.
+"""Every night: upload the redeemed coupons of the day, wait for the job, copy its error file into the lake, read it.
 
-Runs as it stands against a local Capillary (``python -m airflow_provider_capillary.sandbox``); for your own, set the
-parameters below, or trigger the DAG with others.
+Runs as it stands against a local Capillary (``python -m airflow_provider_capillary.sandbox``). For your own, replace
+``export`` and ``load``, and set the parameters below or trigger the DAG with others.
 """
 
 from __future__ import annotations
+
+import time
+from pathlib import Path
+from uuid import uuid4
 
 import pendulum
 
@@ -17,6 +21,7 @@ except ImportError:  # Airflow 2
     from airflow.models.dag import DAG
     from airflow.models.param import Param
 
+from airflow_provider_capillary.operators.capillary import CapillaryRedeemUploadOperator
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.transfers.capillary_to_object_storage import (
     CapillaryErrorFileToObjectStorageOperator,
@@ -24,18 +29,14 @@ from airflow_provider_capillary.transfers.capillary_to_object_storage import (
 
 with DAG(
     dag_id="capillary_nightly_redeem_errors",
-    description="Pull the error file of the nightly upload of redeemed coupons",
-    # Around the time at which the upload is sent. The sensor waits for it, and then for its end.
+    description="Upload the redeemed coupons of the day, and copy the error file into the lake",
     schedule="0 2 * * *",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     params={
         "coupon_series_id": Param(535512, type="integer", description="The coupon series that the upload is for"),
-        "file_name": Param(
-            None,
-            type=["null", "string"],
-            description="Name under which the file was uploaded; by default redeemed_ and the day of the run",
-        ),
+        "invalid": Param(7, type="integer", description="How many of the 40 exported codes are invalid"),
+        "folder": Param("/tmp/capillary/redeemed/", type="string", description="Folder that the day is exported to"),
         "destination": Param(
             "/tmp/capillary/redeem-errors/",
             type="string",
@@ -47,30 +48,47 @@ with DAG(
     render_template_as_native_obj=True,
     tags=["capillary", "example"],
 ) as dag:
-    # Tonight's file by its name, and not just the newest job, which is yesterday's until tonight's file is uploaded.
-    # Capillary adds the moment and the series to the name. The wait holds no worker.
-    wait = CapillaryRedeemUploadSensor(
+
+    @task
+    def export(params: dict | None = None, run_id: str | None = None) -> str:
+        """Write 40 coupon redemptions, 7 with invalid codes, where your own DAG would export those of the day."""
+        given = params or {}
+        folder = Path(given["folder"])
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"redeemed_{str(run_id).replace(':', '')}.csv"
+        lines = ["redeemedDateInMillis,redeemedAt,couponCode,mobile"]
+        for number in range(40):
+            code = f"{'INVALID' if number < given['invalid'] else 'SAVE'}{uuid4().hex[:8]}"
+            lines.append(f"{time.time_ns() // 1_000_000},till-1,{code},00000000{number:02d}")
+        file.write_text("\n".join(lines) + "\n")
+        return str(file)
+
+    # One job, or several where the file has more rows than a job may have. A retry or clearing uploads nothing twice.
+    upload = CapillaryRedeemUploadOperator(
+        task_id="upload",
+        coupon_series_id="{{ params.coupon_series_id }}",
+        source=export(),
+        customer_identifier="MOBILE",
+        coupon_identifier="COUPON_CODE",
+        retries=2,
+    )
+
+    # The wait holds no worker.
+    wait = CapillaryRedeemUploadSensor.partial(
         task_id="wait",
         coupon_series_id="{{ params.coupon_series_id }}",
-        uploaded_file_name=(
-            # Airflow 2 has no run_after, and in Airflow 3 a run by hand has no logical date.
-            "{{ params.file_name or "
-            "'redeemed_' ~ ((dag_run.run_after if dag_run.run_after is defined else logical_date) | ds_nodash) }}"
-            "_*_{{ params.coupon_series_id }}.csv"
-        ),
         deferrable=True,
         poke_interval=30,
         timeout=6 * 60 * 60,
-    )
+    ).expand(job_id=upload.output)
 
     # Skipped, with what follows, on a night without errors.
-    errors = CapillaryErrorFileToObjectStorageOperator(
+    errors = CapillaryErrorFileToObjectStorageOperator.partial(
         task_id="errors",
         coupon_series_id="{{ params.coupon_series_id }}",
-        job_id="{{ ti.xcom_pull('wait')['job_id'] }}",
         destination="{{ params.destination }}",
         object_storage_conn_id="{{ params.object_storage_conn_id }}",
-    )
+    ).expand(job_id=upload.output)
 
     @task
     def load(uri: str, params: dict | None = None) -> dict[str, int | str]:
@@ -79,4 +97,5 @@ with DAG(
         with path.open("rb") as file:
             return {"uri": uri, "lines": sum(1 for _ in iter(file.readline, b""))}
 
-    wait >> errors >> load(errors.output)
+    wait >> errors
+    load.expand(uri=errors.output)

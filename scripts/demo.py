@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the nightly DAG from one end to the other against a local Capillary; no account is needed.
 
-Plays the brand's part, an upload of redeemed coupons with some that Capillary refuses; then Airflow waits for the job
-and pulls its error file. What the run leaves behind is in .demo/.
+The DAG uploads redeemed coupons, some of which Capillary refuses, waits for the job, and copies its error file. The
+files of the run are in .demo/.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import sqlite3
 import subprocess
@@ -18,7 +17,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
 DAG_ID = "capillary_nightly_redeem_errors"
 SERIES = 535512
-FILE_NAME = "redeemed_tonight"
+#: What the DAG uploads, and how much of it is wrong.
 ROWS, REFUSED = 40, 7
 
 
@@ -40,12 +39,15 @@ def main() -> int:
         env["AIRFLOW_CONN_CAPILLARY_DEFAULT"] = connection
         say("Preparing an Airflow of its own")
         run(env, "airflow", "db", "migrate")
-        say(f"Uploading {ROWS} redeemed coupons, {REFUSED} of which are none")
-        upload(env)
-        say(f"Running the DAG {DAG_ID}")
-        params = {"coupon_series_id": SERIES, "file_name": FILE_NAME, "destination": f"{lake}/"}
+        say(f"Running the DAG {DAG_ID}: {ROWS} coupon redemptions, {REFUSED} with invalid codes")
+        params = {"coupon_series_id": SERIES, "folder": f"{HOME}/redeemed/", "destination": f"{lake}/"}
         run(env, "airflow", "dags", "test", DAG_ID, "--conf", json.dumps(params), log=HOME / "dags-test.log")
-    return report(xcom("errors", "error_file"), xcom("load", "return_value"))
+    return report(
+        xcom("upload", "return_value"),
+        xcom("wait", "return_value"),
+        xcom("errors", "error_file"),
+        xcom("load", "return_value"),
+    )
 
 
 def airflow_environment() -> dict[str, str]:
@@ -93,31 +95,6 @@ def sandbox(env: dict[str, str]) -> Iterator[str]:
                 process.kill()
 
 
-def upload(env: dict[str, str]) -> None:
-    """Do what the brand's own system does every night: send the file to Capillary's upload endpoint."""
-    os.environ.update(env)
-    from airflow_provider_capillary.hooks.capillary import CapillaryHook
-
-    hook = CapillaryHook()
-    millis = int(time.time() * 1000)
-    lines = ["redeemedDate,till,couponCode,mobile"]
-    for number in range(ROWS):
-        code = f"{'INVALID' if number < REFUSED else 'SAVE'}{secrets.token_hex(4)}"
-        lines.append(f"{millis},till-1,{code},00000000{number:02d}")
-    headers = {"redeemedDateInMillis": 0, "redeemedAt": 1, "couponCode": 2, "mobile": 3}
-    with hook.get_conn() as session:
-        answer = session.post(
-            f"{hook.settings.base_url}/coupon/api/v1/upload/redeemFile/{SERIES}",
-            files={"file": (f"{FILE_NAME}.csv", "\n".join(lines) + "\n", "text/csv")},
-            data={
-                "customerIdentifier": "MOBILE",
-                "couponIdentifier": "COUPON_CODE",
-                "uploadHeaders": json.dumps(headers),
-            },
-        )
-    answer.raise_for_status()
-
-
 def run(env: dict[str, str], *command: str, log: Path | None = None) -> None:
     """Run a command quietly; show what it said only when it fails."""
     done = subprocess.run(
@@ -130,7 +107,7 @@ def run(env: dict[str, str], *command: str, log: Path | None = None) -> None:
         raise SystemExit(f"{' '.join(command[:3])} ended with exit code {done.returncode}")
 
 
-def xcom(task_id: str, key: str) -> dict[str, object]:
+def xcom(task_id: str, key: str) -> Any:
     """Read an XCom of the run as it lies in Airflow's database."""
     with sqlite3.connect(HOME / "airflow.db") as database:
         row = database.execute(
@@ -139,29 +116,33 @@ def xcom(task_id: str, key: str) -> dict[str, object]:
     if row is None:
         raise SystemExit(f"The run left no XCom {key!r} of task {task_id!r}, see {HOME / 'dags-test.log'}")
     value = json.loads(row[0])
-    return dict(json.loads(value) if isinstance(value, str) else value)
+    return json.loads(value) if isinstance(value, str) else value
 
 
-def report(error_file: dict[str, object], loaded: dict[str, object]) -> int:
-    """Say where the error file is and what it is, but none of its rows; check it against what XCom says of it."""
+def report(job_ids: list[int], job: dict[str, Any], error_file: dict[str, Any], loaded: dict[str, Any]) -> int:
+    """Show what the run did, but none of the rows, and check that its tasks agree with each other."""
     path = Path(str(error_file["uri"]).removeprefix("file://"))
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    say("Done")
+    say("Finished")
+    print(f"  uploaded        {job['total_uploaded_count']} rows, as job {job['job_id']} of coupon series {SERIES}")
+    print(f"  status          {job['status']}, {job['error_count']} rows refused")
     print(f"  error file      {path}")
-    print(f"  of              job {error_file['job_id']} of coupon series {error_file['coupon_series_id']}")
-    print(f"  errors          {error_file['error_count']} of {ROWS} rows")
     print(f"  lines           {loaded['lines']} as the downstream task counted them, header included")
     print(f"  size            {len(content)} bytes")
     print(f"  sha256          {sha256}")
     print(f"  sha256 in XCom  {error_file['sha256']}")
-    as_told = (sha256, len(content), REFUSED) == tuple(
-        error_file[key] for key in ("sha256", "size_bytes", "error_count")
-    )
-    if not as_told or loaded["lines"] != REFUSED + 1:
-        print("The file is not what XCom says it is.", file=sys.stderr)
-        return 1
-    return 0
+    agreed = {
+        "one job was made and waited for": job_ids == [job["job_id"]] == [error_file["job_id"]],
+        "all rows were uploaded": job["total_uploaded_count"] == ROWS,
+        "the bad rows were refused": job["error_count"] == error_file["error_count"] == REFUSED,
+        "the error file has a line for each": loaded["lines"] == REFUSED + 1,
+        "XCom describes the error file": (sha256, len(content)) == (error_file["sha256"], error_file["size_bytes"]),
+    }
+    for statement, is_true in agreed.items():
+        if not is_true:
+            print(f"This does not hold: {statement}.", file=sys.stderr)
+    return 0 if all(agreed.values()) else 1
 
 
 def say(text: str) -> None:
