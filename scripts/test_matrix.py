@@ -32,7 +32,14 @@ TEST_SECONDS = 1500
 TAIL_LINES = 60
 
 #: What Airflow and Capillary do to the package, without what no version of Airflow changes.
-WAITS = ("tests/sensors", "tests/triggers", "tests/assets", "tests/example_dags", "tests/test_airflow_versions.py")
+WAITS = (
+    "tests/sensors",
+    "tests/triggers",
+    "tests/operators",
+    "tests/assets",
+    "tests/example_dags",
+    "tests/test_airflow_versions.py",
+)
 #: All but what kills processes for minutes, the servers of Azure and Google, and api/, which knows no Airflow.
 UNITS = (
     "tests/hooks",

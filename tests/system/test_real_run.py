@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary.sandbox import Sandbox
+from airflow_provider_capillary.sandbox import Fault, Sandbox
 from tests.airflow_compat import HAS_ASSET_WATCHERS, TRIGGERER_RENDERS_TEMPLATES, needs_asset_watchers
 from tests.system.airflow_processes import AirflowProcesses
 from tests.system.leaks import search_database, search_files
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 DAGS = Path(__file__).parent / "dags" / "real_run"
 SECONDS = 240.0
 FOR_EVER = 86_400.0
-SERIES, WATCHED_SERIES = 740_001, 740_002
+SERIES, WATCHED_SERIES, UPLOADED_SERIES = 740_001, 740_002, 740_003
 #: Each has a token of its own, and its deferred waits are on a series of their own.
 CONNECTIONS = [f"capillary_{number}" for number in range(6)]
 ERRORS = 5
@@ -41,7 +41,9 @@ COUPON = f"COUPON{secrets.token_hex(8).upper()}"
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
     """A local Capillary whose tokens live for seconds."""
-    with Sandbox(client_secret=CLIENT_SECRET, token_ttl_seconds=5, queued_seconds=0) as running:
+    with Sandbox(client_secret=CLIENT_SECRET, token_ttl_seconds=5, queued_seconds=0, started_seconds=3) as running:
+        # The job is made, and only the answer is lost.
+        running.inject(Fault("reset", endpoint="upload", processed=True))
         yield running
 
 
@@ -91,7 +93,12 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def airflow(sandbox: Sandbox, sensors: list[dict[str, Any]], lake: Path) -> Iterator[AirflowProcesses]:
+def airflow(
+    sandbox: Sandbox, sensors: list[dict[str, Any]], lake: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AirflowProcesses]:
+    source = tmp_path_factory.mktemp("source") / "redeemed.csv"
+    rows = "".join(f"1732000000000,till-1,9199,{COUPON}{number}\n" for number in range(3))
+    source.write_text(f"redeemedDateInMillis,redeemedAt,mobile,couponCode\n{rows}")
     names = ["real_run.py", *(["real_watch.py"] if HAS_ASSET_WATCHERS else [])]
     files = {name: (DAGS / name).read_text() for name in names}
     files["real_run.json"] = json.dumps(
@@ -100,6 +107,8 @@ def airflow(sandbox: Sandbox, sensors: list[dict[str, Any]], lake: Path) -> Iter
             "coupon_series_id": SERIES,
             "watched_series": WATCHED_SERIES,
             "destination": f"file://{lake}/",
+            "source": str(source),
+            "uploaded_series": UPLOADED_SERIES,
         }
     )
     connections = {conn_id: sandbox.connection(requests_per_minute=100_000) for conn_id in CONNECTIONS}
@@ -143,7 +152,7 @@ def _decoded(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
-def test_every_mode_waits_and_the_error_file_is_copied_and_read(
+def test_every_mode_waits_the_error_file_is_copied_and_read_and_a_file_is_uploaded_once(
     sandbox: Sandbox,
     airflow: AirflowProcesses,
     job: SandboxJob,
@@ -173,7 +182,7 @@ def test_every_mode_waits_and_the_error_file_is_copied_and_read(
     )
     for each in (job, *deferred_jobs):
         sandbox.finish(each)
-    wanted = {**{each["task_id"]: "success" for each in sensors}, "errors": "success", "load": "success"}
+    wanted = dict.fromkeys([*(each["task_id"] for each in sensors), "errors", "load", "upload"], "success")
 
     def all_succeeded() -> bool:
         states = run.states()
@@ -192,6 +201,9 @@ def test_every_mode_waits_and_the_error_file_is_copied_and_read(
     assert copy.read_bytes() == job.read_error_file()
     assert run.xcoms("errors") == [f"file://{copy}"]
     assert run.xcoms("load") == [1 + ERRORS]
+    uploaded = sandbox.jobs(UPLOADED_SERIES)
+    assert [(each.rows, each.errors) for each in uploaded] == [(2, 0), (1, 0)]
+    assert run.xcoms("upload") == [[each.job_id for each in uploaded]]
 
 
 def test_the_event_of_the_outlet_carries_the_facts_of_the_file(airflow: AirflowProcesses) -> None:

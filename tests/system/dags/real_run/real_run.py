@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A wait in each mode, many deferred ones beside them, and a copied error file that the next task reads.
+"""A wait in each mode, many deferred ones beside them, a copied error file that the next task reads, and an upload.
 
 For every version of Airflow.
 """
@@ -18,6 +18,7 @@ except ImportError:  # Airflow 2
     from airflow.io.path import ObjectStoragePath
     from airflow.models.dag import DAG
 
+from airflow_provider_capillary.operators.capillary import CapillaryRedeemUploadOperator
 from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
 
@@ -50,6 +51,19 @@ with DAG(
             return len(file.read().splitlines())
 
     waits[0] >> errors >> load(errors.output)
+
+    CapillaryRedeemUploadOperator(
+        task_id="upload",
+        source=GIVEN["source"],
+        coupon_series_id=GIVEN["uploaded_series"],
+        customer_identifier="MOBILE",
+        coupon_identifier="COUPON_CODE",
+        max_rows_per_job=2,
+        wait_for_completion=True,
+        deferrable=True,
+        poke_interval=1,
+        lookup_seconds=5,
+    )
 
 with DAG(dag_id="after_the_lake", schedule=[LAKE], start_date=datetime(2026, 1, 1, tzinfo=UTC)):
 
