@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.integration.server_process import LOOPBACK, NotReadyError, ServerProcess
+from tests.integration.server_process import NotReadyError, ServerProcess
+from tests.ports import LOOPBACK
 
 #: Where `npm install --prefix` puts it: with the virtual environment it goes away.
 PREFIX = Path(sys.prefix) / "azurite"

@@ -20,7 +20,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from tests.integration.server_process import LOOPBACK, NotReadyError, ServerProcess, free_ports
+from tests.integration.server_process import NotReadyError, ServerProcess
+from tests.ports import LOOPBACK, free_ports
 
 if TYPE_CHECKING:
     from pathlib import Path

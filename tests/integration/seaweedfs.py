@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.integration.server_process import LOOPBACK, NotReadyError, ServerProcess, free_ports
+from tests.integration.server_process import NotReadyError, ServerProcess
+from tests.ports import LOOPBACK, free_ports
 
 
 def weed_binary() -> Path:

@@ -15,7 +15,7 @@ import pytest
 
 from airflow_provider_capillary.exceptions import CapillaryConfigurationError, CapillaryError, CapillaryErrorFileError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
-from tests.integration.server_process import free_ports
+from tests.ports import free_ports
 from tests.transfers import contract
 from tests.transfers.child import run_child
 from tests.transfers.contract import NAME, OLD

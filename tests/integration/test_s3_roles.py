@@ -22,9 +22,10 @@ from airflow_provider_capillary.exceptions import CapillaryConfigurationError, C
 from airflow_provider_capillary.sandbox import Fault
 from tests.airflow_compat import redact
 from tests.integration.gateway import Gateway, s3_error
+from tests.running import StateStore
 from tests.transfers.child import Child
 from tests.transfers.contract import NAME, OLD
-from tests.transfers.running import LARGE, SERIES, SMALL, Run, StateStore, connect, pull
+from tests.transfers.running import LARGE, SERIES, SMALL, Run, connect, pull
 from tests.transfers.stores import Content, S3Folder
 from tests.waiting import wait_until
 

@@ -7,7 +7,7 @@ import asyncio
 import json
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -25,6 +25,7 @@ from tests.airflow_compat import (
     TaskDeferred,
     timezone,
 )
+from tests.running import StateStore, TaskInstance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,32 +37,6 @@ if TYPE_CHECKING:
 MODES = ("poke", "reschedule", "deferrable")
 #: The last makes not even its first poll on a worker, so that everything that can happen does so in the trigger.
 ALL_MODES = (*MODES, "triggerer")
-
-
-@dataclass
-class StateStore:
-    """Keeps values between the processes of one task, as Airflow's own does: as JSON."""
-
-    values: dict[str, str] = field(default_factory=dict)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return json.loads(self.values[key]) if key in self.values else default
-
-    def set(self, key: str, value: Any) -> None:
-        self.values[key] = json.dumps(value)
-
-
-class TaskInstance:
-    """What a sensor asks of its task instance."""
-
-    def __init__(self, try_number: int) -> None:
-        self.try_number = try_number
-        self.max_tries = 0
-        self.dag_id, self.task_id, self.run_id, self.map_index = "night", "wait", "manual", -1
-        self.first_reschedule_date: Any = None
-
-    def get_first_reschedule_date(self, context: Any) -> Any:
-        return self.first_reschedule_date
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.sensors.capillary import CapillaryCouponUploadSensor, CapillaryRedeemUploadSensor
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 from tests.airflow_compat import DAG, AirflowTaskTimeout, TaskDeferred, needs_task_state_store
-from tests.sensors.running import ALL_MODES, MODES, End, StateStore, TaskInstance, run_to_end
+from tests.running import StateStore, TaskInstance
+from tests.sensors.running import ALL_MODES, MODES, End, run_to_end
 from tests.transfers.running import interrupting
 
 if TYPE_CHECKING:

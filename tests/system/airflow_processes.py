@@ -12,11 +12,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import secrets
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -30,12 +28,12 @@ import requests
 from cryptography.fernet import Fernet
 
 from tests.airflow_compat import AIRFLOW_VERSION, IS_AIRFLOW_2
+from tests.ports import LOOPBACK, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
-LOOPBACK = "127.0.0.1"
 #: Deadlines, not waits: a machine with nothing else to do needs a tenth of these.
 COMMAND_SECONDS = 120.0
 START_SECONDS = 240.0
@@ -53,15 +51,6 @@ COMMANDS = {
 }
 if IS_AIRFLOW_2:  # its scheduler parses DAG files itself, and tasks need no API
     del COMMANDS["api-server"], COMMANDS["dag-processor"]
-
-
-def free_port() -> int:
-    """Return a port that is free, below those that systems give to clients: some time goes by until it is used."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((LOOPBACK, port))
-            return port
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -141,7 +130,7 @@ class AirflowProcesses:
         (self.home / "dags").mkdir()
         for name, content in self._dags.items():
             (self.home / "dags" / name).write_text(content)
-        port = free_port()
+        (port,) = free_ports(1)
         self.url = f"http://{LOOPBACK}:{port}"
         self._env = environment(self.home, port)
         self.run("db", "migrate")

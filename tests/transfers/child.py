@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
-from tests.transfers.running import StateStore, TaskInstance
+from tests.running import StateStore, TaskInstance
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import signal
 import sys
@@ -12,7 +11,6 @@ import threading
 import time
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +21,7 @@ from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.transfers import capillary_to_object_storage
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
 from tests.airflow_compat import reset_secrets_masker
+from tests.running import TaskInstance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -52,48 +51,6 @@ def connect(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, **extra: Any) -> 
 def file_url(sandbox: Sandbox, name: str = "errors.csv") -> str:
     """An `errorFileUrl` that is a URL of the sandbox, where byte ranges are served."""
     return f"{sandbox.base_url}/files/{name}"
-
-
-class TaskInstance:
-    """What the operator uses of a task instance."""
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        # As in Airflow, an XCom has to survive JSON.
-        self.xcoms[key] = json.loads(json.dumps(value))
-
-
-class StateStore:
-    """What Airflow keeps of a task from try to try.
-
-    :param file: Where, so that another process finds it; None for this process alone.
-    """
-
-    def __init__(self, file: str | None = None) -> None:
-        self._file = None if file is None else Path(file)
-        self._values: dict[str, Any] = {}
-        if self._file is not None and self._file.exists():
-            self._values = json.loads(self._file.read_text())
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self._values.get(key, default)
-
-    def set(self, key: str, value: Any) -> None:
-        self._values[key] = json.loads(json.dumps(value))
-        self._write()
-
-    def delete(self, key: str) -> None:
-        self._values.pop(key, None)
-        self._write()
-
-    def _write(self) -> None:
-        if self._file is not None:
-            # At once, because another process may read it meanwhile.
-            part = self._file.with_suffix(".part")
-            part.write_text(json.dumps(self._values))
-            part.replace(self._file)
 
 
 class Run:

@@ -15,7 +15,8 @@ from airflow_provider_capillary.exceptions import CapillaryConfigurationError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
 from tests.airflow_compat import DAG, IS_AIRFLOW_2, BaseOperator, DagSerialization
-from tests.transfers.running import SERIES, SMALL, TaskInstance
+from tests.running import TaskInstance
+from tests.transfers.running import SERIES, SMALL
 from tests.transfers.stores import Content
 
 if TYPE_CHECKING:

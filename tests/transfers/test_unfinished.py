@@ -11,9 +11,10 @@ from airflow_provider_capillary._storage.stores.base import ObjectLocation
 from airflow_provider_capillary._storage.unfinished import note_for, remove_unfinished
 from airflow_provider_capillary.exceptions import CapillaryErrorFileError, CapillaryJobNotFoundError
 from airflow_provider_capillary.sandbox import Fault
+from tests.running import StateStore
 from tests.transfers.child import Child
 from tests.transfers.contract import NAME, OLD
-from tests.transfers.running import LARGE, SERIES, SMALL, Run, StateStore
+from tests.transfers.running import LARGE, SERIES, SMALL, Run
 from tests.transfers.stores import Content, LocalFolder
 from tests.waiting import wait_until
 

@@ -7,7 +7,6 @@ import asyncio
 import gc
 import json
 import logging
-import socket
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 from tests.airflow_compat import api_server_error, before_awaited_lookups
 from tests.connections import assert_not_sent_after_its_end, bearer_connection, forget_connection_states
+from tests.ports import free_ports
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -77,12 +77,6 @@ def connection(sandbox: Sandbox, **fields: Any) -> str:
     return json.dumps(sandbox.connection(requests_per_minute=1_000_000) | fields)
 
 
-def dead_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
-
-
 class Lookups:
     """Counts how often Airflow is asked for a connection, and lets it fail as it does when its API server is away."""
 
@@ -112,7 +106,7 @@ async def test_a_wait_over_a_host_that_is_dead_goes_on_over_the_one_that_is_put_
 ) -> None:
     caplog.set_level(logging.INFO)
     job = sandbox.add_job(SERIES)
-    monkeypatch.setenv(ENV, connection(sandbox, port=dead_port()))
+    monkeypatch.setenv(ENV, connection(sandbox, port=free_ports(1)[0]))
     waits = [start(trigger(max_consecutive_failures=1000)) for _ in range(3)]
     await asyncio.sleep(0.5)
 
@@ -436,7 +430,7 @@ async def test_a_watch_that_waits_out_failures_is_back_at_once_when_the_connecti
 ) -> None:
     sandbox.add_job(SERIES)
     sandbox.add_job(2)
-    monkeypatch.setenv(ENV, connection(sandbox, port=dead_port()))
+    monkeypatch.setenv(ENV, connection(sandbox, port=free_ports(1)[0]))
     watched = poll_series("capillary_default", REDEEM, SERIES, interval=0.1, log=logging.getLogger("the watch"))
     first = asyncio.ensure_future(anext(watched))
     await until(lambda: "(5 in a row)" in caplog.text)  # the next poll is 3.2 s away
