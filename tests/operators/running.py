@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 import inspect
-import json
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary.api.retry import HttpRetry, default_http_retry
 from airflow_provider_capillary.operators.capillary import CapillaryCouponUploadOperator, CapillaryRedeemUploadOperator
+from tests.running import StateStore, TaskInstance
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from airflow_provider_capillary.sandbox import Sandbox
 
 SERIES = 535512
@@ -35,47 +35,6 @@ def write_source(path: Path, rows: int = 3, *, header: str = HEADER) -> str:
     """Write a file to upload and return its path."""
     path.write_text(header + "".join(map(row, range(rows))))
     return str(path)
-
-
-@dataclass
-class TaskInstance:
-    """What the operator uses of a task instance."""
-
-    dag_id: str = "night"
-    task_id: str = "upload"
-    run_id: str = "scheduled__2026-11-24T00:00:00+00:00"
-    map_index: int = -1
-    try_number: int = 1
-    max_tries: int = 0
-    xcoms: dict[str, Any] = field(default_factory=dict)
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        # As in Airflow, an XCom has to survive JSON.
-        self.xcoms[key] = json.loads(json.dumps(value))
-
-
-class SharedStateStore:
-    """Airflow's state store of a task, which all tries of it see.
-
-    :param file: Where it is kept.
-    """
-
-    def __init__(self, file: str) -> None:
-        self._file = Path(file)
-
-    def _values(self) -> dict[str, Any]:
-        return json.loads(self._file.read_text()) if self._file.exists() else {}
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self._values().get(key, default)
-
-    def set(self, key: str, value: Any) -> None:
-        part = self._file.with_suffix(".part")
-        part.write_text(json.dumps({**self._values(), key: value}))
-        part.replace(self._file)
-
-    def delete(self, key: str) -> None:
-        self.set(key, None)
 
 
 def upload(
@@ -101,11 +60,11 @@ def upload(
         given = {"customer_identifier": "MOBILE", "coupon_identifier": "COUPON_CODE", **given}
     operator = OPERATORS[kind](task_id="upload", source=source, **given)
     context: dict[str, Any] = {
-        "ti": TaskInstance(**(ti or {})),
+        "ti": TaskInstance(**{"task_id": "upload", **(ti or {})}),
         "dag_run": SimpleNamespace(start_date=started_at),
     }
     if state_file is not None:
-        context["task_state_store"] = SharedStateStore(state_file)
+        context["task_state_store"] = StateStore(state_file)
     with default_http_retry(QUICK):
         # Unwrapped, as Airflow 2 keeps count of its callers for the main thread only.
         job_ids: list[int] = inspect.unwrap(type(operator).execute)(operator, context)

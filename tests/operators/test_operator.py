@@ -15,7 +15,7 @@ from airflow_provider_capillary._airflow_compat import TaskDeferred
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError, CapillaryUploadError
 from airflow_provider_capillary.exceptions import CapillaryJobFailedError
 from airflow_provider_capillary.sandbox import Fault
-from tests.child import ChildProcess
+from tests.child import ChildProcess, peak_of_memory
 from tests.operators.running import (
     HEADER,
     OPERATORS,
@@ -149,8 +149,6 @@ def test_a_large_file_is_sent_in_constant_memory(sandbox: Sandbox, tmp_path: Pat
 
 def growth_of_upload(small: str, large: str) -> int:
     """Return the bytes by which the peak of memory grows from a small upload to a large one."""
-    from tests.transfers.child import peak_of_memory
-
     upload(small)
     before = peak_of_memory()
     upload(large)
