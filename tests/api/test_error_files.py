@@ -510,6 +510,7 @@ def test_a_redirect_is_checked_like_the_first_url(location: str | None) -> None:
         ("a#", BY_S3, ""),
         ("https://[::1/x", PLAIN, "(malformed URL)"),
         ("http://files.example.com/x", PLAIN, "http://files.example.com/x"),
+        ("x.csv", settings(extra={"error_file_url": "http://f.example/{handle}"}), "http://f.example/x.csv"),
         ("https://10.0.0.1/x", PLAIN, "https://10.0.0.1/x"),
         ("https://localhost/x", PLAIN, "https://localhost/x"),
         ("ftp://files.example.com/x", PLAIN, "ftp://files.example.com/x"),
