@@ -213,7 +213,7 @@ async def test_a_ready_token_that_is_rotated_reaches_all_waits_and_the_watch_wit
     sandbox.token_ttl_seconds = 4.0 if ending == "expired" else 300.0
     old = bearer_connection(sandbox, monkeypatch)
     waits = [start(trigger(series, max_consecutive_failures=1)) for series in (1, 1, 2)]
-    watched = poll_series("capillary_default", 1, interval=0.1, log=logging.getLogger("test"))
+    watched = poll_series("capillary_default", REDEEM, 1, interval=0.1, log=logging.getLogger("test"))
     await anext(watched)
     await until(lambda: sandbox.count("status") >= 2)
 
@@ -248,6 +248,30 @@ async def test_an_expired_ready_token_that_nobody_rotates_ends_the_wait_before_a
     assert token not in json.dumps(event)
     assert sandbox.requests == []
     assert lookups.count == 2  # once more than to begin with
+
+
+async def test_a_time_zone_that_changes_dates_the_same_jobs_anew(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(timing, "_MOST_AGE", 0.2)
+    sandbox.add_job(SERIES)
+    watched = poll_series("capillary_default", REDEEM, SERIES, interval=0.1, log=logging.getLogger("the watch"))
+
+    async def zone() -> str:
+        (job,) = (await anext(watched)).newest_first
+        assert job.created_on is not None
+        return str(job.created_on.timezone_name)
+
+    assert await zone() == "+00:00"
+    fields = sandbox.connection(requests_per_minute=1_000_000)
+    extra = fields["extra"] if isinstance(fields["extra"], dict) else json.loads(fields["extra"])
+    monkeypatch.setenv(ENV, json.dumps(fields | {"extra": extra | {"cluster_timezone": "Asia/Kolkata"}}))
+    async with asyncio.timeout(20):
+        while await zone() != "+05:30":
+            pass
+
+    assert CHANGED in caplog.text
+    await watched.aclose()
 
 
 async def test_a_request_under_way_ends_over_the_hook_that_it_began_with(
