@@ -6,10 +6,12 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_capillary._storage.upload_source import PartReader
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryUploadError
 from airflow_provider_capillary.sandbox import Fault
 from tests.child import ChildProcess
@@ -18,7 +20,6 @@ from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from airflow_provider_capillary.sandbox import Sandbox
 
@@ -198,6 +199,20 @@ def test_answers_of_several_parts_that_are_lost_in_a_row(sandbox: Sandbox, tmp_p
     assert len(job_ids(sandbox)) == sandbox.count("upload") == 3
 
 
+def upload_and_stop(source: str, state_file: str | None, marker: str) -> None:
+    """Upload a file, and stop in the middle of sending it."""
+    read = PartReader.read
+
+    def stop(reader: PartReader, size: int) -> bytes:
+        if reader.len < Path(source).stat().st_size / 2:
+            Path(marker).touch()
+            time.sleep(3600)
+        return read(reader, size)
+
+    PartReader.read = stop  # type: ignore[method-assign] # in this process alone, which is killed
+    upload(source, state_file=state_file)
+
+
 # --- killed ------------------------------------------------------------------------------------------------------
 
 
@@ -211,11 +226,12 @@ class TestKill:
         assert len(job_ids(sandbox)) == 1
 
     def test_killed_in_the_middle_of_sending(self, sandbox: Sandbox, tmp_path: Path, state_file: str | None) -> None:
-        source = write_source(tmp_path / "redeemed.csv", rows=400_000)
-        with ChildProcess(upload, source=source, state_file=state_file) as child:
-            wait_until(lambda: sandbox.count("status") == 1)
-            time.sleep(0.05)
+        source = write_source(tmp_path / "redeemed.csv", rows=40_000)
+        marker = tmp_path / "sending"
+        with ChildProcess(upload_and_stop, source=source, state_file=state_file, marker=str(marker)) as child:
+            wait_until(marker.exists)
             child.kill()
+        assert job_ids(sandbox) == []
         assert upload(source, state_file=state_file, ti=RETRY) == job_ids(sandbox)
         assert len(job_ids(sandbox)) == 1
 
