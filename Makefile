@@ -115,6 +115,10 @@ bench-transfer: $(DEV_STAMP) ## Measure the way of a file into S3, beside what a
 bench-upload: $(DEV_STAMP) ## Measure an upload beside that of curl; fails above 1.2 of its time or 32 MiB; takes minutes
 	@$(BIN)/python -m benchmarks.upload
 
+.PHONY: bench-start
+bench-start: $(DEV_STAMP) ## Measure the transfer of a small file in fresh processes, beside what a user would pick instead
+	@$(BIN)/python -m benchmarks.start
+
 .PHONY: constraints
 constraints: $(DEV_STAMP) ## Resolve constraints.txt again
 	@echo 'apache-airflow==$(AIRFLOW_VERSION)' > $(VENV)/airflow.txt

@@ -17,13 +17,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 OURS, PEER, CURL, UPLOAD = "airflow_provider_capillary", "HttpToS3Operator", "curl", "boto3 upload_file"
 SERIES = 535512
 MIB = 1 << 20
 RESULTS = Path(__file__).parent / "results" / "transfer.txt"
+
+
+class TaskInstance:
+    """What the operator uses of a task instance."""
+
+    def xcom_push(self, **given: Any) -> None:
+        """Take an XCom."""
 
 
 def peak_of_memory() -> int:
@@ -56,10 +67,6 @@ def work_of(candidate: str, given: dict[str, Any]) -> Any:
     from airflow_provider_capillary.transfers.capillary_to_object_storage import (
         CapillaryErrorFileToObjectStorageOperator,
     )
-
-    class TaskInstance:
-        def xcom_push(self, **given: Any) -> None:
-            pass
 
     ours = CapillaryErrorFileToObjectStorageOperator(
         task_id="ours",
@@ -96,21 +103,19 @@ def serve(file: str) -> None:
         sys.stdin.read()
 
 
-def round_of(size: int, folder: Path) -> dict[str, dict[str, float]]:
-    """Let each candidate bring the file over once, against servers of this round alone."""
+@contextmanager
+def serving(file: Path, folder: Path) -> Iterator[tuple[dict[str, dict[str, Any]], dict[str, str]]]:
+    """Serve a file as Capillary, beside an S3 store.
+
+    :param file: The large file.
+    :param folder: Airflow's home.
+    :return: A context manager of what each candidate needs for the small and the large file, and of its environment.
+    """
     from tests.integration.seaweedfs import SeaweedFS
 
-    file = folder / "errors.csv"
-    if not file.exists():
-        block = os.urandom(MIB)
-        with file.open("wb") as writing:
-            for _ in range(size // MIB):
-                writing.write(block)
-    command = [sys.executable, "-m", "benchmarks.transfer"]
-    with (
-        subprocess.Popen([*command, "--serve", str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server,
-        SeaweedFS() as s3,
-    ):
+    command = [sys.executable, "-m", "benchmarks.transfer", "--serve", str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server, SeaweedFS() as s3:
+        assert server.stdin is not None
         assert server.stdout is not None
         setup = json.loads(server.stdout.readline())
         given = {
@@ -125,7 +130,23 @@ def round_of(size: int, folder: Path) -> dict[str, dict[str, float]]:
             "AIRFLOW_CONN_PEER": json.dumps({"conn_type": "http", "host": setup["base_url"]}),
             "NO_PROXY": "127.0.0.1",
         }
-        figures = {}
+        # A machine that writes no byte code would measure the compiler.
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
+        yield given, env
+        server.stdin.close()
+
+
+def round_of(size: int, folder: Path) -> dict[str, dict[str, float]]:
+    """Let each candidate bring the file over once, against servers of this round alone."""
+    file = folder / "errors.csv"
+    if not file.exists():
+        block = os.urandom(MIB)
+        with file.open("wb") as writing:
+            for _ in range(size // MIB):
+                writing.write(block)
+    command = [sys.executable, "-m", "benchmarks.transfer"]
+    figures = {}
+    with serving(file, folder) as (given, env):
         for candidate in (PEER, OURS, CURL, UPLOAD):
             # What upload_file needs, for the files that curl brings in a process of its own.
             (folder / "small-copy.csv").write_bytes(b"a few bytes")
@@ -139,8 +160,6 @@ def round_of(size: int, folder: Path) -> dict[str, dict[str, float]]:
             if done.returncode:
                 raise SystemExit(done.stdout + done.stderr)
             figures[candidate] = json.loads(done.stdout.splitlines()[-1])
-        assert server.stdin is not None
-        server.stdin.close()
     return figures
 
 

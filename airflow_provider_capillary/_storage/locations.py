@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from airflow_provider_capillary._airflow_compat import has_fs
 from airflow_provider_capillary._storage.stores.base import ObjectLocation
+from airflow_provider_capillary._storage.stores.choice import has_store
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.api.object_uris import parse_object_uri
 
@@ -18,7 +20,7 @@ def locate(uri: str, *, conn_id: str | None, name: str = "destination", file_nam
         (``s3://aws_default@bucket/key``).
     :param conn_id: Airflow connection of the store.
     :param name: The argument, for messages.
-    :param file_name: Name of the object within a folder; None if a folder cannot be used.
+    :param file_name: Name of the object within a folder that is written to; None for an object that is read.
     :raises CapillaryConfigurationError: It names no object that can be used; the message gives the reason.
     """
     if not isinstance(uri, str):
@@ -32,9 +34,8 @@ def locate(uri: str, *, conn_id: str | None, name: str = "destination", file_nam
         )
     except ValueError as problem:
         raise CapillaryConfigurationError(f"{name} {problem}") from None
-    from airflow_provider_capillary._airflow_compat import has_fs
-
-    if not has_fs(parsed.scheme):
+    # To read an object, its file system is needed in any case.
+    if not (has_fs if file_name is None else has_store)(parsed.scheme):
         raise CapillaryConfigurationError(
             f"{name} begins with {parsed.scheme!r}, but must be an absolute path or begin with the scheme of a "
             "store that Airflow can reach, such as s3://, gs://, abfs:// or file://; is the Airflow provider of the "

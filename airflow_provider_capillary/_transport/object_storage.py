@@ -32,11 +32,9 @@ def object_storage_path(uri: str, conn_id: str | None, *, account_host: str | No
     :raises AirflowNotFoundException: There is no such connection.
     :raises CapillaryConfigurationError: fsspec would use another object, or the connection is for another account.
     """
-    from airflow_provider_capillary._airflow_compat import BaseHook, ObjectStoragePath
+    from airflow_provider_capillary._airflow_compat import ObjectStoragePath
 
-    if conn_id is not None:
-        # The amazon provider only warns if a connection does not exist, and uses the credentials of the machine.
-        BaseHook.get_connection(conn_id)
+    check_connection(conn_id)
     path = ObjectStoragePath(uri, conn_id=conn_id)
     # Airflow and fsspec truncate some names. Reading or writing would then use another object.
     if not str(path.path).endswith(uri.partition("://")[2].partition("/")[2]):
@@ -44,6 +42,20 @@ def object_storage_path(uri: str, conn_id: str | None, *, account_host: str | No
     if account_host is not None:
         _check_account(path.fs, f"{name} {uri}", account_host, conn_id)
     return path
+
+
+def check_connection(conn_id: str | None) -> None:
+    """Refuse a connection that does not exist.
+
+    The amazon provider would only warn, and use the credentials of the machine.
+
+    :param conn_id: Airflow connection; None for the credentials of the machine.
+    :raises AirflowNotFoundException: There is no such connection.
+    """
+    from airflow_provider_capillary._airflow_compat import BaseHook
+
+    if conn_id is not None:
+        BaseHook.get_connection(conn_id)
 
 
 def storage_account(fs: AbstractFileSystem) -> tuple[str | None, str | None]:

@@ -19,6 +19,7 @@ from tests.ports import free_ports
 from tests.transfers import contract
 from tests.transfers.child import run_child
 from tests.transfers.contract import NAME, OLD
+from tests.transfers.fresh import FILE_SYSTEMS, run_fresh
 from tests.transfers.running import LARGE, MIB, SERIES, SMALL, Run, connect, pull
 from tests.transfers.stores import Content, S3Folder
 
@@ -113,6 +114,17 @@ class TestDestination(contract.Contract):
 
         assert store.visible() == {NAME: Content.of(SMALL)}
         assert run.result == store.folder.replace("s3://", "s3a://") + NAME
+
+    @pytest.mark.parametrize("scheme", ["s3", "s3a", "s3n"])
+    def test_a_transfer_imports_boto3_and_no_file_system(self, job: SandboxJob, store: S3Folder, scheme: str) -> None:
+        destination = store.folder.replace("s3://", f"{scheme}://") + NAME
+
+        done = run_fresh(job, destination, missing=("s3fs",), object_storage_conn_id=store.conn_id)
+
+        assert done["uri"] == destination
+        assert store.visible() == {NAME: Content.of(SMALL)}
+        assert "boto3" in done["imported"]
+        assert not set(FILE_SYSTEMS) & set(done["imported"])
 
     def test_a_bucket_alone_with_a_slash_is_a_folder(self, job: SandboxJob, store: S3Folder) -> None:
         run = pull(job, f"s3://{store.s3.bucket}/", object_storage_conn_id=store.conn_id)

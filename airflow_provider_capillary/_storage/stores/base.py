@@ -76,7 +76,10 @@ class PartStore(ABC):
 
     @abstractmethod
     def __init__(self, location: ObjectLocation, path: Any) -> None:
-        """Keep the location and Airflow's path of the object. Send nothing."""
+        """Keep the location and Airflow's path of the object. Send nothing.
+
+        :param path: None if the store was chosen by the scheme of the location.
+        """
 
     @abstractmethod
     def exists(self) -> bool:

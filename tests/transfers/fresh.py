@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the operator in a fresh interpreter, as each task does, and returns what that imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tests.transfers.running import SERIES
+
+if TYPE_CHECKING:
+    from airflow_provider_capillary.sandbox import SandboxJob
+
+#: Libraries that only the file systems of fsspec need.
+FILE_SYSTEMS = ("s3fs", "aiobotocore", "gcsfs", "adlfs")
+TASK = """
+import json, sys
+for module in json.loads(sys.argv[2]):
+    sys.modules[module] = None  # as if it were not installed
+from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
+from tests.transfers.running import TaskInstance
+before = set(sys.modules)
+operator = CapillaryErrorFileToObjectStorageOperator(task_id="errors", **json.loads(sys.argv[1]))
+try:
+    outcome = {"uri": operator.execute({"ti": TaskInstance()})}
+except Exception as error:
+    outcome = {"error": f"{type(error).__name__}: {error}"}
+print(json.dumps(outcome | {"imported": sorted(set(sys.modules) - before)}))
+"""
+
+
+def run_fresh(job: SandboxJob, destination: str, *, missing: tuple[str, ...] = (), **arguments: Any) -> dict[str, Any]:
+    """Run the operator in a fresh interpreter. Return its URI or error, and what it imported."""
+    arguments |= {"coupon_series_id": SERIES, "job_id": job.job_id, "destination": destination}
+    command = [sys.executable, "-c", TASK, json.dumps(arguments), json.dumps(missing)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return outcome
