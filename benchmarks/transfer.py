@@ -9,6 +9,7 @@ median of each candidate counts. Run it from the root of the repository: ``pytho
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -41,6 +42,12 @@ def peak_of_memory() -> int:
     """Return the most bytes this process ever held."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024
+
+
+def cpu_seconds() -> float:
+    """Return the CPU that this process and the processes that it waited for have used, threads included."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def work_of(candidate: str, given: dict[str, Any]) -> Any:
@@ -83,10 +90,10 @@ def measure(candidate: str, given: dict[str, Any]) -> dict[str, float]:
     work_of(candidate, given["small"])()
     work = work_of(candidate, given["large"])
     before = peak_of_memory()
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), cpu_seconds()
     work()
-    seconds = time.perf_counter() - began
-    return {"seconds": seconds, "growth_mib": (peak_of_memory() - before) / MIB}
+    seconds, cpu = time.perf_counter() - began, cpu_seconds() - began_cpu
+    return {"seconds": seconds, "cpu": cpu, "growth_mib": (peak_of_memory() - before) / MIB}
 
 
 def serve(file: str) -> None:
@@ -104,17 +111,23 @@ def serve(file: str) -> None:
 
 
 @contextmanager
-def serving(file: Path, folder: Path) -> Iterator[tuple[dict[str, dict[str, Any]], dict[str, str]]]:
+def serving(
+    file: Path, folder: Path, *, is_https: bool = False
+) -> Iterator[tuple[dict[str, dict[str, Any]], dict[str, str]]]:
     """Serve a file as Capillary, beside an S3 store.
 
     :param file: The large file.
     :param folder: Airflow's home.
+    :param is_https: Whether S3 is served over https.
     :return: A context manager of what each candidate needs for the small and the large file, and of its environment.
     """
     from tests.integration.seaweedfs import SeaweedFS
 
     command = [sys.executable, "-m", "benchmarks.transfer", "--serve", str(file)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server, SeaweedFS() as s3:
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server,
+        SeaweedFS(is_https=is_https) as s3,
+    ):
         assert server.stdin is not None
         assert server.stdout is not None
         setup = json.loads(server.stdout.readline())
@@ -136,7 +149,7 @@ def serving(file: Path, folder: Path) -> Iterator[tuple[dict[str, dict[str, Any]
         server.stdin.close()
 
 
-def round_of(size: int, folder: Path) -> dict[str, dict[str, float]]:
+def round_of(size: int, folder: Path, *, is_https: bool) -> dict[str, dict[str, float]]:
     """Let each candidate bring the file over once, against servers of this round alone."""
     file = folder / "errors.csv"
     if not file.exists():
@@ -146,7 +159,7 @@ def round_of(size: int, folder: Path) -> dict[str, dict[str, float]]:
                 writing.write(block)
     command = [sys.executable, "-m", "benchmarks.transfer"]
     figures = {}
-    with serving(file, folder) as (given, env):
+    with serving(file, folder, is_https=is_https) as (given, env):
         for candidate in (PEER, OURS, CURL, UPLOAD):
             # What upload_file needs, for the files that curl brings in a process of its own.
             (folder / "small-copy.csv").write_bytes(b"a few bytes")
@@ -166,6 +179,7 @@ def round_of(size: int, folder: Path) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mib", type=int, nargs="+", default=[1, 64, 1024], help="sizes (default: 1 64 1024)")
+    parser.add_argument("--schemes", nargs="+", default=["http", "https"], help="of S3 (default: http https)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each size (default: 3)")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -178,30 +192,29 @@ def main() -> None:
         print(json.dumps(measure(candidate, json.loads(given))))
         return
     lines = [
-        f"median of {arguments.rounds} rounds that took turns; growth is that of the process's peak memory",
-        f"{'':<28}{'MiB':>8}{'seconds':>10}{'MiB/s':>10}{'growth':>12}{'all rounds':>28}",
+        f"median of {arguments.rounds} rounds that took turns; CPU of the process, growth of its peak memory",
+        f"{'':<28}{'MiB':>8}{'seconds':>10}{'MiB/s':>10}{'CPU':>10}{'CPU/GiB':>10}{'growth':>12}{'all CPU':>28}",
     ]
-    for mib in arguments.mib:
+    for scheme, mib in itertools.product(arguments.schemes, arguments.mib):
+        lines.append(f"S3 over {scheme}")
         folder = Path(tempfile.mkdtemp())
         try:
-            rounds = [round_of(mib * MIB, folder) for _ in range(arguments.rounds)]
+            rounds = [round_of(mib * MIB, folder, is_https=scheme == "https") for _ in range(arguments.rounds)]
         finally:
             shutil.rmtree(folder)
-        seconds = {}
+        medians: dict[str, dict[str, float]] = {}
         for candidate in (PEER, OURS, CURL, UPLOAD):
-            all_rounds = [each[candidate]["seconds"] for each in rounds]
-            seconds[candidate] = statistics.median(all_rounds)
-            growth = max(each[candidate]["growth_mib"] for each in rounds)
-            figures = [f"{mib:>8}", f"{seconds[candidate]:>10.2f}", f"{mib / seconds[candidate]:>10.0f}"]
-            figures += [f"{growth:>8.0f} MiB", f"{' '.join(f'{each:.2f}' for each in all_rounds):>28}"]
-            lines.append(f"{candidate:<28}" + "".join(figures))
-        for name, other in (
-            (PEER, seconds[PEER]),
-            (UPLOAD, seconds[UPLOAD]),
-            ("both", seconds[CURL] + seconds[UPLOAD]),
-        ):
-            peer = {"both": f"{CURL}, then {UPLOAD}"}.get(name, name)
-            lines.append(f"{'ours to ' + peer:<36}{seconds[OURS] / other:>10.2f}")
+            mine = [each[candidate] for each in rounds]
+            median = {name: statistics.median(each[name] for each in mine) for name in ("seconds", "cpu")}
+            medians[candidate] = median
+            shown = [f"{each['cpu']:.2f}" for each in mine]
+            growth = max(each["growth_mib"] for each in mine)
+            figures = [f"{mib:>8}", f"{median['seconds']:>10.2f}", f"{mib / median['seconds']:>10.0f}"]
+            figures += [f"{median['cpu']:>10.2f}", f"{median['cpu'] * 1024 / mib:>10.2f}", f"{growth:>8.0f} MiB"]
+            lines.append(f"{candidate:<28}" + "".join(figures) + f"{' '.join(shown):>28}")
+        for name, others in ((PEER, (PEER,)), (UPLOAD, (UPLOAD,)), (f"{CURL}, then {UPLOAD}", (CURL, UPLOAD))):
+            ratios = [medians[OURS][of] / sum(medians[other][of] for other in others) for of in ("cpu", "seconds")]
+            lines.append(f"{'ours to ' + name:<38}" + f"CPU {ratios[0]:.2f}, seconds {ratios[1]:.2f}")
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

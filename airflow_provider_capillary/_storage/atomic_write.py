@@ -14,6 +14,7 @@ from airflow_provider_capillary._transport.object_storage import translate_error
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError
 
 if TYPE_CHECKING:
+    import hashlib
     from collections.abc import Iterator
 
     from airflow_provider_capillary._storage.stores.base import ObjectLocation
@@ -25,7 +26,10 @@ log = logging.getLogger(__name__)
 class Writer(Protocol):
     """Takes the bytes of an object."""
 
-    def write(self, data: bytes) -> int:
+    def share_digest(self, digest: hashlib._Hash) -> None:
+        """Take the SHA-256 from the reader of the bytes, before the first one is written."""
+
+    def write(self, data: bytes | bytearray) -> int:
         """Write all of ``data``."""
 
     @property
@@ -102,7 +106,10 @@ class _StreamWriter:
         self._writer = writer
         self._location = location
 
-    def write(self, data: bytes) -> int:
+    def share_digest(self, digest: hashlib._Hash) -> None:
+        self._writer.share_digest(digest)
+
+    def write(self, data: bytes | bytearray) -> int:
         with _writing(self._location):
             return self._writer.write(data)
 

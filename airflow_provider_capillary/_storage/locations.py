@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from airflow_provider_capillary._airflow_compat import has_fs
 from airflow_provider_capillary._storage.stores.base import ObjectLocation
 from airflow_provider_capillary._storage.stores.choice import has_store
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
@@ -34,8 +33,14 @@ def locate(uri: str, *, conn_id: str | None, name: str = "destination", file_nam
         )
     except ValueError as problem:
         raise CapillaryConfigurationError(f"{name} {problem}") from None
-    # To read an object, its file system is needed in any case.
-    if not (has_fs if file_name is None else has_store)(parsed.scheme):
+    if file_name is None:
+        # To read an object, a file system of fsspec is needed.
+        from airflow_provider_capillary._airflow_compat import has_fs
+
+        is_reachable = has_fs(parsed.scheme)
+    else:
+        is_reachable = has_store(parsed.scheme)
+    if not is_reachable:
         raise CapillaryConfigurationError(
             f"{name} begins with {parsed.scheme!r}, but must be an absolute path or begin with the scheme of a "
             "store that Airflow can reach, such as s3://, gs://, abfs:// or file://; is the Airflow provider of the "

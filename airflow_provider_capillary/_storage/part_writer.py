@@ -25,19 +25,31 @@ class HashingWriter:
     def __init__(self) -> None:
         self.size = 0
         self._digest = hashlib.sha256()
+        self._is_shared = False
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the bytes written so far, in hex."""
+        """SHA-256 of the bytes written so far, in hex. With a shared digest, of the whole object at its end only."""
         return self._digest.hexdigest()
 
-    def write(self, data: bytes) -> int:
+    def share_digest(self, digest: hashlib._Hash) -> None:
+        """Take the SHA-256 from the reader of the bytes, which hashes all of them anyway.
+
+        :param digest: Covers all bytes of the object by the time that the last one is written.
+        :raises ValueError: Bytes were written before.
+        """
+        if self.size:
+            raise ValueError("a digest can only be shared before the first byte is written")
+        self._digest, self._is_shared = digest, True
+
+    def write(self, data: bytes | bytearray) -> int:
         """Count and hash bytes.
 
         :param data: The bytes.
         :return: Their number.
         """
-        self._digest.update(data)
+        if not self._is_shared:
+            self._digest.update(data)
         self.size += len(data)
         return len(data)
 
@@ -66,7 +78,7 @@ class PartWriter(HashingWriter):
         self._sent: list[Future[Any]] = []
         self._error: BaseException | None = None
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | bytearray) -> int:
         """Copy bytes into buffers. Waits while all buffers are being sent.
 
         :param data: The bytes.

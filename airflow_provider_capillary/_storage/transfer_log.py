@@ -29,9 +29,9 @@ class TransferLog:
         self._started_at = self._logged_at = clock()
         self._size = 0
         self._line_ends = 0
-        self._last = b"\n"
+        self._last: bytes | bytearray = b"\n"
 
-    def add(self, block: bytes, *, total: int | None) -> None:
+    def add(self, block: bytes | bytearray, *, total: int | None) -> None:
         """Count a block, at least one byte long.
 
         :param block: The bytes.

@@ -13,12 +13,14 @@ from airflow_provider_capillary.api.errors import CapillaryErrorFileError
 from airflow_provider_capillary.api.file_content import FileContent
 
 if TYPE_CHECKING:
+    import hashlib
     from collections.abc import Iterator
 
     from airflow_provider_capillary.api.error_files import ObjectSource
     from airflow_provider_capillary.api.flow import EmitChunk
 
-_READ_AHEAD = 1 << 20
+#: Small, because a larger read copies all but its last such block straight into its result.
+_READ_AHEAD = 64 << 10
 
 
 @contextmanager
@@ -59,6 +61,17 @@ def size_of(stream: BinaryIO) -> int | None:
     """
     size = getattr(getattr(stream, "raw", None), "size", None)
     return size if isinstance(size, int) else None
+
+
+def digest_of(stream: BinaryIO) -> hashlib._Hash | None:
+    """Return the SHA-256 that the reading of a stream keeps up to date; None if it does not hash the bytes.
+
+    At the end of the stream, it is that of all its bytes. Before that, it may be ahead of the reader.
+
+    :param stream: A stream of a function above. The digest of a download is known once its first bytes are read.
+    """
+    digest: hashlib._Hash | None = getattr(getattr(stream, "raw", None), "digest", None)
+    return digest
 
 
 def _unreadable(source: ObjectSource) -> str:
@@ -124,6 +137,7 @@ class _ChunkReader(_Reader):
     def __init__(self, chunks: Iterator[EmitChunk]) -> None:
         super().__init__()
         self.size: int | None = None
+        self.digest: hashlib._Hash | None = None
         self._chunks = chunks
         self._left = memoryview(b"")
 
@@ -132,7 +146,7 @@ class _ChunkReader(_Reader):
             chunk = next(self._chunks, None)
             if chunk is None:
                 return 0
-            self.size = chunk.total
+            self.size, self.digest = chunk.total, chunk.digest
             self._left = memoryview(chunk.data)
         count = min(len(buffer), len(self._left))
         buffer[:count] = self._left[:count]

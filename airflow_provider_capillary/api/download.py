@@ -62,14 +62,14 @@ def read_file(client: CapillaryClient, source: UrlSource | DownloadSource, *, ex
         while (data := (yield from reader.next_piece())) is not None:
             for piece in decoder.feed(data):
                 if ready := content.feed(piece):
-                    yield EmitChunk(ready, None if encoding else total)
+                    yield EmitChunk(ready, *((None, None) if encoding else (total, digest)))
         if reader.fault is None and not decoder.is_whole:
             reader.fault = TransportFailure("the compressed body broke off")
         if reader.fault is None and is_doubtful:
             reader.fault, is_doubtful = TransportFailure("two responses disagreed on its length"), False
         if reader.fault is None:
             if ready := content.end(**facts_of(part.response, client.secrets())):
-                yield EmitChunk(ready, None if encoding else total)
+                yield EmitChunk(ready, *((None, None) if encoding else (total, digest)))
             return
         failures = 1 if reader.position > position else failures + 1
         position = reader.position

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    import hashlib
     from concurrent.futures import Future
 
     from airflow_provider_capillary.api.errors import CapillaryError
@@ -61,10 +62,13 @@ class EmitChunk:
     """Pass a piece of the file to the caller. Result: None.
 
     :param total: Size of the whole file in bytes, if the server states it.
+    :param digest: SHA-256 of what was emitted so far, kept up to date, so that nobody hashes the file again. None if
+        the flow does not hash what it emits, because the file came compressed.
     """
 
     data: bytes = field(repr=False)
     total: int | None = None
+    digest: hashlib._Hash | None = field(default=None, repr=False, compare=False)
 
 
 Step = SendRequest | Sleep | AwaitToken | MaskSecret | ReadBody | EmitChunk

@@ -244,8 +244,13 @@ class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperato
 
 def _stream(source: BinaryIO, writer: Writer, progress: TransferLog, *, most: float = float("inf")) -> None:
     """Copy a stream to a writer, up to its end or until more than ``most`` bytes are written."""
-    from airflow_provider_capillary._transport.error_file_stream import size_of
+    from airflow_provider_capillary._transport.error_file_stream import digest_of, size_of
 
-    while writer.size <= most and (block := source.read(_BLOCK_BYTES)):
+    # Read into the same buffer: the system clears a new one for each block of this size.
+    buffer = bytearray(_BLOCK_BYTES)
+    while writer.size <= most and (count := source.readinto(buffer)):  # type: ignore[attr-defined] # BinaryIO lacks it
+        block = buffer if count == _BLOCK_BYTES else buffer[:count]
+        if not writer.size and (digest := digest_of(source)) is not None:
+            writer.share_digest(digest)
         writer.write(block)
         progress.add(block, total=size_of(source))

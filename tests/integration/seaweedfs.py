@@ -36,8 +36,11 @@ class SeaweedFS(ServerProcess):
     access_key = "tests"
     secret_key = "only-for-tests"
 
-    def __init__(self, bucket: str = "lake") -> None:
+    def __init__(self, bucket: str = "lake", *, is_https: bool = False) -> None:
         super().__init__()
+        self._is_https = is_https
+        #: The certificate authority of an https server; None for http.
+        self.ca_file: Path | None = None
         self.bucket = bucket
         self._ports: list[int] = []
         self._client: Any = None
@@ -52,9 +55,9 @@ class SeaweedFS(ServerProcess):
         (folder / "data").mkdir()
         self._ports = free_ports(8)
         master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = self._ports
-        self.endpoint_url = f"http://{LOOPBACK}:{s3}"
+        self.endpoint_url = f"{'https' if self._is_https else 'http'}://{LOOPBACK}:{s3}"
         self._client = None
-        return [
+        command = [
             str(weed_binary()),
             "server",
             f"-dir={folder / 'data'}",
@@ -81,6 +84,16 @@ class SeaweedFS(ServerProcess):
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
         ]
+        if self._is_https:
+            import trustme
+
+            authority, self.ca_file = trustme.CA(), folder / "ca.pem"
+            authority.cert_pem.write_to_path(self.ca_file)
+            certificate = authority.issue_cert(LOOPBACK)
+            certificate.cert_chain_pems[0].write_to_path(folder / "s3.crt")
+            certificate.private_key_pem.write_to_path(folder / "s3.key")
+            command += [f"-s3.cert.file={folder / 's3.crt'}", f"-s3.key.file={folder / 's3.key'}"]
+        return command
 
     def _try_out(self) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -112,6 +125,7 @@ class SeaweedFS(ServerProcess):
             self._client = boto3.session.Session().client(
                 "s3",
                 endpoint_url=self.endpoint_url,
+                verify=None if self.ca_file is None else str(self.ca_file),
                 region_name=self.region,
                 aws_access_key_id=self.access_key,
                 aws_secret_access_key=self.secret_key,
@@ -126,14 +140,10 @@ class SeaweedFS(ServerProcess):
 
     def aws_connection_json(self) -> str:
         """Return the value of an `AIRFLOW_CONN_…` variable for an `aws` connection to the server."""
-        return json.dumps(
-            {
-                "conn_type": "aws",
-                "login": self.access_key,
-                "password": self.secret_key,
-                "extra": {"endpoint_url": self.endpoint_url, "region_name": self.region},
-            }
-        )
+        extra = {"endpoint_url": self.endpoint_url, "region_name": self.region}
+        if self.ca_file is not None:
+            extra["verify"] = str(self.ca_file)
+        return json.dumps({"conn_type": "aws", "login": self.access_key, "password": self.secret_key, "extra": extra})
 
     def uri(self, key: str = "") -> str:
         """Return the `s3://` URI of a key in the bucket."""
