@@ -157,7 +157,7 @@ def test_nothing_needs_the_provider_of_openlineage(job: SandboxJob, store: Local
     without = (
         "import json, sys; "
         "sys.modules.update(dict.fromkeys(['openlineage', 'airflow.providers.openlineage.extractors'])); "
-        "from tests.transfers.child import run_operator; run_operator(json.loads(sys.argv[1]))"
+        "from tests.transfers.child import run_operator; run_operator(**json.loads(sys.argv[1]))"
     )
 
     done = subprocess.run(
