@@ -38,7 +38,7 @@ class Opened:
 
     def history(self, series: int | str = SERIES, before: JobHistory | None = None) -> JobHistory:
         """Ask for all jobs of a series, as repeated polls do."""
-        return self._wait(self.hook.get_redeem_upload_history(series, before))
+        return self.wait(self.hook.get_redeem_upload_history(series, before))
 
     def job(self, series: int | str, job_id: int | str) -> UploadJob:
         """Ask for one job."""

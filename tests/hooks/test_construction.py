@@ -199,15 +199,15 @@ def test_each_kind_of_upload_has_questions_of_its_own(client: Client, sandbox: S
     }
     with client.opened() as opened:
         for kind, job in jobs.items():
-            (listed,) = opened._wait(getattr(opened.hook, f"get_{kind}_upload_jobs")(SERIES))
+            (listed,) = opened.wait(getattr(opened.hook, f"get_{kind}_upload_jobs")(SERIES))
             assert (listed.job_id, listed.error_count, listed.is_completed) == (job.job_id, job.errors, True)
-            assert opened._wait(getattr(opened.hook, f"get_{kind}_upload_job")(SERIES, str(job.job_id))) == listed
+            assert opened.wait(getattr(opened.hook, f"get_{kind}_upload_job")(SERIES, str(job.job_id))) == listed
             with pytest.raises(CapillaryJobNotFoundError, match=f"coupon series {SERIES} has no {kind} upload job 8;"):
-                opened._wait(getattr(opened.hook, f"get_{kind}_upload_job")(SERIES, 8))
+                opened.wait(getattr(opened.hook, f"get_{kind}_upload_job")(SERIES, 8))
             if client.is_async:
-                history = opened._wait(getattr(opened.hook, f"get_{kind}_upload_history")(SERIES))
+                history = opened.wait(getattr(opened.hook, f"get_{kind}_upload_history")(SERIES))
                 assert history.get(job.job_id) == listed
-                again = opened._wait(getattr(opened.hook, f"get_{kind}_upload_history")(SERIES, history))
+                again = opened.wait(getattr(opened.hook, f"get_{kind}_upload_history")(SERIES, history))
                 assert again is history
 
 

@@ -250,7 +250,7 @@ def test_a_deferrable_wait_defers_for_one_job_after_the_other(sandbox: Sandbox, 
     for job in sandbox.jobs():
         sandbox.finish(job, "STARTED")
     operator = make_operator(kind, source, max_rows_per_job=2, wait_for_completion=True, deferrable=True)
-    context: Any = {"ti": TaskInstance(try_number=2)}
+    context: Any = {"ti": TaskInstance(try_number=2, task_id="upload")}
 
     with pytest.raises(TaskDeferred) as first:
         inspect.unwrap(type(operator).execute)(operator, context)
@@ -273,7 +273,7 @@ def test_a_wait_whose_ids_airflow_lost_finds_them_in_the_status_list(sandbox: Sa
     # As after a deferral in dag.test(), which drops its arguments.
     ids = upload(source)
     operator = make_operator("redeem", source, wait_for_completion=True, deferrable=True)
-    assert operator.execute_complete({"ti": TaskInstance()}, event_of(operator, ids[0])) == ids
+    assert operator.execute_complete({"ti": TaskInstance(task_id="upload")}, event_of(operator, ids[0])) == ids
     assert sandbox.count("upload") == 1
 
 

@@ -376,7 +376,7 @@ async def test_without_a_usable_state_store_it_works_with_a_cursor_in_memory_and
     assert [event["possible_duplicates"] for event in running.events] == [True, False, False]
     logged = capsys.readouterr().out
     warning = "finish while no triggerer runs will not be reported: this Airflow keeps no state"
-    assert logged.count(f"Jobs of coupon series {SERIES} that {warning}") == logged.count(warning) == 1
+    assert logged.count(f"Redeem upload jobs of coupon series {SERIES} that {warning}") == logged.count(warning) == 1
 
 
 @needs_asset_state_store
@@ -440,9 +440,9 @@ async def test_a_watch_that_begins_logs_its_series_and_its_position(
     async with triggerer(AssetState()):
         await some_polls(sandbox)
 
-    position = f"after upload job {newest.job_id}, 1 of the jobs up to there still running"
+    position = f"after job {newest.job_id}, 1 of the jobs up to there still running"
     logged = capsys.readouterr().out
-    assert logged.count(f"Watching coupon series {SERIES} {position}") == 1
+    assert logged.count(f"Watching the redeem uploads of coupon series {SERIES} {position}") == 1
     assert "beginning without it" not in logged  # nothing was stored yet, which is no error
 
 
