@@ -39,11 +39,14 @@ class UploadLookup:
     """How long the status list is searched for a job that an earlier request may have made.
 
     :param seconds: A job may show late in the list; after so many seconds it counts as not made. Default 60.
-    :param interval: Seconds between two requests of the list; default 15.
     """
 
     seconds: float = 60.0
-    interval: float = 15.0
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two requests of the list."""
+        return self.seconds / 4
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ class _UploadOperator(ResetOperatorOnCopy, BaseOperator):
         ]
         names = part_names(prepared.stem, tokens)
         ledger = UploadLedger(context.get("task_state_store"))
-        lookup = UploadLookup(self.lookup_seconds, min(UploadLookup.interval, self.lookup_seconds))
+        lookup = UploadLookup(self.lookup_seconds)
         with only_here(tokens[0], wait_seconds=2 * self.lookup_seconds + _LONGEST_WAIT) as waited:
             ledger.begin()
             may_exist = waited or ledger.may_have_sent or context["ti"].try_number > 1

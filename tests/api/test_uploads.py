@@ -175,9 +175,9 @@ def test_a_list_that_lags_thirty_seconds_behind_makes_no_second_job(client: Clie
 
 def test_the_list_is_searched_in_intervals_until_the_lookup_ends(client: Client, capillary: Capillary) -> None:
     capillary.answers = [(RESET, False)]
-    talk = send(client, capillary, lookup=UploadLookup(seconds=40, interval=15))
-    assert talk.waits == [15, 15, 10]
-    assert capillary.lists == 4
+    talk = send(client, capillary, lookup=UploadLookup(seconds=40))
+    assert talk.waits == [10, 10, 10, 10]
+    assert capillary.lists == 5
 
 
 def test_each_request_has_a_lookup_of_its_own(client: Client, capillary: Capillary) -> None:

@@ -67,16 +67,24 @@ def test_a_timeout_after_the_job_was_made(sandbox: Sandbox, source: str, monkeyp
     "fault",
     [
         Fault("reset", endpoint="upload"),
+        Fault("reset", endpoint="upload", read_body=False),
         Fault("status", endpoint="upload", status=500),
         Fault("status", endpoint="upload", status=429, retry_after=0),
         Fault("html", endpoint="upload", status=502),
     ],
-    ids=["reset", "http_500", "http_429", "edge_502"],
+    ids=["reset", "reset_before_anything_was_read", "http_500", "http_429", "edge_502"],
 )
 def test_a_request_that_made_no_job_is_sent_again(sandbox: Sandbox, source: str, fault: Fault) -> None:
     sandbox.inject(fault)
     assert upload(source) == job_ids(sandbox)
     assert (sandbox.count("upload"), len(job_ids(sandbox))) == (2, 1)
+
+
+def test_a_status_list_that_lags_behind(sandbox: Sandbox, source: str) -> None:
+    sandbox.list_lag_seconds = 2.0
+    sandbox.inject(Fault("reset", endpoint="upload", processed=True))
+    assert upload(source, lookup_seconds=10.0) == job_ids(sandbox)
+    assert sandbox.count("upload") == len(job_ids(sandbox)) == 1
 
 
 def test_an_expired_token_does_not_lead_to_a_second_job(sandbox: Sandbox, source: str) -> None:
@@ -134,7 +142,7 @@ class TestNextTry:
         results: list[list[int]] = []
 
         def run(number: int) -> None:
-            results.append(upload(source, state_file=state_file, lookup_seconds=10, ti={"try_number": number}))
+            results.append(upload(source, state_file=state_file, lookup_seconds=2, ti={"try_number": number}))
 
         threads = [threading.Thread(target=run, args=(number,)) for number in (1, 2)]
         for thread in threads:
@@ -182,12 +190,16 @@ def test_other_mapped_tasks_have_uploads_of_their_own(sandbox: Sandbox, source: 
 # --- parts -------------------------------------------------------------------------------------------------------
 
 
-def test_a_part_that_fails_for_good_and_is_retried(sandbox: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [400, 500])
+def test_part_three_of_five_that_fails_for_good_and_is_then_retried(
+    sandbox: Sandbox, tmp_path: Path, status: int
+) -> None:
     source = write_source(tmp_path / "redeemed.csv", rows=10)
-    sandbox.inject(Fault("status", endpoint="upload", status=400, skip=2))
+    sandbox.inject(Fault("status", endpoint="upload", status=status, file_name="3of5", times=None))
     with pytest.raises(CapillaryError):
-        upload(source, max_rows_per_job=2)
+        upload(source, max_rows_per_job=2, lookup_seconds=0.2)
     assert len(job_ids(sandbox)) == 2
+    sandbox.clear_faults()
     assert upload(source, max_rows_per_job=2, ti=RETRY) == job_ids(sandbox)
     assert len(job_ids(sandbox)) == 5
 

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_capillary._airflow_compat import TaskDeferred
-from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError, CapillaryUploadError
+from airflow_provider_capillary.api.errors import (
+    CapillaryAuthError,
+    CapillaryConfigurationError,
+    CapillaryError,
+    CapillaryUploadError,
+)
 from airflow_provider_capillary.exceptions import CapillaryJobFailedError
 from airflow_provider_capillary.sandbox import Fault
 from tests.child import ChildProcess, peak_of_memory
@@ -292,6 +297,39 @@ def event_of(operator: CapillaryRedeemUploadOperator | CapillaryCouponUploadOper
     }[operator.kind.name]
     job = jobs(SERIES, job_id)
     return {"status": "success", "message": f"job {job_id} has finished", "job": job.to_dict()}
+
+
+# --- credentials -------------------------------------------------------------------------------------------------
+
+
+def test_a_refusal_of_the_credentials_names_the_bearer_token_of_capillarys_own_page(
+    sandbox: Sandbox, source: str
+) -> None:
+    sandbox.upload_auth = "bearer"
+    with pytest.raises(CapillaryError, match=r"Capillary's own page shows a bearer token.*Authentication type bearer"):
+        upload(source)
+    assert job_ids(sandbox) == []
+
+
+def test_a_ready_token_uploads_where_capillary_wants_one(
+    sandbox: Sandbox, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.upload_auth = "bearer"
+    connection = sandbox.connection_json(auth_type="bearer", requests_per_minute=1_000_000)
+    monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", connection)
+    assert upload(source) == job_ids(sandbox)
+    assert sandbox.count("token") == 0
+
+
+def test_an_expired_ready_token_is_refused_before_anything_is_sent(
+    sandbox: Sandbox, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.token_ttl_seconds = -60
+    connection = sandbox.connection_json(auth_type="bearer", requests_per_minute=1_000_000)
+    monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", connection)
+    with pytest.raises(CapillaryAuthError, match="expired at"):
+        upload(source)
+    assert sandbox.requests == []
 
 
 # --- secrecy -----------------------------------------------------------------------------------------------------
