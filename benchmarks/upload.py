@@ -177,8 +177,9 @@ def upload_with_curl(base_url: str, connection: dict[str, Any], file: str) -> in
 def upload_with_hook(base_url: str, connection: dict[str, Any], file: str) -> int:
     from airflow_provider_capillary.hooks.capillary import CapillaryHook
 
-    with CapillaryHook() as hook:
-        job = hook.upload_redeemed_coupons(SERIES, file, customer_identifier="USER_ID", coupon_identifier="COUPON_CODE")
+    job = CapillaryHook().upload_redeemed_coupons(
+        SERIES, file, customer_identifier="USER_ID", coupon_identifier="COUPON_CODE"
+    )
     return job.job_id
 
 
