@@ -1,15 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be known of a template before it is rendered."""
+"""Templated arguments of a task that starts in the triggerer: what can be known of them before they are rendered."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_capillary._airflow_compat import XComArg
+from airflow_provider_capillary.api.errors import CapillaryConfigurationError
+from airflow_provider_capillary.api.values import as_number
+
 if TYPE_CHECKING:
     from jinja2 import nodes
 
 _PULL = "xcom_pull"
+
+
+def stored_argument(name: str, value: Any) -> Any:
+    """Return what the scheduler stores of an argument: JSON, which the triggerer renders.
+
+    :param name: Name of the argument.
+    :param value: Its value.
+    :raises CapillaryConfigurationError: The triggerer cannot render it.
+    """
+    if (number := as_number(value)) is not None and not isinstance(value, str):
+        return number
+    if isinstance(value, XComArg):
+        if not hasattr(value, "operator"):
+            raise CapillaryConfigurationError(
+                f"{name} is put together from XComs ({type(value).__name__}), which the triggerer cannot do; "
+                "leave out start_from_trigger, or give the output of one task"
+            )
+        output: Any = value
+        return f"{{{{ ti.xcom_pull(task_ids={output.operator.task_id!r}, key={output.key!r}, map_indexes=-1) }}}}"
+    if pulls_without_map_indexes(value):
+        # Otherwise Airflow 3.3.2 asks its triggerer for a list of XComs, gets no answer, and waits for ever.
+        raise CapillaryConfigurationError(
+            f"{name} pulls an XCom in a way that the triggerer never answers; write "
+            "ti.xcom_pull('the task', map_indexes=-1) wherever it is called, or leave out start_from_trigger"
+        )
+    return value
 
 
 def pulls_without_map_indexes(value: Any) -> bool:

@@ -19,17 +19,16 @@ from airflow_provider_capillary._airflow_compat import (
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
-    XComArg,
     conf,
 )
 from airflow_provider_capillary._copying import ResetOperatorOnCopy
 from airflow_provider_capillary._polling.stored_failures import StoredFailures
-from airflow_provider_capillary._polling.templates import pulls_without_map_indexes
+from airflow_provider_capillary._polling.templates import stored_argument
 from airflow_provider_capillary._transport.connections import undefined_connection
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError
 from airflow_provider_capillary.api.timing import BACKSTOP_SECONDS, LookupTimes
 from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM
-from airflow_provider_capillary.api.values import as_number, read_flag, read_seconds, refuse_nothing
+from airflow_provider_capillary.api.values import read_flag, read_seconds, refuse_nothing
 from airflow_provider_capillary.api.waiting import (
     JobWaiter,
     WaitOptions,
@@ -69,7 +68,7 @@ class _UploadSensor(ResetOperatorOnCopy, BaseSensorOperator):
     ui_color = "#e4f3e2"
     #: Whether polls go on in this process although the mode is reschedule.
     _keeps_slot = False
-    #: Whether a poll that does not end the wait defers it.
+    #: Whether the wait defers instead of polling here.
     _defers = False
     #: What ended the wait in the triggerer, as long as it is not judged yet.
     _ended: WaitOutcome | None = None
@@ -135,20 +134,20 @@ class _UploadSensor(ResetOperatorOnCopy, BaseSensorOperator):
         return bool(super().reschedule) and not (self._keeps_slot or self._defers or self._ended)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Poll once.
+        """Poll once. A wait that defers polls in the triggerer only, where all waits share polls and request limit.
 
         :param context: Airflow's context.
         :return: False while the job runs; the job when it is done.
         :raises CapillaryJobFailedError: The job failed or has too many errors.
         :raises CapillaryError: Capillary cannot be asked, and trying again is of no use or no longer allowed.
         """
-        began = time.monotonic()
-        outcome = self._ended or self._poll(context)
+        began = time.time()
+        outcome = self._ended or (self._check() if self._defers else self._poll(context))
         if outcome is not None:
             return PokeReturnValue(is_done=True, xcom_value=self._conclude(outcome))
-        seconds_left = self.timeout - (time.monotonic() - began)
-        if self._defers and seconds_left > 0:
-            self._defer(time.time() + seconds_left)
+        if self._defers:
+            # However short the timeout: at the deadline, the trigger makes a last poll.
+            self._defer(began + self.timeout)
         return False
 
     def execute(self, context: Context) -> Any:
@@ -204,16 +203,30 @@ class _UploadSensor(ResetOperatorOnCopy, BaseSensorOperator):
     def _wait(self) -> JobWaiter:
         return JobWaiter(self._options(), kind=self._kind, log=self.log, now=pendulum.now)
 
-    def _poll(self, context: Context) -> WaitOutcome | None:
+    def _checked_wait(self) -> JobWaiter:
         try:
             wait, _ = self._wait, self.hook
         except CapillaryConfigurationError:
             # An argument that can never work: with silent_fail, Airflow would poll with it until the timeout.
             self.silent_fail = False
             raise
+        return wait
+
+    def _check(self) -> WaitOutcome | None:
+        """Check arguments and connection without a request. What fails counts as a failed poll."""
+        wait = self._checked_wait()
+        try:
+            _ = self.hook.settings
+        except CapillaryError as error:
+            return wait.on_error(error)
+        except AirflowNotFoundException:
+            return wait.on_error(undefined_connection(self.capillary_conn_id))
+        return None
+
+    def _poll(self, context: Context) -> WaitOutcome | None:
+        wait = self._checked_wait()
         # Each poll in reschedule mode is a process of its own.
-        is_alone = self.mode == "reschedule" and not self.deferrable
-        if is_alone and self._stored_failures is None:
+        if self.mode == "reschedule" and self._stored_failures is None:
             self._stored_failures = StoredFailures(context, self.log)
             wait.failures = self._stored_failures.read()
         before = wait.failures
@@ -296,25 +309,7 @@ class _UploadSensor(ResetOperatorOnCopy, BaseSensorOperator):
             )
         given = {**WaitOptions.of(self).to_dict(), "capillary_conn_id": self.capillary_conn_id}
         for name in [each for each in given if each in self.template_fields]:
-            value = given[name]
-            if (number := as_number(value)) is not None and not isinstance(value, str):
-                given[name] = number  # the scheduler stores it as JSON
-            elif isinstance(value, XComArg):
-                if not hasattr(value, "operator"):
-                    raise CapillaryConfigurationError(
-                        f"{name} is put together from XComs ({type(value).__name__}), which the triggerer cannot do; "
-                        "leave out start_from_trigger, or give the output of one task"
-                    )
-                output: Any = value
-                given[name] = (
-                    f"{{{{ ti.xcom_pull(task_ids={output.operator.task_id!r}, key={output.key!r}, map_indexes=-1) }}}}"
-                )
-            elif pulls_without_map_indexes(value):
-                # Otherwise Airflow 3.3.2 asks its triggerer for a list of XComs, gets no answer, and waits for ever.
-                raise CapillaryConfigurationError(
-                    f"{name} pulls an XCom in a way that the triggerer never answers; write "
-                    "ti.xcom_pull('the task', map_indexes=-1) wherever it is called, or leave out start_from_trigger"
-                )
+            given[name] = stored_argument(name, given[name])
         execution_deadline = self.timeout + BACKSTOP_SECONDS
         if self.execution_timeout is not None:
             execution_deadline = min(execution_deadline, self.execution_timeout.total_seconds())
@@ -373,8 +368,8 @@ class CapillaryRedeemUploadSensor(_UploadSensor):
     :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``. (templated)
     :param deferrable: Wait in the triggerer, holding no worker slot; default: Airflow's
         ``[operators] default_deferrable``.
-    :param start_from_trigger: Be deferrable, and take no worker slot for the first poll either: the scheduler
-        hands the wait to the triggerer; default False. Templates are rendered there, where the DAG's
+    :param start_from_trigger: Be deferrable, and do not begin on a worker either: the scheduler hands the wait to the
+        triggerer; default False. Templates are rendered there, where the DAG's
         ``user_defined_macros`` are not known, and always as text. A mapped task, or one of a mapped task group, still
         begins on a worker, because Airflow cannot start those from the triggerer yet.
     :param kwargs: ``poke_interval`` (seconds between two polls, default 60), ``timeout`` (seconds in all),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     UploadSensor = CapillaryRedeemUploadSensor | CapillaryCouponUploadSensor
 
 MODES = ("poke", "reschedule", "deferrable")
-#: The last makes not even its first poll on a worker, so that everything that can happen does so in the trigger.
+#: The last is not even begun on a worker, so that all checks are made in the trigger as well.
 ALL_MODES = (*MODES, "triggerer")
 
 
@@ -87,7 +87,7 @@ def run_to_end(
             between(count)
         except TaskDeferred as deferred:
             between(count)
-            event = asyncio.run(_fire(deferred))
+            event = asyncio.run(fire(deferred))
             method, given = deferred.method_name, {**(deferred.kwargs or {}), "event": event}
             resumed = make_sensor(**arguments)
             step = lambda: resumed.resume_execution(method, given, context)  # noqa: E731, B023
@@ -120,7 +120,7 @@ def _defer_at_once(sensor: UploadSensor) -> None:
     )
 
 
-async def _fire(deferred: TaskDeferred) -> Any:
+async def fire(deferred: TaskDeferred) -> Any:
     """Do what the triggerer does: build the trigger from its stored arguments and take its first event."""
     path, arguments = deferred.trigger.serialize()
     module, _, name = path.rpartition(".")

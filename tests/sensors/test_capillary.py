@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from dataclasses import MISSING, fields
@@ -15,12 +16,20 @@ import pytest
 
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.api.waiting import WaitOptions
+from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.sensors.capillary import CapillaryCouponUploadSensor, CapillaryRedeemUploadSensor
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
-from tests.airflow_compat import DAG, AirflowTaskTimeout, TaskDeferred, needs_task_state_store
+from tests.airflow_compat import (
+    DAG,
+    AirflowTaskTimeout,
+    TaskDeferred,
+    api_server_error,
+    needs_start_from_trigger,
+    needs_task_state_store,
+)
 from tests.running import StateStore, TaskInstance
-from tests.sensors.running import ALL_MODES, MODES, End, run_to_end
+from tests.sensors.running import ALL_MODES, MODES, End, fire, run_to_end
 from tests.transfers.running import interrupting
 
 if TYPE_CHECKING:
@@ -259,18 +268,28 @@ def test_the_sensors_of_both_kinds_take_the_same_arguments_and_templates() -> No
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("flag", [None, *FLAGS])
-def test_an_execution_timeout_within_the_first_poll_ends_the_same_in_every_mode(
-    flag: str | None, mode: str, sandbox: Sandbox
+def test_an_execution_timeout_on_the_worker_ends_the_same_in_every_mode(
+    flag: str | None, mode: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox.add_job(SERIES, status="STARTED")
     sandbox.inject(Fault("slow", endpoint="status", seconds=5))
+    is_reading, read = threading.Event(), CapillaryHook.get_connection
+
+    def read_slowly(conn_id: str) -> Any:
+        is_reading.set()
+        time.sleep(5)  # as a secrets backend that hangs
+        return read(conn_id)
+
+    if mode == "deferrable":  # which asks nobody else while it is on the worker
+        monkeypatch.setattr(CapillaryHook, "get_connection", staticmethod(read_slowly))
 
     # By a signal, as Airflow does it.
-    with interrupting(AirflowTaskTimeout("Timeout"), when=lambda: sandbox.count("status") > 0):
+    with interrupting(AirflowTaskTimeout("Timeout"), when=lambda: is_reading.is_set() or sandbox.count("status") > 0):
         end = run_to_end(mode, sensor(**{flag: True} if flag else {}))
 
     skipped = flag in ("soft_fail", "never_fail")
     assert (end.state, end.error) == (("skipped", None) if skipped else ("up_for_retry", "AirflowTaskTimeout"))
+    assert is_reading.is_set() == (mode == "deferrable")
 
 
 @pytest.mark.parametrize(
@@ -619,22 +638,87 @@ def test_a_paused_job_is_logged_once_as_what_it_is(
     assert run_to_end(mode, sensor()).state == "success"
     finisher.join()
 
-    # In deferrable mode worker and triggerer have a log each.
-    times = capsys.readouterr().out.count(f"Upload job {job.job_id} is PAUSED: it waits until somebody at Capillary")
-    assert times == (1 if mode == "poke" else 2)
+    paused = f"Upload job {job.job_id} is PAUSED: it waits until somebody at Capillary"
+    assert capsys.readouterr().out.count(paused) == 1
 
 
-def test_deferrable_polls_once_before_it_defers(sandbox: Sandbox) -> None:
-    sandbox.add_job(SERIES, status="STARTED")
-    context: Any = {"ti": TaskInstance(1)}
+def defer(make: MakeSensor, **given: Any) -> TaskDeferred:
+    """Execute a deferrable sensor on a worker, up to its deferral."""
+    with pytest.raises(TaskDeferred) as deferred:
+        make(deferrable=True, **given).execute({"ti": TaskInstance(1)})
+    return deferred.value
 
-    with pytest.raises(TaskDeferred):
-        sensor()(deferrable=True).execute(context)
-    assert sandbox.count("status") == 1
 
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"timeout": 0}, {"timeout": 1e-9}, {"mode": "reschedule"}, {"silent_fail": True}, {"soft_fail": True}],
+    ids=str,
+)
+@pytest.mark.parametrize(("sensor_class", "kind"), KINDS)
+def test_a_worker_asks_capillary_nothing_in_deferrable_mode(
+    sensor_class: type[UploadSensor], kind: str, given: dict[str, Any], sandbox: Sandbox
+) -> None:
+    sandbox.add_job(SERIES, kind=kind)
+
+    began = time.time()
+    deferral = defer(sensor(sensor_class), **given)
+
+    assert sandbox.requests == []
+    wanted = began + given.get("timeout", 20)
+    assert wanted <= deferral.trigger.serialize()[1]["end_time"] <= time.time() + given.get("timeout", 20)
+
+
+@needs_start_from_trigger
+def test_a_worker_asks_nothing_where_airflow_begins_the_task_there_all_the_same(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
     sandbox.add_job(SERIES)
-    assert sensor()(deferrable=True).execute(context)["status"] == "COMPLETED"
-    assert sandbox.count("status") == 2
+
+    defer(sensor(start_from_trigger=True))
+
+    assert sandbox.requests == []
+    assert capsys.readouterr().out.count("Airflow began this task on a worker all the same") == 1
+
+
+@pytest.mark.parametrize("mode", ["deferrable", "triggerer"])
+@pytest.mark.parametrize("timeout", [0, 1e-9, 0.01])
+def test_a_wait_without_any_time_polls_once(timeout: float, mode: str, sandbox: Sandbox) -> None:
+    job = sandbox.add_job(SERIES)
+
+    end = run_to_end(mode, sensor(timeout=timeout, poke_interval=60))
+
+    assert (end.state, end.value["job_id"]) == ("success", job.job_id)
+    assert (sandbox.count("token"), sandbox.count("status")) == (1, 1)
+
+
+def test_many_deferrable_sensors_need_one_token(sandbox: Sandbox) -> None:
+    sandbox.add_job(SERIES)
+    deferrals = [defer(sensor()) for _ in range(20)]
+    assert sandbox.requests == []
+
+    async def end_of_all() -> list[Any]:
+        return await asyncio.gather(*[fire(deferral) for deferral in deferrals])
+
+    events = asyncio.run(end_of_all())
+
+    assert [event["status"] for event in events] == ["success"] * 20
+    assert sandbox.count("token") == 1
+    assert sandbox.count("status") < 20
+
+
+@pytest.mark.parametrize("silent_fail", [False, True])
+def test_a_connection_that_the_worker_cannot_read_for_the_moment_is_left_to_the_trigger(
+    silent_fail: bool, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(conn_id: str) -> Any:
+        raise api_server_error("the vault says hunter2")
+
+    monkeypatch.setattr(CapillaryHook, "get_connection", staticmethod(fail))
+
+    deferral = defer(sensor(silent_fail=silent_fail))
+
+    assert deferral.trigger.serialize()[1]["failures"] == 1  # as in the other modes, it is a failed poll
+    assert sandbox.requests == []
 
 
 def test_every_argument_of_the_sensor_reaches_the_trigger(sandbox: Sandbox) -> None:
@@ -666,8 +750,7 @@ def test_no_secret_is_among_the_arguments_of_the_trigger(sandbox: Sandbox) -> No
         sensor()(deferrable=True).execute({"ti": TaskInstance(1)})
 
     shown = repr(deferred.value.trigger) + repr(deferred.value.trigger.serialize())
-    assert len(sandbox.tokens_issued) == 1
-    for secret in ("sandbox-secret", "sandbox-key", *sandbox.tokens_issued):
+    for secret in ("sandbox-secret", "sandbox-key"):
         assert secret not in shown
 
 
