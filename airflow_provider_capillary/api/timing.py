@@ -26,6 +26,10 @@ _LONGEST_PAUSE = 900.0
 #: Taken for an interval of 0, which would poll as fast as the request limit allows and use it up for everybody else.
 _LEAST_INTERVAL = 1.0
 _LONGEST_INTERVAL = 86_399_999_999_999.0  # what Airflow caps a backoff at, about timedelta.max
+#: A new wait is polled within this time, however long its interval: its job may have finished already.
+_FIRST_POLL_SECONDS = 10.0
+#: A wait that has lasted longer than this and its interval has been polled before, in another process.
+_NEW_SECONDS = 60.0
 #: The part of an interval by which a poll may come early: sums of floats differ by their order.
 _TOLERANCE = 0.01
 #: A connection in use is read again after this many seconds.
@@ -132,15 +136,30 @@ class PollTimer:
     :param elapsed: Seconds that the wait has lasted already, in another process.
     :param slows_down: Whether failed polls of its own double the interval, up to a quarter of an hour, until one
         succeeds: for a watch, which no failure ends.
+    :param begins_soon: Whether a new wait is polled before its first interval has passed.
     """
 
-    def __init__(self, schedule: PollSchedule, *, now: float, elapsed: float = 0.0, slows_down: bool = False) -> None:
+    def __init__(
+        self,
+        schedule: PollSchedule,
+        *,
+        now: float,
+        elapsed: float = 0.0,
+        slows_down: bool = False,
+        begins_soon: bool = False,
+    ) -> None:
         self._schedule = schedule
         self._began = now - elapsed
         self._slows_down = slows_down
         self._own_due = float("-inf")
         self.failures = 0
         self.interval = schedule.after(elapsed)
+        #: Whether the wait has just begun, as far as its age shows, and does not go on after a restart.
+        self.is_new = elapsed < max(self.interval, _NEW_SECONDS)
+        #: Seconds within which the first poll is due.
+        self.first_within = self.interval
+        if begins_soon and self.is_new:
+            self.first_within = min(self.interval, _FIRST_POLL_SECONDS)
 
     def take(self, began: float, *, failed: bool) -> bool:
         """Take note of a poll.
@@ -180,16 +199,20 @@ class PollPlan:
         #: Whether no poll is under way.
         self.is_waiting = True
         self._began = float("-inf")
+        self._spread_due = float("-inf")
 
     def join(self, timer: PollTimer, now: float, *, spread: float | None = None) -> None:
-        """Let another timer take part; it gets a poll within its interval.
+        """Let another timer take part; it gets a poll within its interval, or sooner where it is new.
 
         :param timer: The timer.
         :param now: The time.
         :param spread: For the first one: where in its interval the first poll is, from 0.0 to 1.0. Polls that begin
             together, as after a restart, must not go in step.
         """
-        self.want(now + (1.0 if spread is None else spread) * timer.interval)
+        self.want(now + (1.0 if spread is None else spread) * timer.first_within)
+        if spread is not None and timer.first_within < timer.interval:
+            # Early first polls of many series are close together: the second ones are spread over the interval.
+            self._spread_due = now + spread * timer.interval
 
     def want(self, at: float) -> None:
         """Have a poll no later than this.
@@ -212,6 +235,9 @@ class PollPlan:
         """
         self.is_waiting = True
         self.want(self._began + min((timer.interval for timer in timers), default=float("inf")))
+        if self._spread_due > self._began:
+            self.want(self._spread_due)
+        self._spread_due = float("-inf")
 
 
 class LookupTimes:

@@ -116,7 +116,7 @@ class _UploadTrigger(ResetOnCopy, BaseTrigger):
         seed = f"{self.capillary_conn_id}#{options.to_dict()}#{deadline.at}"
         schedule = PollSchedule(self.poke_interval, self.exponential_backoff, self.max_wait, seed)
         elapsed = max(0.0, time.time() - (deadline.at - self.timeout))
-        timer = PollTimer(schedule, now=time.monotonic(), elapsed=elapsed)
+        timer = PollTimer(schedule, now=time.monotonic(), elapsed=elapsed, begins_soon=True)
         async with self._exit_stack as stack:
             subscription = await stack.enter_async_context(
                 subscribe(self.capillary_conn_id, self._kind, options.series_id, timer)

@@ -302,6 +302,49 @@ def test_a_success_of_whoever_ends_the_row_of_failures() -> None:
     assert wait.timer.failures == 0
 
 
+# --- the first poll of a new wait -------------------------------------------------------------------------------------
+
+
+def first_due(spread: float | None, **given: Any) -> float:
+    plan = PollPlan()
+    plan.join(PollTimer(PollSchedule(3600.0), now=0.0, **given), 0.0, spread=spread)
+    return plan.due
+
+
+@pytest.mark.parametrize("spread", [None, 1.0, 0.25])
+def test_a_new_wait_is_polled_within_ten_seconds(spread: float | None) -> None:
+    part = 1.0 if spread is None else spread
+    assert first_due(spread, begins_soon=True) == 10.0 * part
+    assert first_due(spread, begins_soon=True, elapsed=3599.0) == 10.0 * part
+    # One that goes on after a restart of the triggerer, and a watch, are not.
+    assert first_due(spread, begins_soon=True, elapsed=3600.0) == 3600.0 * part
+    assert first_due(spread, slows_down=True) == 3600.0 * part
+
+
+def test_a_short_interval_is_not_made_longer_by_that() -> None:
+    plan = PollPlan()
+    plan.join(PollTimer(PollSchedule(2.0), now=0.0, begins_soon=True), 0.0)
+    assert plan.due == 2.0
+
+
+def test_a_wait_younger_than_a_minute_is_new_however_short_its_interval() -> None:
+    ages = (0.0, 59.0, 60.0)
+    timers = [PollTimer(PollSchedule(1.0), now=0.0, elapsed=age) for age in ages]
+    assert [timer.is_new for timer in timers] == [True, True, False]
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.25, 1.0])
+def test_waits_that_begin_together_are_out_of_step_from_the_second_poll_on(spread: float) -> None:
+    wait = Member(PollTimer(PollSchedule(60.0), now=0.0, begins_soon=True), 0.0, float("inf"))
+
+    requests = play([wait], until=200.0, durations=[0.0], spread=spread)
+
+    wanted = [10.0 * spread, 60.0 * spread] if spread else [0.0]
+    while wanted[-1] + 60.0 <= 200.0:
+        wanted.append(wanted[-1] + 60.0)
+    assert requests == pytest.approx(wanted)
+
+
 # --- a watch --------------------------------------------------------------------------------------------------------
 
 

@@ -223,7 +223,7 @@ async def test_the_last_poll_may_queue_for_the_request_limit_as_long_as_airflow_
     job = sandbox.add_job(SERIES)
     connection_state(settings).limiter.pause(3.0)  # as behind hundreds of waits that end at the same moment
 
-    event = await only_event(trigger(poke_interval=3600.0, end_time=time.time() + 0.5))
+    event = await only_event(trigger(poke_interval=3600.0, timeout=7200.0, end_time=time.time() + 0.5))
 
     assert event["status"] == "success"
     assert event["job"]["job_id"] == job.job_id
@@ -235,7 +235,7 @@ async def test_the_last_poll_ends_before_airflow_ends_the_trigger(
     monkeypatch.setattr(timing, "_LAST_POLL_SECONDS", 0.2)
     sandbox.add_job(SERIES)
     sandbox.inject(Fault("slow", endpoint="status", seconds=30, times=None))
-    running = trigger(poke_interval=3600.0, end_time=time.time() + 0.5)
+    running = trigger(poke_interval=3600.0, timeout=7200.0, end_time=time.time() + 0.5)
     running.timeout_after = datetime.now(UTC) + timedelta(seconds=timing._EVENT_SECONDS + 1.5)  # type: ignore[attr-defined]
     began = time.monotonic()
 

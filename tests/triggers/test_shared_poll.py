@@ -15,7 +15,7 @@ import pytest
 
 from airflow_provider_capillary._polling import shared_poll
 from airflow_provider_capillary._polling.shared_poll import poll_series, subscribe
-from airflow_provider_capillary.api import limiter
+from airflow_provider_capillary.api import limiter, timing
 from airflow_provider_capillary.api.job_history import JobHistory
 from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.api.timing import PollSchedule, PollTimer
@@ -145,12 +145,29 @@ async def test_the_shortest_interval_serves_all(sandbox: Sandbox) -> None:
 
 async def test_a_wait_that_joins_with_a_shorter_interval_need_not_sit_out_the_longer_one(sandbox: Sandbox) -> None:
     sandbox.add_job(SERIES)
-    (patient,) = waiting(trigger(poke_interval=3600.0))
+    (patient,) = waiting(trigger(poke_interval=3600.0, timeout=7200.0))  # it has lasted for two hours
     await asyncio.sleep(0.05)
     assert sandbox.count("status") == 0
 
     assert (await event_of(trigger(poke_interval=0.05)))["status"] == "success"
     assert (await patient)["status"] == "success"
+
+
+async def test_a_new_wait_whose_job_has_finished_need_not_sit_out_its_interval(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "_FIRST_POLL_SECONDS", 0.5)
+    first, second = sandbox.add_job(SERIES), sandbox.add_job(SERIES + 1, status="STARTED")
+    arguments: dict[str, Any] = {"poke_interval": 3600.0, "timeout": 7200.0, "end_time": time.time() + 7200}
+
+    async with asyncio.timeout(10):
+        assert (await event_of(trigger(**arguments)))["job"]["job_id"] == first.job_id
+        # It joins a poll as well.
+        (other,) = waiting(trigger(SERIES + 1, **arguments))
+        await until(lambda: sandbox.count("status") == 2)
+        sandbox.finish(second)
+        assert (await event_of(trigger(SERIES + 1, **arguments)))["job"]["job_id"] == second.job_id
+        assert (await other)["status"] == "success"
 
 
 async def test_every_wait_counts_a_failed_poll_and_none_dies_earlier_than_alone(sandbox: Sandbox) -> None:
