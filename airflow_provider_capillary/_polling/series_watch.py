@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.api.job_history import JobHistory
     from airflow_provider_capillary.api.jobs import UploadJob
     from airflow_provider_capillary.api.upload_kinds import UploadKind
-    from airflow_provider_capillary.api.waiting import Log
+    from airflow_provider_capillary.api.wait_log import Log
 
 #: Seconds that storing the cursor may take; after the next poll it is tried again.
 _STORE_TIMEOUT = 5.0

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_capillary._transport.async_connection import AsyncConnection
     from airflow_provider_capillary.api.job_history import JobHistory
     from airflow_provider_capillary.api.upload_kinds import UploadKind
-    from airflow_provider_capillary.api.waiting import Log
+    from airflow_provider_capillary.api.wait_log import Log
 
 log = logging.getLogger(__name__)
 

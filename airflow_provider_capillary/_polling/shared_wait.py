@@ -33,7 +33,7 @@ async def wait_for_job(
     :param on_failure: Called with each failed poll; returns the outcome where that ends the wait.
     """
     while True:
-        result = await _next_result(subscription, deadline)
+        result = await _next_result(wait, subscription, deadline)
         outcome: WaitOutcome | None = None
         if result is not None:
             outcome = on_failure(wait, result.error) if result.jobs is None else wait.on_jobs(result.jobs)
@@ -43,11 +43,17 @@ async def wait_for_job(
             return outcome
 
 
-async def _next_result(subscription: Subscription, deadline: Deadline) -> PollResult | None:
+async def _next_result(wait: JobWaiter, subscription: Subscription, deadline: Deadline) -> PollResult | None:
     """Return the next result; at the deadline that of a last poll, as the job may have finished, or None."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(deadline.seconds_left(time.time())):
-            return await subscription.next_result()
+    while True:
+        seconds_left = deadline.seconds_left(time.time())
+        # Polls without a change wake no wait, so a timer of its own does once an hour.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(seconds_left, wait.wait_log.seconds_to_reminder())):
+                return await subscription.next_result()
+        if deadline.seconds_left(time.time()) <= 0:
+            break
+        wait.remind()
     asked = time.monotonic()
     with suppress(TimeoutError):
         async with asyncio.timeout(deadline.seconds_left_for_last_poll(time.time())):

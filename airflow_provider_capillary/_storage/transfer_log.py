@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_capillary.api.waiting import Log
+    from airflow_provider_capillary.api.wait_log import Log
 
 _INTERVAL_SECONDS = 10.0
 

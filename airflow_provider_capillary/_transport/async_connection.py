@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.api.flow import Flow
     from airflow_provider_capillary.api.retry import HttpRetry
     from airflow_provider_capillary.api.settings import ConnectionSettings
-    from airflow_provider_capillary.api.waiting import Log
+    from airflow_provider_capillary.api.wait_log import Log
 
 T = TypeVar("T")
 

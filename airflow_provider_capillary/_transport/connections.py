@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from airflow_provider_capillary.api.settings import ConnectionSettings
-    from airflow_provider_capillary.api.waiting import Log
+    from airflow_provider_capillary.api.wait_log import Log
 
 
 def read_settings(conn_id: str, get_connection: Callable[[str], Any]) -> ConnectionSettings:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError
 from airflow_provider_capillary.api.job_history import JobHistory, JobSelector
-from airflow_provider_capillary.api.job_messages import failure_hint, shown_file_name, shown_status
+from airflow_provider_capillary.api.job_messages import failure_hint, shown_status
 from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.api.values import (
     CHECK_TEMPLATE,
@@ -22,27 +22,16 @@ from airflow_provider_capillary.api.values import (
     read_text,
     short_repr,
 )
+from airflow_provider_capillary.api.wait_log import WaitLog, one_line, subject_of
 
 if TYPE_CHECKING:
     from pendulum import DateTime
 
     from airflow_provider_capillary.api.upload_kinds import UploadKind
+    from airflow_provider_capillary.api.wait_log import Log
 
 WaitStatus = Literal["success", "failed", "error_limit_exceeded", "timeout", "error"]
 _STATUSES: tuple[WaitStatus, ...] = ("success", "failed", "error_limit_exceeded", "timeout", "error")
-
-
-class Log(Protocol):
-    """The log of a wait: Airflow's loggers, and those of the standard library."""
-
-    def info(self, message: Any, /, *args: Any) -> Any:
-        """Log progress."""
-
-    def warning(self, message: Any, /, *args: Any) -> Any:
-        """Log what may need attention."""
-
-    def error(self, message: Any, /, *args: Any) -> Any:
-        """Log an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,12 +224,13 @@ class JobWaiter:
         self.last_seen = "nothing yet"
         self._choice = self.options.choice()
         self._most_errors, self._highest_rate = self.options.limits()
+        self._subject = subject_of(self._choice, kind, self.options.coupon_series_id)
+        #: The log of the wait.
+        self.wait_log = WaitLog(
+            log, kind=kind, coupon_series_id=self.options.coupon_series_id, subject=self._subject, now=now
+        )
         self._log = log
-        self._now = now
         self._none_up_to: int | None = None
-        self._logged_job_id: int | None = None
-        self._logged_status: str | None = None
-        self._logged_unknown: set[str] = set()
 
     def on_jobs(self, jobs: JobHistory | Iterable[UploadJob]) -> WaitOutcome | None:
         """Take the jobs of a successful poll.
@@ -251,16 +241,19 @@ class JobWaiter:
         self.failures = 0
         history = JobHistory.of(jobs)
         job = self._choice.select(history, newer_than=self._none_up_to)
-        if job is None:
+        if job is None and history.settled_up_to is not None:
             # Finished jobs that do not match never will: search the history of years only once.
-            if history.settled_up_to is not None:
-                self._none_up_to = history.settled_up_to
-            self.last_seen = (
-                "the series has no such job yet" if self._choice != JobSelector() else "no job in the series yet"
-            )
+            self._none_up_to = history.settled_up_to
+        newest = history.newest()
+        if job is not None:
+            self.last_seen = f"job {job.job_id} was {shown_status(job)}"
+        elif newest is None:
+            self.last_seen = "no job in the series yet"
+        else:
+            self.last_seen = f"no such job yet, the newest was {newest.job_id} ({shown_status(newest)})"
+        self.wait_log.on_jobs(newest, job, last_seen=self.last_seen)
+        if job is None:
             return None
-        self._log_progress(job)
-        self.last_seen = f"job {job.job_id} was {shown_status(job)}"
         if job.is_failed:
             hint = failure_hint(job, self.kind, self.options.coupon_series_id)
             return WaitOutcome(
@@ -284,17 +277,23 @@ class JobWaiter:
         self.failures += 1
         budget = self.options.max_consecutive_failures
         if self.options.silent_fail:
-            self._log.error("Poll of the upload job failed, going on as silent_fail says: %s", error)
+            self._log_error(f"Poll of the upload job failed, going on as silent_fail says: {error}", self._log.error)
             return None
         if not error.is_transient:
             return WaitOutcome(status="error", message=str(error), error=error)
         if self.failures >= budget:
-            self._log.error("Poll of the upload job failed %d times in a row; giving up", self.failures)
+            self._log_error(f"Poll of the upload job failed {self.failures} times in a row; giving up", self._log.error)
             return WaitOutcome(status="error", message=str(error), error=error)
-        self._log.warning(
-            "Poll of the upload job failed (%d in a row, giving up at %d): %s", self.failures, budget, error
+        self._log_error(
+            f"Poll of the upload job failed ({self.failures} in a row, giving up at {budget}): {error}",
+            self._log.warning,
         )
         return None
+
+    def remind(self) -> None:
+        """Log that the wait goes on, where nothing was logged for an hour."""
+        if self.wait_log.seconds_to_reminder() <= 0:
+            self.wait_log.remind(self.last_seen)
 
     def time_out(self, timeout_seconds: float) -> WaitOutcome:
         """Return the outcome of a wait that timed out.
@@ -303,11 +302,13 @@ class JobWaiter:
         """
         return WaitOutcome(
             status="timeout",
-            message=(
-                f"the {self.kind.title} job did not end within {timeout_seconds:.10g} seconds; "
-                f"last seen: {self.last_seen}"
+            message=one_line(
+                self._subject, f" did not end within {timeout_seconds:.10g} seconds; last seen: {self.last_seen}"
             ),
         )
+
+    def _log_error(self, text: str, write: Callable[..., Any]) -> None:
+        self.wait_log.on_error(text, write, last_seen=self.last_seen)
 
     def _excess(self, job: UploadJob) -> str | None:
         """Return a message if a completed job exceeds an error limit, else None."""
@@ -327,38 +328,3 @@ class JobWaiter:
         if rate is not None and job.error_rate is not None and job.error_rate > rate:
             return f"{counts}, more than max_error_rate={rate:g}"
         return None
-
-    def _log_progress(self, job: UploadJob) -> None:
-        if job.job_id != self._logged_job_id:
-            self._logged_job_id = job.job_id
-            self._log.info(
-                "Waiting for %s job %d of coupon series %s, file %s, %s",
-                self.kind.title,
-                job.job_id,
-                self.options.coupon_series_id,
-                shown_file_name(job),
-                self._age(job),
-            )
-        word = job.status.strip().upper()
-        if job.has_known_status and word != self._logged_status:
-            self._logged_status = word
-            if job.is_paused:
-                self._log.warning(
-                    "Upload job %d is %s: it waits until somebody at Capillary resumes it",
-                    job.job_id,
-                    shown_status(job),
-                )
-            else:
-                self._log.info("Upload job %d is %s", job.job_id, shown_status(job))
-        elif not job.has_known_status and word not in self._logged_unknown:
-            self._logged_unknown.add(word)
-            self._log.warning(
-                "Upload job %d has the unknown status %r, taken as still running", job.job_id, shown_status(job)
-            )
-
-    def _age(self, job: UploadJob) -> str:
-        if (uploaded := job.uploaded_at) is not None:
-            return f"uploaded {uploaded.to_iso8601_string()} ({uploaded.diff_for_humans(self._now())} this poll)"
-        if job.created_on is not None:
-            return f"of {job.created_on.to_date_string()}"
-        return "of unknown age"

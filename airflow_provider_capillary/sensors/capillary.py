@@ -29,6 +29,7 @@ from airflow_provider_capillary.api.errors import CapillaryConfigurationError, C
 from airflow_provider_capillary.api.timing import BACKSTOP_SECONDS, LookupTimes
 from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM
 from airflow_provider_capillary.api.values import read_flag, read_seconds, refuse_nothing
+from airflow_provider_capillary.api.wait_log import WaitTimes
 from airflow_provider_capillary.api.waiting import (
     JobWaiter,
     WaitOptions,
@@ -225,10 +226,12 @@ class _UploadSensor(ResetOperatorOnCopy, BaseSensorOperator):
 
     def _poll(self, context: Context) -> WaitOutcome | None:
         wait = self._checked_wait()
-        # Each poll in reschedule mode is a process of its own.
-        if self.mode == "reschedule" and self._stored_failures is None:
-            self._stored_failures = StoredFailures(context, self.log)
-            wait.failures = self._stored_failures.read()
+        if wait.wait_log.times is None:
+            end = time.time() + self.timeout
+            wait.wait_log.times = WaitTimes(interval=self.poke_interval, backs_off=self.exponential_backoff, end=end)
+            if self.mode == "reschedule":  # each poll is a process of its own
+                self._stored_failures = StoredFailures(context, self.log)
+                self._stored_failures.restore(wait, wait.wait_log.times, self.timeout)
         before = wait.failures
         try:
             jobs = self._jobs(wait.options.series_id)
@@ -238,8 +241,8 @@ class _UploadSensor(ResetOperatorOnCopy, BaseSensorOperator):
             outcome = wait.on_error(undefined_connection(self.capillary_conn_id))
         else:
             outcome = wait.on_jobs(jobs)
-        if self._stored_failures is not None and wait.failures != before:
-            self._stored_failures.write(wait.failures)
+        if self._stored_failures is not None:
+            self._stored_failures.store(wait)
         if self._stored_failures is not None and not self._stored_failures.is_usable:
             # Before Airflow 3.3 nothing outlives a reschedule: each process would count its failed poll as the first.
             self._keeps_slot = wait.failures > 0 and not self.silent_fail

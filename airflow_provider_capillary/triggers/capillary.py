@@ -19,6 +19,7 @@ from airflow_provider_capillary.api.errors import CapillaryError
 from airflow_provider_capillary.api.timing import Deadline, PollSchedule, PollTimer, end_of_wait
 from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM
 from airflow_provider_capillary.api.values import parse_id, read_flag, read_seconds, read_text
+from airflow_provider_capillary.api.wait_log import WaitTimes
 from airflow_provider_capillary.api.waiting import JobWaiter, WaitOptions, WaitOutcome
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook
 
@@ -117,6 +118,12 @@ class _UploadTrigger(ResetOnCopy, BaseTrigger):
         schedule = PollSchedule(self.poke_interval, self.exponential_backoff, self.max_wait, seed)
         elapsed = max(0.0, time.time() - (deadline.at - self.timeout))
         timer = PollTimer(schedule, now=time.monotonic(), elapsed=elapsed, begins_soon=True)
+        wait.wait_log.times = WaitTimes(
+            interval=self.poke_interval,
+            backs_off=self.exponential_backoff,
+            end=deadline.at,
+            is_resumed=not timer.is_new,
+        )
         async with self._exit_stack as stack:
             subscription = await stack.enter_async_context(
                 subscribe(self.capillary_conn_id, self._kind, options.series_id, timer)

@@ -66,7 +66,7 @@ def test_a_series_without_jobs_is_waited_for() -> None:
 def test_a_job_that_is_not_there_yet_is_waited_for() -> None:
     wait = wait_for(job_id="99")
     assert wait.on_jobs([job(98)]) is None
-    assert wait.last_seen == "the series has no such job yet"
+    assert wait.last_seen == "no such job yet, the newest was 98 (COMPLETED)"
 
 
 @pytest.mark.parametrize("status", ["QUEUED", "started", "VALIDATED", "COMMITED", "PARKED"])
@@ -126,10 +126,11 @@ def test_only_the_chosen_job_counts() -> None:
 
 def test_a_wait_that_took_too_long_says_what_it_saw_last() -> None:
     wait = wait_for()
-    assert wait.time_out(600).message == "the redeem upload job did not end within 600 seconds; last seen: nothing yet"
+    newest = "the newest redeem upload job of coupon series 909234"
+    assert wait.time_out(600).message == f"{newest} did not end within 600 seconds; last seen: nothing yet"
     wait.on_jobs([job(status="QUEUED")])
     assert wait.time_out(600) == WaitOutcome(
-        status="timeout", message="the redeem upload job did not end within 600 seconds; last seen: job 4455 was QUEUED"
+        status="timeout", message=f"{newest} did not end within 600 seconds; last seen: job 4455 was QUEUED"
     )
 
 
@@ -370,7 +371,7 @@ def test_the_choice_is_logged_once_with_id_file_name_and_age(log: pytest.LogCapt
         wait.on_jobs([seen])
     choice, progress = messages(log)
     assert re.fullmatch(
-        r"Waiting for redeem upload job 4455 of coupon series 909234, file couponCode_1603183613031_253234\.csv, "
+        r"Found redeem upload job 4455 of coupon series 909234, file couponCode_1603183613031_253234\.csv, "
         r"uploaded 2020-10-20T08:46:53\.031\S* \(1 hour before this poll\)",
         choice,
     )
@@ -389,16 +390,15 @@ def test_a_job_with_fewer_fields_is_logged_with_what_there_is(
     fields: dict[str, Any], reported: str, log: pytest.LogCaptureFixture
 ) -> None:
     wait_for().on_jobs([job(status="QUEUED", **fields)])
-    assert messages(log)[0] == f"Waiting for redeem upload job 4455 of coupon series 909234, {reported}"
+    assert messages(log)[0] == f"Found redeem upload job 4455 of coupon series 909234, {reported}"
 
 
 def test_a_newer_job_that_takes_over_is_logged_too(log: pytest.LogCaptureFixture) -> None:
     wait = wait_for()
     wait.on_jobs([job(1, "QUEUED")])
     wait.on_jobs([job(1, "QUEUED"), job(2, "QUEUED")])
-    assert [text for text in messages(log) if text.startswith("Waiting")] == [
-        f"Waiting for redeem upload job {number} of coupon series 909234, file (no name), of unknown age"
-        for number in (1, 2)
+    assert [text for text in messages(log) if text.startswith("Found")] == [
+        f"Found redeem upload job {number} of coupon series 909234, file (no name), of unknown age" for number in (1, 2)
     ]
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     MakeSensor = Callable[..., UploadSensor]
 
 SERIES = 535512
+NEWEST = f"the newest redeem upload job of coupon series {SERIES}"
 KINDS = [
     pytest.param(CapillaryRedeemUploadSensor, "redeem", id="redeem"),
     pytest.param(CapillaryCouponUploadSensor, "coupon", id="coupon"),
@@ -96,14 +97,14 @@ def outcome(name: str, sandbox: Sandbox) -> tuple[dict[str, Any], End]:
         return {}, End("failed", "CapillaryJobFailedError", message)
     if name == "timeout":
         job = sandbox.add_job(SERIES, status="STARTED")
-        message = f"the redeem upload job did not end within 0.3 seconds; last seen: job {job.job_id} was STARTED"
+        message = f"{NEWEST} did not end within 0.3 seconds; last seen: job {job.job_id} was STARTED"
         return {"timeout": 0.3}, End("failed", "AirflowSensorTimeout", message)
     if name == "empty list":
-        message = "the redeem upload job did not end within 0.3 seconds; last seen: no job in the series yet"
+        message = f"{NEWEST} did not end within 0.3 seconds; last seen: no job in the series yet"
         return {"timeout": 0.3}, End("failed", "AirflowSensorTimeout", message)
     if name == "unknown word":
         job = sandbox.add_job(SERIES, status="PONDERING")
-        message = f"the redeem upload job did not end within 0.3 seconds; last seen: job {job.job_id} was PONDERING"
+        message = f"{NEWEST} did not end within 0.3 seconds; last seen: job {job.job_id} was PONDERING"
         return {"timeout": 0.3}, End("failed", "AirflowSensorTimeout", message)
     if name == "fault budget used up":
         sandbox.add_job(SERIES)
@@ -257,7 +258,10 @@ def test_a_wait_of_either_kind_that_times_out_names_the_kind(
     end = run_to_end(mode, sensor(sensor_class, timeout=0.3))
 
     assert (end.state, end.error) == ("failed", "AirflowSensorTimeout")
-    assert end.message == f"the {kind} upload job did not end within 0.3 seconds; last seen: no job in the series yet"
+    assert end.message == (
+        f"the newest {kind} upload job of coupon series {SERIES} did not end within 0.3 seconds; "
+        "last seen: no job in the series yet"
+    )
 
 
 def test_the_sensors_of_both_kinds_take_the_same_arguments_and_templates() -> None:
@@ -599,7 +603,7 @@ def test_the_choice_of_the_job_is_logged_once_with_id_file_and_age(
 
     run_to_end("poke", sensor())
 
-    reported = [line for line in capsys.readouterr().out.splitlines() if "Waiting for redeem upload job" in line]
+    reported = [line for line in capsys.readouterr().out.splitlines() if "Found redeem upload job" in line]
     assert len(reported) == 1
     assert (
         f"upload job {job.job_id} of coupon series {SERIES}, file {job.uploaded_file_name}, uploaded 20" in reported[0]

@@ -175,7 +175,8 @@ def test_the_time_counts_from_the_start_of_the_task_and_not_anew_after_a_restart
 
     assert event["status"] == "timeout"
     assert event["message"] == (
-        f"the redeem upload job did not end within 600 seconds; last seen: job {job.job_id} was STARTED"
+        f"redeem upload job {job.job_id} of coupon series {SERIES} did not end within 600 seconds; "
+        f"last seen: job {job.job_id} was STARTED"
     )
     assert time.monotonic() - began < 300
 

@@ -239,7 +239,7 @@ def test_no_token_no_secret_and_no_row_is_in_a_log_or_the_database(
         values[f"signature of token {number}"] = token.rpartition(".")[2]
     assert len(values) > 10
 
-    harmless = {"copy": f"redeem_errors_{SERIES}", "wait": "Waiting for redeem upload job"}
+    harmless = {"copy": f"redeem_errors_{SERIES}", "wait": "Found redeem upload job"}
     seen = search_files(airflow.home, harmless)
     assert {name for _, name in seen} == set(harmless)
     assert search_database(airflow.database, values) | search_files(airflow.home, values) == set()

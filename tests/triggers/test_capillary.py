@@ -75,7 +75,8 @@ async def test_it_polls_until_the_deadline_and_reports_what_was_last_seen(sandbo
 
     assert event["status"] == "timeout"
     assert event["message"] == (
-        f"the redeem upload job did not end within 600 seconds; last seen: job {job.job_id} was STARTED"
+        f"the newest redeem upload job of coupon series {SERIES} did not end within 600 seconds; "
+        f"last seen: job {job.job_id} was STARTED"
     )
     assert sandbox.count("status") >= 2
 
