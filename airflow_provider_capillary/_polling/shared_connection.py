@@ -119,11 +119,40 @@ class SharedConnection:
         if patiently and self.times.is_wanted:
             await asyncio.sleep(min(self.times.due() - time.monotonic(), _LONGEST_PATIENCE))
         if self._lookup is None and time.monotonic() >= self.times.due():
-            self.times.begin(time.monotonic())
-            self._lookup = asyncio.create_task(self._look_up())
-            self._lookup.add_done_callback(self._looked_up)
+            self._begin_lookup()
         if self._lookup is not None:
             await self._ended(self._lookup)
+
+    async def reread(self) -> CapillaryError | None:
+        """Read the connection in use, and wait until that has ended. Call it before a permanent error is delivered.
+
+        :meth:`refresh` spares polls that succeed a wait for Airflow. Here only a lookup that began after this call
+        counts: one that is under way may have read a secret that was rotated since.
+
+        :return: Why the connection could not be read; None if it was.
+        """
+        called = time.monotonic()
+        self.times.want(called)
+        try:
+            async with asyncio.timeout(_LOOKUP_WITHIN):
+                while True:
+                    if self._lookup is not None:
+                        await asyncio.wait({self._lookup})
+                    elif self.times.is_since(called):
+                        return self._error
+                    elif (pause := self.times.due() - time.monotonic()) > 0:
+                        await asyncio.sleep(pause)
+                    else:
+                        self._begin_lookup()
+        except TimeoutError:
+            self._is_overdue = self._lookup is not None
+            self._failed(self._unreadable(f"no answer within {_LOOKUP_WITHIN:g} seconds"))
+            return self._error
+
+    def _begin_lookup(self) -> None:
+        self.times.begin(time.monotonic())
+        self._lookup = asyncio.create_task(self._look_up())
+        self._lookup.add_done_callback(self._looked_up)
 
     async def _ended(self, lookup: asyncio.Task[None]) -> bool:
         seconds = _LOOKUP_WITHIN if self._open is None else _LOOKUP_WITHIN_IN_USE

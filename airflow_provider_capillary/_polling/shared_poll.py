@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from airflow_provider_capillary._polling.shared_connection import SharedConnection
-from airflow_provider_capillary.api.errors import CapillaryError
+from airflow_provider_capillary.api.auth_messages import possibly_outdated
+from airflow_provider_capillary.api.errors import CapillaryAccessError, CapillaryAuthError, CapillaryError
 from airflow_provider_capillary.api.timing import PollPlan, PollSchedule, PollTimer
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ log = logging.getLogger(__name__)
 
 #: More jobs than this in a series, and searching them takes a noticeable time.
 _LONG_HISTORY = 1000
+#: So often one poll is repeated because the Airflow connection changed meanwhile. A backend that returns other
+#: credentials at each read must not make it endless.
+_MOST_REPEATS = 2
 #: Seconds between two attempts to read a connection while no poll is due: a lookup may be overdue for long.
 _LEAST_IDLE = 1.0
 
@@ -191,17 +195,28 @@ class SeriesPoll:
         began = time.monotonic()
         self._plan.begin(began)
         await shared.refresh(patiently=not shared.is_open)
-        version = shared.version
-        result = await self._request(shared, began)
-        if result.error is None or not shared.is_open:
-            return result
-        # The Airflow connection may have been corrected. If so, discard the error of the old one and ask again.
-        is_permanent = not (isinstance(result.error, CapillaryError) and result.error.is_transient)
-        if is_permanent:
-            shared.reopen()
-        shared.times.want(time.monotonic())
-        await shared.refresh(patiently=is_permanent or not shared.times.is_since(self._last_added_at))
-        return result if shared.version == version else await self._request(shared, began)
+        for _ in range(_MOST_REPEATS):
+            version = shared.version
+            result = await self._request(shared, began)
+            if result.error is None or not shared.is_open:
+                return result
+            # The Airflow connection may have been corrected. If so, discard the error of the old one and ask again.
+            error = await self._read_again_after(result.error, shared)
+            if shared.version == version:
+                return PollResult(began, error=error)
+        return await self._request(shared, began)
+
+    async def _read_again_after(self, error: Exception, shared: SharedConnection) -> Exception:
+        """Read the Airflow connection again after a failed poll. Return the error to deliver if it did not change."""
+        if isinstance(error, CapillaryError) and error.is_transient:
+            shared.times.want(time.monotonic())
+            await shared.refresh(patiently=not shared.times.is_since(self._last_added_at))
+            return error
+        shared.reopen()
+        unreadable = await shared.reread()
+        if unreadable is not None and isinstance(error, CapillaryAuthError | CapillaryAccessError):
+            return possibly_outdated(error, unreadable)
+        return error
 
     async def _request(self, shared: SharedConnection, began: float) -> PollResult:
         try:

@@ -93,6 +93,18 @@ def token_expired(ended_at: datetime, settings: ConnectionSettings) -> Capillary
     )
 
 
+def possibly_outdated(error: CapillaryError, unreadable: CapillaryError) -> CapillaryError:
+    """Return the error for refused credentials while nobody knows whether the connection has others by now.
+
+    It is transient: a secret that was rotated must not fail a wait because the connection cannot be read for a moment.
+
+    :param error: The refusal.
+    :param unreadable: Why the connection could not be read again.
+    """
+    message = f"{error.message}; whether the connection has changed is unknown: {unreadable.message}"
+    return CapillaryError.from_dict({**error.to_dict(), "message": message, "is_transient": True})
+
+
 def describe_end(ends_at: datetime | None, *, now: datetime) -> str:
     """Return when a ready token ends, for the Test button.
 

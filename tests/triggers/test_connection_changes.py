@@ -465,3 +465,181 @@ async def test_a_watch_that_waits_out_failures_is_back_at_once_when_the_connecti
         assert len(await first) == 1
 
     await watched.aclose()
+
+
+def rotate(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rotate the secret in the right order: first the Airflow connection, then Capillary refuses the old one."""
+    sandbox.client_secret = f"{sandbox.client_secret}-renewed"
+    monkeypatch.setenv(ENV, connection(sandbox))
+    sandbox.expire_tokens()
+
+
+def use_lookups_up(monkeypatch: pytest.MonkeyPatch, *, gap: float = 1.0) -> None:
+    """Let each lookup come after a pause, as after a burst of them."""
+    monkeypatch.setattr(timing, "_LOOKUP_BURST", 0)
+    monkeypatch.setattr(timing, "_LOOKUP_GAP", gap)
+
+
+@pytest.mark.parametrize("interval", [0.05, 2.0])
+@pytest.mark.parametrize("is_budget_used_up", [False, True], ids=["lookups free", "lookups used up"])
+async def test_a_rotated_secret_fails_no_wait_and_no_poll_of_a_watch_on_any_series(
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    lookups: Lookups,
+    interval: float,
+    is_budget_used_up: bool,
+) -> None:
+    jobs = [sandbox.add_job(series, status="STARTED") for series in (1, 2, 3)]
+    waits = [
+        start(trigger(job.coupon_series_id, poke_interval=interval, max_consecutive_failures=1))
+        for job in jobs
+        for _ in range(2)
+    ]
+    watched = poll_series("capillary_default", REDEEM, 1, interval=interval, log=logging.getLogger("the watch"))
+    await anext(watched)
+    await until(lambda: sandbox.count("status") >= 6)
+    if is_budget_used_up:
+        use_lookups_up(monkeypatch)
+
+    rotate(sandbox, monkeypatch)
+    for job in jobs:
+        sandbox.finish(job)
+
+    assert [(await wait)["status"] for wait in waits] == ["success"] * 6
+    while not (await anext(watched)).newest().is_done:
+        pass
+    await watched.aclose()
+    assert "failed" not in caplog.text
+
+
+async def test_a_rotated_secret_fails_no_wait_although_the_connection_is_read_slowly(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, lookups: Lookups
+) -> None:
+    monkeypatch.setattr(shared_connection, "_LOOKUP_WITHIN_IN_USE", 0.2)
+    job = sandbox.add_job(SERIES, status="STARTED")
+    waits = [start(trigger(max_consecutive_failures=1)) for _ in range(2)]
+    await until(lambda: sandbox.count("status") >= 2)
+    lookups.hangs = asyncio.Event()
+
+    rotate(sandbox, monkeypatch)
+    sandbox.finish(job)
+    await until(lambda: sandbox.count("token") >= 2)
+    await asyncio.sleep(0.7)
+    assert not any(wait.done() for wait in waits)
+    lookups.hangs.set()
+
+    assert [(await wait)["status"] for wait in waits] == ["success"] * 2
+
+
+async def test_a_lookup_that_began_before_the_secret_was_refused_does_not_count(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, lookups: Lookups
+) -> None:
+    job = sandbox.add_job(SERIES, status="STARTED")
+    read_too_early = asyncio.Event()
+    wait = start(trigger(max_consecutive_failures=1))
+    await until(lambda: sandbox.count("status") >= 2)
+    answers = [connection(sandbox)]
+
+    async def old_answer(conn_id: str) -> None:
+        if answers:
+            monkeypatch.setenv(ENV, answers.pop())
+            await read_too_early.wait()
+
+    before_awaited_lookups(monkeypatch, old_answer)
+    monkeypatch.setattr(shared_connection, "_LOOKUP_WITHIN_IN_USE", 0.1)
+    shared_poll._loop_state().connections["capillary_default"].times.want(time.monotonic())
+    await until(lambda: not answers)
+    asked = sandbox.count("token")
+    sandbox.client_secret = "the-next-secret"
+    sandbox.expire_tokens()
+    await until(lambda: sandbox.count("token") > asked)
+    sandbox.finish(job)
+    read_too_early.set()
+    await asyncio.sleep(0)
+    monkeypatch.setenv(ENV, connection(sandbox))
+
+    assert (await wait)["status"] == "success"
+
+
+@pytest.mark.parametrize("gone", ["fails", "not defined"])
+async def test_a_refused_secret_is_no_final_error_while_the_connection_cannot_be_read(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, lookups: Lookups, caplog: pytest.LogCaptureFixture, gone: str
+) -> None:
+    job = sandbox.add_job(SERIES, status="STARTED")
+    wait = start(trigger(max_consecutive_failures=1000))
+    await until(lambda: sandbox.count("status") >= 2)
+    if gone == "fails":
+        lookups.failing = 2
+        rotate(sandbox, monkeypatch)
+    else:  # as while `airflow connections delete` and `add` run, or the API server is away
+        rotate(sandbox, monkeypatch)
+        monkeypatch.delenv(ENV)
+        await until(lambda: "is not defined" in caplog.text)
+        await asyncio.sleep(0.3)
+        monkeypatch.setenv(ENV, connection(sandbox))
+    sandbox.finish(job)
+
+    assert (await wait)["status"] == "success"
+    assert "hunter2" not in caplog.text
+
+
+async def test_a_refused_secret_and_a_connection_that_stays_unreadable_end_in_an_error_with_both(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, lookups: Lookups
+) -> None:
+    sandbox.add_job(SERIES, status="STARTED")
+    wait = start(trigger(max_consecutive_failures=2))
+    await until(lambda: sandbox.count("status") >= 2)
+    lookups.failing = 1000
+    rotate(sandbox, monkeypatch)
+
+    event = await wait
+
+    assert (event["status"], event["error"]["error"], event["error"]["is_transient"]) == (
+        "error",
+        "CapillaryAuthError",
+        True,
+    )
+    assert "does not accept the client key and secret" in event["message"]
+    assert "'capillary_default' cannot be read for the moment" in event["message"]
+    assert "hunter2" not in json.dumps(event)
+
+
+async def test_a_lookup_without_an_answer_delays_the_error_of_refused_credentials_for_a_limited_time(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, lookups: Lookups
+) -> None:
+    monkeypatch.setattr(shared_connection, "_LOOKUP_WITHIN", 0.5)
+    monkeypatch.setattr(shared_connection, "_CLOSED_WITHIN", 0.1)
+    sandbox.add_job(SERIES, status="STARTED")
+    wait = start(trigger(max_consecutive_failures=1))
+    await until(lambda: sandbox.count("status") >= 2)
+    lookups.hangs = asyncio.Event()
+    rotate(sandbox, monkeypatch)
+
+    async with asyncio.timeout(10):
+        event = await wait
+
+    assert (event["status"], event["error"]["is_transient"]) == ("error", True)
+    assert "no answer within 0.5 seconds" in event["message"]
+
+
+async def test_a_secret_that_is_rotated_once_more_while_it_is_refused_fails_no_wait(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, lookups: Lookups
+) -> None:
+    job = sandbox.add_job(SERIES, status="STARTED")
+    wait = start(trigger(max_consecutive_failures=1))
+    await until(lambda: sandbox.count("status") >= 2)
+    between = connection(sandbox).replace("sandbox-secret", "secret-between")
+    sandbox.client_secret = "newest-secret"
+    steps = [between, connection(sandbox)]
+
+    async def step(conn_id: str) -> None:
+        if steps:
+            monkeypatch.setenv(ENV, steps.pop(0))
+
+    before_awaited_lookups(monkeypatch, step)
+    sandbox.finish(job)
+    sandbox.expire_tokens()
+
+    assert (await wait)["status"] == "success"
+    assert steps == []
