@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -65,6 +66,19 @@ class ChildProcess:
     def kill(self) -> None:
         """End it at once, as a machine does that goes down."""
         self._process.kill()
+
+    def freeze(self) -> None:
+        """Stop it without ending it, as a paused machine does."""
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self._pid, signal.SIGCONT)
+
+    @property
+    def _pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
 
     @property
     def ended(self) -> bool:

@@ -37,6 +37,9 @@ _MOST_AGE = 300.0
 #: So many lookups of a connection may follow one at once, and then one comes in each of these seconds.
 _LOOKUP_BURST = 2
 _LOOKUP_GAP = 1.0
+#: Airflow gives the triggers of a triggerer to another one after 30 seconds without a heartbeat, unless configured
+#: otherwise; the last heartbeat may be some seconds old when the process freezes.
+_FREEZE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -289,3 +292,40 @@ class LookupTimes:
     def due_while_idle(self) -> float:
         """Return when the connection is read although nobody is polled: no earlier than it is polled at all."""
         return float("inf") if self._began is None else self._began + _MOST_AGE
+
+
+class FreezeDetector:
+    """Detects that the process was frozen, by SIGSTOP or on a paused virtual machine, or its event loop was blocked.
+
+    Another triggerer may have taken over its triggers meanwhile. Let it observe the clocks every few seconds, however
+    long the polls are apart: a poll interval is longer than Airflow waits for a heartbeat.
+
+    :param monotonic: The monotonic clock. It goes on while a process is stopped, but may stop on a suspended machine.
+    :param wall: Epoch seconds. They jump ahead once the clock of a suspended machine is set.
+    """
+
+    def __init__(self, *, monotonic: float, wall: float) -> None:
+        self._monotonic, self._wall = monotonic, wall
+        #: The longest freeze since :meth:`reset`, in seconds; 0.0 for none.
+        self.frozen_for = 0.0
+
+    def observe(self, *, monotonic: float, wall: float) -> None:
+        """Take note of the clocks.
+
+        :param monotonic: The monotonic clock.
+        :param wall: Epoch seconds. A clock that is set back does not count.
+        """
+        self.note_pause(max(monotonic - self._monotonic, wall - self._wall))
+        self._monotonic, self._wall = monotonic, wall
+
+    def note_pause(self, seconds: float) -> None:
+        """Take note of the time in which something short has happened.
+
+        :param seconds: How long it took.
+        """
+        if seconds > _FREEZE_SECONDS:
+            self.frozen_for = max(self.frozen_for, seconds)
+
+    def reset(self) -> None:
+        """Forget the freeze, because it was dealt with."""
+        self.frozen_for = 0.0

@@ -136,3 +136,21 @@ def watch(jobs: JobHistory, cursor: WatchCursor, *, most: int = MOST_JOBS) -> tu
     # A pending job that is missing in this answer stays pending: an answer can be empty for a moment.
     pending = {*cursor.pending_job_ids, *(job.job_id for job in unreported if job.job_id <= after)} - reported_ids
     return reported, WatchCursor(after, tuple(sorted(pending)))
+
+
+def merge_cursors(ours: WatchCursor, stored: WatchCursor) -> WatchCursor:
+    """Return the cursor behind all jobs that either of two watches has reported.
+
+    :param ours: The position of this watch.
+    :param stored: The position of another one that ran meanwhile, or an older one of this watch.
+    :return: ``ours`` itself if the other one reported nothing more.
+    """
+    if ours.empty_since is not None or stored.empty_since is not None:
+        return stored if stored.empty_since is None else ours
+    pending = tuple(
+        job_id
+        for job_id in sorted({*ours.pending_job_ids, *stored.pending_job_ids})
+        if all(job_id > each.after_job_id or job_id in each.pending_job_ids for each in (ours, stored))
+    )
+    merged = WatchCursor(max(ours.after_job_id, stored.after_job_id), pending)
+    return ours if merged == ours else merged

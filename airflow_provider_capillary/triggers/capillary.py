@@ -7,7 +7,7 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pendulum
@@ -217,10 +217,10 @@ class _UploadEventTrigger(ResetOnCopy, BaseEventTrigger):
         await self._resume()
         try:
             async for batch in shared_stream:
-                if (event := self._event_for(batch.jobs)) is not None:
+                if (event := await self._event_for(batch.jobs)) is not None:
                     yield event
-                if (cursor := self._watch.unsaved_cursor) is not None:
-                    batch.when_stored.append(partial(self._watch.save, cursor))
+                if (save := self._watch.unsaved()) is not None:
+                    batch.when_stored.append(save)
         except Exception as error:  # noqa: BLE001 - Airflow would restart this every two seconds, without an end
             self.log.warning("The shared watch broke off (%s); polling without it", type(error).__name__)
         async for event in self.run():
@@ -237,11 +237,11 @@ class _UploadEventTrigger(ResetOnCopy, BaseEventTrigger):
             )
             try:
                 async for jobs in self._polls:
-                    if (event := self._event_for(jobs)) is not None:
+                    if (event := await self._event_for(jobs)) is not None:
                         yield event
                         await asyncio.sleep(_EVENT_PASSED_ON_SECONDS)
-                    if (cursor := self._watch.unsaved_cursor) is not None:
-                        await self._watch.save(cursor)
+                    if (save := self._watch.unsaved()) is not None:
+                        await save()
             except Exception as error:  # noqa: BLE001 - no error ends a watch
                 self.log.error(
                     "The watch of the %ss of coupon series %s broke off (%s)",
@@ -255,6 +255,7 @@ class _UploadEventTrigger(ResetOnCopy, BaseEventTrigger):
 
     async def cleanup(self) -> None:
         """Leave the shared poll, in case Airflow dropped :meth:`run` before it could."""
+        self._watch.close()
         polls, self._polls = self._polls, None
         if polls is not None:
             await polls.aclose()
@@ -262,8 +263,8 @@ class _UploadEventTrigger(ResetOnCopy, BaseEventTrigger):
     async def _resume(self) -> None:
         await self._watch.resume(getattr(self, "asset_state_store", None))
 
-    def _event_for(self, jobs: JobHistory) -> TriggerEvent | None:
-        finished = self._watch.newly_finished(jobs)
+    async def _event_for(self, jobs: JobHistory) -> TriggerEvent | None:
+        finished = await self._watch.newly_finished(jobs)
         if not finished:
             return None
         possible_duplicates, self._watch.has_reported = not self._watch.has_reported, True
@@ -328,8 +329,9 @@ class CapillaryRedeemUploadEventTrigger(_UploadEventTrigger):
 
     Each job is reported once, when it finishes. The position is kept in the state store of the asset and advances only
     after Airflow has stored the event, so neither a restart of the triggerer nor a pause of the DAG loses or repeats a
-    job. After a crash between these two steps, the first event repeats jobs. Only a first event after a start has
-    ``possible_duplicates`` set; compare job ids to find the repeated ones.
+    job. After a crash between these two steps, the first event repeats jobs. The first event after a start has
+    ``possible_duplicates`` set, and so has the next one after the triggerer was frozen, as on a paused machine, or
+    another one has reported jobs meanwhile. Compare job ids to find the repeated ones.
 
     All watchers and all waits of a series in one triggerer share one poll. No error ends the watch: failed polls are
     logged in the triggerer, and the interval doubles with each of them, up to 15 minutes.

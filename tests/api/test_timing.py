@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from airflow_provider_capillary.api.timing import (
     BACKSTOP_SECONDS,
     Deadline,
+    FreezeDetector,
     LookupTimes,
     PollPlan,
     PollSchedule,
@@ -473,3 +474,41 @@ def test_every_wish_is_met_by_a_later_lookup_and_there_is_at_most_one_a_second(
         assert any(want <= at <= want + 4.0 for at in began)
     for start in began:
         assert len([at for at in began if start <= at < start + 10.0]) <= 10 + 3
+
+
+@pytest.mark.parametrize(
+    ("monotonic", "wall", "frozen_for"),
+    [
+        (5.0, 5.0, 0.0),
+        (14.9, 14.9, 0.0),
+        (40.0, 40.0, 40.0),  # SIGSTOP: the monotonic clock goes on
+        (5.0, 3605.0, 3605.0),  # a suspended machine: it does not
+        (5.0, -3600.0, 0.0),  # a clock that is set back
+        (40.0, -3600.0, 40.0),
+    ],
+)
+def test_a_freeze_is_detected_by_whichever_clock_went_on(monotonic: float, wall: float, frozen_for: float) -> None:
+    detector = FreezeDetector(monotonic=100.0, wall=1_700_000_000.0)
+
+    detector.observe(monotonic=100.0 + monotonic, wall=1_700_000_000.0 + wall)
+
+    assert detector.frozen_for == frozen_for
+
+
+def test_a_freeze_counts_until_it_was_dealt_with() -> None:
+    detector = FreezeDetector(monotonic=0.0, wall=0.0)
+    detector.observe(monotonic=60.0, wall=60.0)
+    detector.observe(monotonic=65.0, wall=65.0)
+    assert detector.frozen_for == 60.0
+
+    detector.reset()
+    detector.observe(monotonic=70.0, wall=70.0)
+    assert detector.frozen_for == 0.0
+
+
+def test_many_short_observations_are_no_freeze_however_long_they_go_on() -> None:
+    detector = FreezeDetector(monotonic=0.0, wall=0.0)
+    for seconds in range(0, 3600, 5):  # the polls of a watch may be 15 minutes apart
+        detector.observe(monotonic=float(seconds), wall=float(seconds))
+
+    assert detector.frozen_for == 0.0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_capillary.api.errors import CapillaryResponseError
 from airflow_provider_capillary.api.job_history import JobHistory
 from airflow_provider_capillary.api.jobs import UploadJob
-from airflow_provider_capillary.api.watching import WatchCursor, begin_watch, watch
+from airflow_provider_capillary.api.watching import WatchCursor, begin_watch, merge_cursors, watch
 from tests.api.flows import examples
 
 
@@ -186,3 +186,48 @@ def test_every_job_is_reported_exactly_once_in_any_order_and_with_any_restarts(d
 def test_a_stored_cursor_of_another_form_is_an_error_and_never_a_default(value: Any) -> None:
     with pytest.raises(CapillaryResponseError, match="stored cursor"):
         WatchCursor.from_dict(value)
+
+
+@pytest.mark.parametrize(
+    ("ours", "stored", "merged"),
+    [
+        (WatchCursor(4, (2,)), WatchCursor(7, (2, 6)), WatchCursor(7, (2, 6))),  # the other one went on
+        (WatchCursor(4, (2,)), WatchCursor(7, (6,)), WatchCursor(7, (6,))),  # and reported what was pending here
+        (WatchCursor(9, (6,)), WatchCursor(7, (2, 6)), WatchCursor(9, (6,))),  # ours went on
+        (WatchCursor(9, (2, 8)), WatchCursor(7, (3,)), WatchCursor(9, (8,))),  # both did
+        (WatchCursor(empty_since=5), WatchCursor(7, (6,)), WatchCursor(7, (6,))),
+        (WatchCursor(7, (6,)), WatchCursor(empty_since=5, empty_answers=2), WatchCursor(7, (6,))),
+        (WatchCursor(empty_since=5), WatchCursor(empty_since=9), WatchCursor(empty_since=5)),
+    ],
+)
+def test_cursors_of_two_watches_are_merged(ours: WatchCursor, stored: WatchCursor, merged: WatchCursor) -> None:
+    assert merge_cursors(ours, stored) == merged
+
+
+@given(data=st.data())
+@examples(200)
+def test_a_merged_cursor_reports_exactly_what_neither_watch_has_reported(data: Any) -> None:
+    statuses: dict[int, str] = {}
+    both = [WatchCursor(), WatchCursor()]
+    reported: set[int] = set()
+    for _ in range(data.draw(st.integers(1, 8))):
+        for _ in range(data.draw(st.integers(0, 4))):
+            statuses[len(statuses) + 1] = "STARTED"
+        for job_id in data.draw(st.lists(st.sampled_from(sorted(statuses)), max_size=3)) if statuses else []:
+            statuses[job_id] = "COMPLETED"
+        there = JobHistory.of(UploadJob(job_id=each, status=status) for each, status in statuses.items())
+        number = data.draw(st.integers(0, 1))
+        jobs, both[number] = watch(there, both[number], most=data.draw(st.integers(1, 3)))
+        reported.update(ids(jobs))
+
+    there = JobHistory.of(UploadJob(job_id=each, status=status) for each, status in statuses.items())
+    jobs, _ = watch(there, merge_cursors(*both))
+
+    assert ids(jobs) == [each for each, status in statuses.items() if status == "COMPLETED" and each not in reported]
+
+
+def test_a_cursor_that_adds_nothing_leaves_the_own_one_as_it_is() -> None:
+    ours = WatchCursor(9, (6,))
+
+    assert merge_cursors(ours, WatchCursor(7, (2, 6))) is ours
+    assert merge_cursors(ours, WatchCursor(9, (6,))) is ours
