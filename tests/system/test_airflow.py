@@ -74,7 +74,7 @@ FAILING = {
     (WAITED_SERIES[3], 3): "CANCELLED",
     (WAITED_SERIES[4], 2): "ERRORED",
 }
-#: This one of the five is handed to the triggerer without a first poll on a worker.
+#: This one of the five is handed to the triggerer without beginning on a worker.
 STARTED_IN_TRIGGERER = 3
 SKIPPED_INSTEAD = (WAITED_SERIES[4], 2)
 #: The newest of the series, so that it is the one that a pattern means which fits all five.
