@@ -88,7 +88,7 @@ def _connection_fields() -> dict[str, object]:
             "label": "Extra headers",
             "description": (
                 "JSON object of headers to add to every request to the API host, and to no other host, "
-                'such as {"X-CAP-API-AUTH-ORG-ID": "1234"}. Default: none.'
+                'such as {"X-CAP-API-AUTH-ORG-ID": "100458"}. Default: none.'
             ),
             "schema": {"type": ["object", "null"]},
         },

@@ -282,3 +282,9 @@ def anchors_of(text: str) -> set[str]:
 
 def test_the_changelog_has_this_version() -> None:
     assert f"\n## {__version__} " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_header_values_of_examples_are_long_enough_for_airflows_masker() -> None:
+    values = re.findall(r'"X-CAP-API-AUTH-ORG-ID": "([^"]*)"', README + str(get_provider_info()))
+    assert len(values) >= 3
+    assert [value for value in values if len(value) < 5] == []

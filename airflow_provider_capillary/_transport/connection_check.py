@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -49,6 +50,18 @@ def check_connection(settings: ConnectionSettings) -> tuple[bool, str]:
         return False, str(error)
     with closing(transport):
         return _call_api(settings, api, transport)
+
+
+def without_name(message: str, conn_id: str) -> str:
+    """Return a message of the Test button that says "this connection": its id is a random one that Airflow made up.
+
+    :param message: The message, which may name the connection.
+    :param conn_id: The id.
+    """
+    message = message.replace(f"Connection {conn_id!r}: ", "")
+    message = message.replace(f"Airflow connection {conn_id!r}", f"connection {conn_id!r}")
+    message = re.sub(f"[Cc]onnection {re.escape(repr(conn_id))}", "this connection", message)
+    return f"T{message[1:]}" if message.startswith("this connection") else message
 
 
 def _call_api(settings: ConnectionSettings, api: CapillaryClient, transport: RequestsTransport) -> tuple[bool, str]:

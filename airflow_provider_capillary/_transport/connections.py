@@ -13,6 +13,7 @@ from airflow_provider_capillary._airflow_compat import (
     mask_secret,
 )
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError, CapillaryTransportError
+from airflow_provider_capillary.api.secrecy import LEAST_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ def read_settings(conn_id: str, get_connection: Callable[[str], Any]) -> Connect
     with _translate_lookup_errors(conn_id):
         settings = parse_connection(conn_id, get_connection(conn_id))
         # The whole secret too: a worker ends soon, so what it masks does not add up.
-        for secret in dict.fromkeys((settings.client_secret, *settings.masks)):
+        for secret in _maskable(settings.client_secret, *settings.masks):
             mask_secret(secret)
     return settings
 
@@ -52,9 +53,17 @@ async def aread_settings(conn_id: str) -> ConnectionSettings:
 
     with _translate_lookup_errors(conn_id):
         settings = parse_connection(conn_id, await aget_connection(conn_id))
-        for secret in settings.masks:
+        for secret in _maskable(*settings.masks):
             await amask_secret(secret)
     return settings
+
+
+def _maskable(*secrets: str) -> list[str]:
+    """Return the values that Airflow masks. It skips shorter ones with a warning that does not say which they are."""
+    from airflow_provider_capillary._airflow_compat import conf
+
+    least = conf.getint("logging", "min_length_masked_secret", fallback=LEAST_LENGTH)
+    return [secret for secret in dict.fromkeys(secrets) if len(secret) >= least]
 
 
 def warn_about(settings: ConnectionSettings, log: Log) -> None:
@@ -66,6 +75,12 @@ def warn_about(settings: ConnectionSettings, log: Log) -> None:
     if settings.is_plain_http:
         log.warning(
             "Connection %r sends the client secret and tokens over plain http to %s", settings.conn_id, settings.host
+        )
+    if len(settings.client_secret) < LEAST_LENGTH:
+        log.warning(
+            "Connection %r has a Client secret of fewer than %d characters, too short to be masked in logs",
+            settings.conn_id,
+            LEAST_LENGTH,
         )
     if settings.verify is False:
         log.warning("Connection %r does not check TLS certificates", settings.conn_id)

@@ -64,6 +64,17 @@ def with_auth_alternatives(
     return CapillaryError.from_dict({**error.to_dict(), "message": message})
 
 
+def with_connection_name(error: CapillaryError, conn_id: str) -> CapillaryError:
+    """Return the same error with the connection in its message whose credentials were refused.
+
+    :param error: The refusal.
+    :param conn_id: Airflow's id of the connection.
+    """
+    if f"onnection {conn_id!r}" in error.message:
+        return error
+    return CapillaryError.from_dict({**error.to_dict(), "message": f"Connection {conn_id!r}: {error.message}"})
+
+
 def token_refused(error: CapillaryAuthError, settings: ConnectionSettings) -> CapillaryAuthError:
     """Return the error for a token that Capillary refuses and that no fetch can replace.
 

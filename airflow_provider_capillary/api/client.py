@@ -14,7 +14,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_provider_capillary.api.auth_messages import token_expired, token_refused, with_auth_alternatives
+from airflow_provider_capillary.api.auth_messages import (
+    token_expired,
+    token_refused,
+    with_auth_alternatives,
+    with_connection_name,
+)
 from airflow_provider_capillary.api.errors import (
     CapillaryAccessError,
     CapillaryAuthError,
@@ -195,8 +200,7 @@ class CapillaryClient:
                     raise
                 self._tokens.invalidate(token)
                 if had_fresh_token or self.settings.ready_token is not None:
-                    refused = token_refused(error, self.settings)
-                    raise with_auth_alternatives(refused, request.auth_sensitive, self.settings.auth_type) from None
+                    raise self._refusal(token_refused(error, self.settings), request) from None
                 had_fresh_token = True
                 attempt -= 1
                 continue
@@ -211,7 +215,7 @@ class CapillaryClient:
                     # All others who use the connection would be refused as well.
                     self._limiter.pause(delay)
                 if isinstance(error, CapillaryAuthError | CapillaryAccessError):
-                    raise with_auth_alternatives(error, request.auth_sensitive, self.settings.auth_type) from None
+                    raise self._refusal(error, request) from None
                 if is_last:
                     raise
             yield Sleep(delay)
@@ -228,6 +232,11 @@ class CapillaryClient:
         """Return the values that must not get from a response into a message, the token included."""
         token = self._tokens.held()
         return self.settings.secrets if token is None else (*self.settings.secrets, token.value)
+
+    def _refusal(self, error: CapillaryError, request: ApiRequest) -> CapillaryError:
+        """Return the error for refused credentials, which names the connection and what else to try."""
+        named = with_connection_name(error, self.settings.conn_id)
+        return with_auth_alternatives(named, request.auth_sensitive, self.settings.auth_type)
 
     def _fetch_token(self, refresh: TokenRefresh) -> Flow[Token]:
         result: Token | CapillaryError | None = None

@@ -258,12 +258,12 @@ class CapillaryHook(UploadMethods, _CapillaryConnection):
         :return: Whether the connection works, and a message that names the result or the problem. Returns within 15
             seconds in any case.
         """
-        from airflow_provider_capillary._transport.connection_check import check_connection
+        from airflow_provider_capillary._transport.connection_check import check_connection, without_name
 
         try:
             settings = self.settings
         except CapillaryError as error:
-            return False, str(error)
+            return False, without_name(str(error), self.capillary_conn_id)
         result: list[tuple[bool, str]] = []
         # Use a thread, because resolving a name and a slow response cannot be given a time limit otherwise.
         worker = threading.Thread(target=lambda: result.append(check_connection(settings)), daemon=True)
@@ -271,7 +271,8 @@ class CapillaryHook(UploadMethods, _CapillaryConnection):
         worker.join(_TEST_DEADLINE_SECONDS)
         if not result:
             return False, f"{settings.host} cannot be reached: no answer within {_TEST_DEADLINE_SECONDS:g} seconds"
-        return result[0]
+        good, message = result[0]
+        return good, without_name(message, self.capillary_conn_id)
 
 
 class CapillaryAsyncHook(AsyncUploadMethods, _CapillaryConnection):

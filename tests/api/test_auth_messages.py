@@ -9,9 +9,11 @@ from airflow_provider_capillary.api.auth_messages import (
     AuthSensitiveCall,
     auth_alternatives,
     describe_end,
+    possibly_outdated,
     with_auth_alternatives,
+    with_connection_name,
 )
-from airflow_provider_capillary.api.errors import CapillaryAccessError, CapillaryAuthError
+from airflow_provider_capillary.api.errors import CapillaryAccessError, CapillaryAuthError, CapillaryTransportError
 from airflow_provider_capillary.api.settings import AUTH_TYPES, AuthType
 
 NOW = datetime(2026, 11, 26, 0, 48, 0, tzinfo=UTC)
@@ -60,3 +62,24 @@ def test_an_error_keeps_its_class_and_facts(kind: type[CapillaryAuthError]) -> N
     assert named.message == f"no access. {auth_alternatives('upload', 'oauth')}"
     assert {**named.to_dict(), "message": ""} == {**error.to_dict(), "message": ""}
     assert with_auth_alternatives(error, None, "oauth") is error
+
+
+@pytest.mark.parametrize("kind", [CapillaryAuthError, CapillaryAccessError])
+def test_a_refusal_names_its_connection_once(kind: type[CapillaryAuthError]) -> None:
+    error = kind("no access", http_status=403, api_code="4000", request_id="req-1")
+
+    named = with_connection_name(error, "capillary_eu")
+
+    assert named.to_dict() == {**error.to_dict(), "message": "Connection 'capillary_eu': no access"}
+    assert type(named) is kind
+    assert with_connection_name(named, "capillary_eu").message == "Connection 'capillary_eu': no access"
+
+
+def test_a_refusal_that_may_be_outdated_is_transient_and_keeps_its_class_and_facts() -> None:
+    error = CapillaryAuthError("refused", http_status=401, request_id="req-1")
+
+    outdated = possibly_outdated(error, CapillaryTransportError("no answer", is_transient=True))
+
+    assert type(outdated) is CapillaryAuthError
+    assert (outdated.is_transient, outdated.http_status, outdated.request_id) == (True, 401, "req-1")
+    assert outdated.message == "refused; whether the connection has changed is unknown: no answer"

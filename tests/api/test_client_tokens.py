@@ -45,6 +45,8 @@ from tests.api.flows import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: How a message begins that is about refused credentials.
+NAMED = "Connection 'capillary_test': "
 EMPTY = reply(sample("status-empty"))
 SAMPLE_TOKEN = "eyJraWQiOiJrMSJ9.example.signature"
 
@@ -225,8 +227,8 @@ def test_a_second_refusal_of_the_token_is_an_auth_error() -> None:
         assert talk.kinds == ["SendRequest", "SendRequest", "MaskSecret", "SendRequest"]
         assert type(talk.error) is CapillaryAuthError
         assert talk.error.message == (
-            "Capillary refuses even a fresh token; check that the API host and the authentication URL belong to the "
-            "same cluster"
+            f"{NAMED}Capillary refuses even a fresh token; check that the API host and the authentication URL belong "
+            "to the same cluster"
         )
         assert (talk.error.http_status, talk.error.is_transient) == (refusal.status, False)
 
@@ -274,7 +276,7 @@ def test_wrong_credentials_are_an_auth_error_at_once(status: int) -> None:
     assert talk.kinds == ["SendRequest"]
     assert type(talk.error) is CapillaryAuthError
     assert str(talk.error) == (
-        "Capillary does not accept the client key and secret: Invalid client key and secret "
+        f"{NAMED}Capillary does not accept the client key and secret: Invalid client key and secret "
         f"(HTTP {status}, code 320001, X-CAP-REQUEST-ID req-1)"
     )
 
@@ -285,7 +287,7 @@ def test_a_refusal_by_the_token_endpoint_is_about_the_credentials(response: Resp
     assert talk.kinds == ["SendRequest"]
     assert type(talk.error) is CapillaryAuthError
     said = ": Refused" if b"Refused" in response.body else ""
-    assert talk.error.message == f"Capillary does not accept the client key and secret{said}"
+    assert talk.error.message == f"{NAMED}Capillary does not accept the client key and secret{said}"
     assert talk.error.http_status == response.status
 
 
@@ -313,7 +315,7 @@ def test_a_token_call_that_is_forbidden_names_both_reasons_at_once(body: Any, sa
     talk = Client().get_jobs(reply(json.dumps(body), 403, x_cap_request_id="req-1"))
     assert talk.kinds == ["SendRequest"]
     assert type(talk.error) is CapillaryAuthError
-    assert talk.error.message.startswith(f"Capillary refuses to give out a token{said}; {EITHER}: ")
+    assert talk.error.message.startswith(f"{NAMED}Capillary refuses to give out a token{said}; {EITHER}: ")
     assert (talk.error.http_status, talk.error.request_id) == (403, "req-1")
 
 
@@ -334,7 +336,7 @@ def test_a_token_call_that_is_forbidden_without_json_is_the_edge(body: bytes) ->
 def test_a_status_call_that_is_forbidden_is_still_about_access() -> None:
     talk = Client().with_token().get_jobs(reply({"message": "Access forbidden"}, 403))
     assert type(talk.error) is CapillaryAccessError
-    assert talk.error.message.startswith("the API client has no access to this resource: Access forbidden; ")
+    assert talk.error.message.startswith(f"{NAMED}the API client has no access to this resource: Access forbidden; ")
 
 
 # --- the life of a token -----------------------------------------------------------------------------------------
@@ -413,8 +415,8 @@ def test_an_answer_without_a_token_is_an_auth_error_at_once(payload: dict[str, A
     assert talk.kinds == ["SendRequest"]
     assert type(talk.error) is CapillaryAuthError
     assert str(talk.error) == (
-        f"{TOKEN_URL} answered without a token; check the client key and secret, and that this is the authentication "
-        "URL of your cluster (HTTP 200, X-CAP-REQUEST-ID req-1)"
+        f"{NAMED}{TOKEN_URL} answered without a token; check the client key and secret, and that this is the "
+        "authentication URL of your cluster (HTTP 200, X-CAP-REQUEST-ID req-1)"
     )
 
 

@@ -152,7 +152,7 @@ class TestToken:
         }
         assert examined.document["status"] == {"result": "skipped", "reason": "there is no token"}
         assert examined.document["error_file"]["result"] == "skipped"
-        assert "does not accept the client key and secret" in examined.text
+        assert "does not accept the client key and secret" in " ".join(examined.text.split())
 
     def test_without_ttl_seconds_has_the_lifetime_of_its_claims(
         self, start: Start, connect: Connect, examine: Examine

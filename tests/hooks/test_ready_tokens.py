@@ -303,7 +303,7 @@ class TestTheTestButton:
     def test_says_that_it_has_expired_and_sends_nothing(self, tried: Any, sandbox: Sandbox) -> None:
         good, message = tried(issue(sandbox, seconds=-60))
         assert not good
-        assert message.startswith("No token: the ready token of connection 'capillary_default'")
+        assert message.startswith("No token: the ready token of this connection (Authentication type bearer)")
         assert "expired at" in message
         assert sandbox.counts == {}
 

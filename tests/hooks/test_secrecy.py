@@ -13,6 +13,7 @@ from urllib.parse import unquote, unquote_plus
 
 import pytest
 
+from airflow_provider_capillary._transport import connections
 from airflow_provider_capillary._transport.async_connection import _amask_tail
 from airflow_provider_capillary._transport.connection_state import connection_state
 from airflow_provider_capillary._transport.object_storage import translate_errors
@@ -343,6 +344,14 @@ def test_nor_does_the_signature_of_a_template(secretive: str) -> None:
     assert "s3cr3t-signature" not in repr(CapillaryHook(secretive).settings)
 
 
+def _record_masks(monkeypatch: pytest.MonkeyPatch, masked: list[str]) -> None:
+    async def record(secret: str) -> None:
+        masked.append(secret)
+
+    monkeypatch.setattr(connections, "mask_secret", masked.append)
+    monkeypatch.setattr(connections, "amask_secret", record)
+
+
 def left_of(token: str, client: Client) -> str:
     """What is not masked of a token: in a triggerer, all but the signature."""
     return token[:-32] if client.is_async else ""
@@ -355,6 +364,32 @@ class TestMasking:
         client.jobs(secretive)
         (token,) = sandbox.tokens_issued
         assert redact(f"the token is {token}") == f"the token is {left_of(token, client)}***"
+
+    def test_of_short_header_values_is_not_asked_of_airflow_which_would_warn(
+        self, client: Client, start: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        masked: list[str] = []
+        _record_masks(monkeypatch, masked)
+        client.jobs(connect(start(), headers={"X-CAP-API-AUTH-ORG-ID": "1234", "X-Brand": HEADER_VALUE}))
+        assert HEADER_VALUE in masked
+        assert [value for value in masked if len(value) < 5] == []
+
+    def test_of_short_values_happens_where_airflow_is_configured_so(
+        self, client: Client, start: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__LOGGING__MIN_LENGTH_MASKED_SECRET", "3")
+        masked: list[str] = []
+        _record_masks(monkeypatch, masked)
+        client.jobs(connect(start(), headers={"X-Three": "q7x", "X-Two": "q7"}))
+        assert "q7x" in masked
+        assert "q7" not in masked
+
+    def test_of_a_short_client_secret_is_impossible_which_a_warning_says(
+        self, client: Client, start: Start, connect: Connect, logged: Logged
+    ) -> None:
+        client.jobs(connect(start(client_secret="q7xz")))
+        assert logged.text.count("has a Client secret of fewer than 5 characters") >= 1
+        assert "q7xz" not in logged.text
 
     def test_of_each_new_one(self, client: Client, sandbox: Sandbox, secretive: str) -> None:
         with client.opened(secretive) as hook:

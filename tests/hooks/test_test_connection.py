@@ -229,7 +229,8 @@ class TestNotGood:
         good, message = tried(fields=fields, **extra)
         assert not good
         assert named in message
-        assert repr(CONN_ID) in message
+        assert message.startswith("This connection, ")
+        assert CONN_ID not in message
         assert sandbox.counts == {}
 
     def test_a_bundle_that_is_no_certificate(self, tried: Tried, tmp_path: Path) -> None:
@@ -328,12 +329,31 @@ class TestByAirflow:
     def test_wrong_credentials(self, connection: Callable[..., Connection]) -> None:
         good, message = connection(password="wrong").test_connection()
         assert not good
-        assert message.startswith("Wrong credentials")
+        assert message.startswith("Wrong credentials: Capillary does not accept the client key and secret")
+        assert "only_in_memory" not in message
+
+    def test_no_access(self, connection: Callable[..., Connection], sandbox: Sandbox) -> None:
+        sandbox.inject(
+            Fault("body", endpoint="status", status=403, body={"errors": [{"code": 4000, "message": "No"}]}, times=None)
+        )
+        good, message = connection().test_connection()
+        assert not good
+        assert message.startswith("The credentials are good, but without access: the API client has no access")
+        assert "only_in_memory" not in message
+
+    def test_an_expired_ready_token(self, connection: Callable[..., Connection], sandbox: Sandbox) -> None:
+        extra = {"auth_type": "bearer"}
+        token = sandbox.issue_token(ttl_seconds=-60)
+        good, message = connection(login=None, password=token, extra=extra).test_connection()
+        assert not good
+        assert message.startswith("No token: the ready token of this connection (Authentication type bearer) expired")
+        assert "only_in_memory" not in message
 
     def test_a_field_that_cannot_be_used(self, connection: Callable[..., Connection]) -> None:
         good, message = connection(password=None).test_connection()
         assert not good
-        assert "'only_in_memory', field 'Client secret'" in message
+        assert message.startswith("This connection, field 'Client secret': ")
+        assert "only_in_memory" not in message
 
 
 @pytest.mark.parametrize(

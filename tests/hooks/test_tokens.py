@@ -294,7 +294,8 @@ class TestCredentials:
     ) -> None:
         sandbox = start(bad_credentials_status=status)
         connect(sandbox, fields={wrong: "wrong-credential"})
-        with pytest.raises(CapillaryAuthError, match="does not accept the client key and secret") as caught:
+        refused = "Connection '.+': Capillary does not accept the client key and secret"
+        with pytest.raises(CapillaryAuthError, match=refused) as caught:
             client.jobs()
         assert sandbox.counts == {"token": 1}
         assert (caught.value.http_status, caught.value.api_code) == (status, "320001")

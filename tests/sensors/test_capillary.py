@@ -131,13 +131,17 @@ def outcome(name: str, sandbox: Sandbox) -> tuple[dict[str, Any], End]:
                 body={"data": None, "errors": [{"code": 320001, "message": "Invalid client key and secret"}]},
             )
         )
-        message = "Capillary does not accept the client key and secret: Invalid client key and secret (HTTP 200, "
+        message = (
+            "Connection 'capillary_default': Capillary does not accept the client key and secret: "
+            "Invalid client key and secret (HTTP 200, "
+        )
         return {}, End("up_for_retry", "CapillaryAuthError", message)
     if name == "no access":
         sandbox.inject(
             Fault("body", endpoint="status", times=None, status=403, body={"errors": [{"code": 4000, "message": "No"}]})
         )
-        return {}, End("up_for_retry", "CapillaryAccessError", "the API client has no access to this resource: No; ")
+        message = "Connection 'capillary_default': the API client has no access to this resource: No; "
+        return {}, End("up_for_retry", "CapillaryAccessError", message)
     if name == "rate limit":
         sandbox.inject(Fault("status", endpoint="status", status=429, times=None))
         return {"max_consecutive_failures": 1}, End("up_for_retry", "CapillaryRateLimitError", "")
