@@ -410,13 +410,15 @@ async def test_a_state_store_that_fails_is_tried_again_and_the_watch_keeps_its_p
         await until(lambda: state.cursor["after_job_id"] == job.job_id)
         state.fails, state.failed = RuntimeError("no API server"), 0
         later = sandbox.add_job(SERIES)
-        await until(lambda: state.failed >= 1)
+        await until(lambda: state.failed >= 2)  # it was read again before the event, and stored after it
         state.fails = None
         await until(lambda: state.cursor["after_job_id"] == later.job_id)
 
     assert running.reported == [job.job_id, later.job_id]
+    assert running.events[1]["possible_duplicates"] is True  # another triggerer may have reported it
     logged = capsys.readouterr().out
     assert "The cursor cannot be read (RuntimeError), trying again" in logged
+    assert "The cursor cannot be read again (RuntimeError), going on" in logged
     assert "The cursor cannot be stored (RuntimeError), trying again" in logged
 
 
