@@ -65,13 +65,14 @@ def run_dag(name: str, conf: dict[str, Any], *, poke_interval: float = 1.0) -> d
     dag = load_dags(EXAMPLES / f"{name}.py")[name]
     # As shipped it is fit for a night, not for a test.
     wait: Any = dag.task_dict["wait"]
-    if wait.is_mapped:
+    is_mapped = hasattr(wait, "partial_kwargs")
+    if is_mapped:
         wait.partial_kwargs["poke_interval"] = poke_interval
     else:
         wait.poke_interval = poke_interval
     run = dag.test(run_conf=conf)
     instances = {ti.task_id: ti for ti in run.get_task_instances()}
-    pull = partial(instances["wait"].xcom_pull, map_indexes=0 if wait.is_mapped else -1)
+    pull = partial(instances["wait"].xcom_pull, map_indexes=0 if is_mapped else -1)
     return {
         "states": {task_id: str(ti.state) for task_id, ti in instances.items()},
         "uploaded": instances["wait"].xcom_pull("upload") if "upload" in instances else None,
