@@ -39,35 +39,24 @@ class UploadLedger:
 
     def begin(self) -> None:
         """Read what earlier tries did, and take the upload over from a try that may still run."""
-        if self._state_store is None:
-            return
-        try:
-            noted = self._state_store.get(_KEY)
-        except Exception as error:  # noqa: BLE001 - a backend may raise anything, with a secret in its text
-            log.warning("The task state store cannot be read (%s)", type(error).__name__)
-            self.may_have_sent = True
-            return
+        noted = self._read()
+        # What cannot be read may say that something was sent.
+        self.may_have_sent = noted is not None
         if isinstance(noted, dict):
-            self.may_have_sent = True
             jobs: Any = noted.get("job_ids")
             for token, value in jobs.items() if isinstance(jobs, dict) else ():
                 job_id = as_int(value)
                 if job_id is not None:
                     self.job_ids[token] = job_id
-        self._write()
+        if noted is not False:  # what is there would be lost
+            self._write()
 
     def check(self) -> None:
         """Make sure that no later try has taken the upload over.
 
         :raises CapillaryUploadError: One has.
         """
-        if self._state_store is None:
-            return
-        try:
-            noted = self._state_store.get(_KEY)
-        except Exception as error:  # noqa: BLE001 - a backend may raise anything, with a secret in its text
-            log.warning("The task state store cannot be read (%s)", type(error).__name__)
-            return
+        noted = self._read()
         if isinstance(noted, dict) and noted.get("owner") not in (None, self._owner):
             raise CapillaryUploadError(
                 "a later try of this task has taken over the upload; this one sends nothing more"
@@ -80,8 +69,15 @@ class UploadLedger:
         :param job_id: The job.
         """
         self.job_ids[token] = job_id
-        if self._state_store is not None:
-            self._write()
+        self._write()
+
+    def _read(self) -> Any:
+        """Return what is noted: None for nothing, False where the store cannot be read."""
+        try:
+            return None if self._state_store is None else self._state_store.get(_KEY)
+        except Exception as error:  # noqa: BLE001 - a backend may raise anything, with a secret in its text
+            log.warning("The task state store cannot be read (%s)", type(error).__name__)
+            return False
 
     def _write(self) -> None:
         try:

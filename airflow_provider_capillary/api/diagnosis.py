@@ -21,10 +21,10 @@ from airflow_provider_capillary.api.response_facts import (
     envelope_of,
     kind_of_body,
     payload_of,
-    read_claims,
 )
 from airflow_provider_capillary.api.secrecy import query_secrets, without_query
 from airflow_provider_capillary.api.settings import DEFAULT_TOKEN_HEADER, HANDLE_FIELD
+from airflow_provider_capillary.api.tokens import read_claims
 from airflow_provider_capillary.api.urls import is_loopback_host
 from airflow_provider_capillary.api.values import as_int
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -133,18 +132,6 @@ def payload_of(attempts: Sequence[Attempt]) -> dict[str, Any]:
     """
     response = attempts[-1].response if attempts else None
     return (decode_object(response.body) if response is not None else None) or {}
-
-
-def read_claims(token: str) -> dict[str, Any]:
-    """Return the claims of a token; none if it is no JWT.
-
-    :param token: The token. Its signature is not checked.
-    """
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
-    except (IndexError, ValueError, RecursionError):
-        return {}
-    return claims if isinstance(claims, dict) else {}
 
 
 def _media_type(headers: Mapping[str, str], words: PublicWords) -> str | None:

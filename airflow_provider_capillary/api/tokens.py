@@ -67,7 +67,7 @@ def claimed_lifetime(token: str, *, sent_at: datetime | None, now: datetime) -> 
     :param sent_at: When the server sent it, by its own clock; None if it did not say.
     :param now: The local wall clock.
     """
-    claims = _claims_of(token)
+    claims = read_claims(token)
     ends_at, issued_at = (as_int(claims.get(name)) for name in ("exp", "iat"))
     if ends_at is None:
         return None
@@ -81,7 +81,7 @@ def end_of_token(token: str) -> datetime | None:
 
     :param token: The access token; in samples a JWT (docs/capillary-api.md, 1).
     """
-    ends_at = as_number(_claims_of(token).get("exp"))
+    ends_at = as_number(read_claims(token).get("exp"))
     if ends_at is None or ends_at <= 0:
         return None
     try:
@@ -110,8 +110,11 @@ def parse_ready_token(text: str) -> str:
     return token
 
 
-def _claims_of(token: str) -> Mapping[str, Any]:
-    """Return the claims of a JWT; none of any other token."""
+def read_claims(token: str) -> Mapping[str, Any]:
+    """Return the claims of a JWT; none of any other token.
+
+    :param token: The token. Its signature is not checked.
+    """
     try:
         claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
     except (IndexError, ValueError, RecursionError):

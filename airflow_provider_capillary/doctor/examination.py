@@ -30,8 +30,9 @@ from airflow_provider_capillary.api.errors import CapillaryError
 from airflow_provider_capillary.api.file_content import expects_rows
 from airflow_provider_capillary.api.file_shape import HEAD_BYTES, describe_file
 from airflow_provider_capillary.api.public_words import PublicWords
-from airflow_provider_capillary.api.response_facts import payload_of, read_claims
+from airflow_provider_capillary.api.response_facts import payload_of
 from airflow_provider_capillary.api.retry import current_http_retry
+from airflow_provider_capillary.api.tokens import read_claims
 from airflow_provider_capillary.api.upload_kinds import REDEEM
 from airflow_provider_capillary.doctor.observed_transport import ObservedTransport
 

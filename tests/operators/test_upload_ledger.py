@@ -84,3 +84,17 @@ def test_a_store_that_is_down_leaves_the_decision_to_the_status_list(caplog: pyt
 @pytest.mark.parametrize("noted", ["text", {"job_ids": "text"}, {"job_ids": {"token": "many"}}, []], ids=repr)
 def test_a_note_of_another_form_counts_as_one_without_jobs(noted: Any) -> None:
     assert begun(Store(capillary_upload=noted)).job_ids == {}
+
+
+def test_a_store_that_cannot_be_read_is_not_written_over() -> None:
+    store = Store()
+    begun(store).record("token", 4455)
+    kept = dict(store)
+
+    class Unreadable(Store):
+        def get(self, key: str, default: Any = None) -> Any:
+            raise RuntimeError("no API server")
+
+    unreadable = Unreadable(store)
+    begun(unreadable)
+    assert dict(unreadable) == kept
