@@ -42,22 +42,16 @@ class UploadLedger:
         noted = self._read()
         # What cannot be read may say that something was sent.
         self.may_have_sent = noted is not None
-        if isinstance(noted, dict):
-            jobs: Any = noted.get("job_ids")
-            for token, value in jobs.items() if isinstance(jobs, dict) else ():
-                job_id = as_int(value)
-                if job_id is not None:
-                    self.job_ids[token] = job_id
+        self.job_ids |= _job_ids_of(noted)
         if noted is not False:  # what is there would be lost
-            self._write()
+            self._write(self._owner)
 
     def check(self) -> None:
         """Make sure that no later try has taken the upload over.
 
         :raises CapillaryUploadError: One has.
         """
-        noted = self._read()
-        if isinstance(noted, dict) and noted.get("owner") not in (None, self._owner):
+        if _owner_of(self._read()) not in (None, self._owner):
             raise CapillaryUploadError(
                 "a later try of this task has taken over the upload; this one sends nothing more"
             )
@@ -69,7 +63,10 @@ class UploadLedger:
         :param job_id: The job.
         """
         self.job_ids[token] = job_id
-        self._write()
+        noted = self._read()
+        # A later try may have taken over while this one was sending: it keeps the upload, and gets the job.
+        self.job_ids = _job_ids_of(noted) | self.job_ids
+        self._write(_owner_of(noted) or self._owner)
 
     def _read(self) -> Any:
         """Return what is noted: None for nothing, False where the store cannot be read."""
@@ -79,9 +76,20 @@ class UploadLedger:
             log.warning("The task state store cannot be read (%s)", type(error).__name__)
             return False
 
-    def _write(self) -> None:
+    def _write(self, owner: str) -> None:
         try:
             if self._state_store is not None:
-                self._state_store.set(_KEY, {"owner": self._owner, "job_ids": self.job_ids})
+                self._state_store.set(_KEY, {"owner": owner, "job_ids": self.job_ids})
         except Exception as error:  # noqa: BLE001 - a backend may raise anything, with a secret in its text
             log.warning("The task state store cannot be written (%s)", type(error).__name__)
+
+
+def _owner_of(noted: Any) -> str | None:
+    owner = noted.get("owner") if isinstance(noted, dict) else None
+    return owner if isinstance(owner, str) else None
+
+
+def _job_ids_of(noted: Any) -> dict[str, int]:
+    jobs = noted.get("job_ids") if isinstance(noted, dict) else None
+    found = {token: as_int(value) for token, value in jobs.items()} if isinstance(jobs, dict) else {}
+    return {token: job_id for token, job_id in found.items() if job_id is not None}

@@ -98,3 +98,17 @@ def test_a_store_that_cannot_be_read_is_not_written_over() -> None:
     unreadable = Unreadable(store)
     begun(unreadable)
     assert dict(unreadable) == kept
+
+
+def test_a_try_that_was_taken_over_while_it_sent_notes_its_job_and_leaves_the_upload_to_the_later_one() -> None:
+    store = Store()
+    first = begun(store)
+    first.check()
+    second = begun(store)
+    first.record("token", 4455)
+
+    second.check()
+    with pytest.raises(CapillaryUploadError):
+        first.check()
+    second.record("other", 4456)
+    assert begun(store).job_ids == {"token": 4455, "other": 4456}
