@@ -7,6 +7,7 @@ A secrets backend may have rotated a token or secret since the connection was re
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -54,6 +55,8 @@ class RenewedConnection:
         self._http_retry = http_retry
         self._log = log
         self._opened: PerProcess[SyncConnection | None] = PerProcess(_nothing)
+        #: Without it, a thread could open a connection with settings that another thread replaces meanwhile.
+        self._lock = PerProcess(threading.Lock)
 
     @cached_property
     def settings(self) -> ConnectionSettings:
@@ -68,12 +71,13 @@ class RenewedConnection:
 
     def open(self) -> SyncConnection:
         """Return the open connection of this process; the first call opens it."""
-        connection = self._opened.value
-        if connection is None:
-            from airflow_provider_capillary._transport.sync_connection import SyncConnection
+        with self._lock.value:
+            connection = self._opened.value
+            if connection is None:
+                from airflow_provider_capillary._transport.sync_connection import SyncConnection
 
-            connection = self._opened.value = SyncConnection.open(self.settings, http_retry=self._http_retry)
-        return connection
+                connection = self._opened.value = SyncConnection.open(self.settings, http_retry=self._http_retry)
+            return connection
 
     def refresh(self) -> bool:
         """Read the connection again if it was read before. If that fails, keep the settings.
@@ -92,10 +96,11 @@ class RenewedConnection:
             return False
         self._log.info(_CHANGED, self._conn_id)
         warn_about(settings, self._log)
-        connection, self._opened.value = self._opened.value, None
+        with self._lock.value:
+            self.__dict__["settings"] = settings
+            connection, self._opened.value = self._opened.value, None
         if connection is not None:
             connection.close()
-        self.__dict__["settings"] = settings
         return True
 
     def run(self, make: Callable[[CapillaryClient], Flow[T]]) -> T:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_capillary._transport.sync_connection import SyncConnection
 from airflow_provider_capillary.exceptions import CapillaryAccessError, CapillaryAuthError, CapillaryError
 from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
 from airflow_provider_capillary.sandbox import Fault
@@ -159,11 +161,36 @@ class TestRotation:
         store(sandbox, issue(sandbox))
         hook = CapillaryHook(http_retry=QUICK)
         hook.get_redeem_upload_jobs(SERIES)
-        sandbox.expire_tokens()
+        for _ in range(5):
+            sandbox.expire_tokens()
+            store(sandbox, issue(sandbox))
+            with ThreadPoolExecutor(8) as pool:
+                results = list(pool.map(lambda _: hook.get_redeem_upload_jobs(SERIES), range(24)))
+            assert results == [[]] * 24
+
+    def test_leaves_no_connection_open_that_a_thread_opens_with_the_old_settings(
+        self, sandbox: Sandbox, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         store(sandbox, issue(sandbox))
-        with ThreadPoolExecutor(8) as pool:
-            results = list(pool.map(lambda _: hook.get_redeem_upload_jobs(SERIES), range(24)))
-        assert results == [[]] * 24
+        hook = CapillaryHook(http_retry=QUICK)
+        assert hook.settings.auth_type == "bearer"
+        opening, refreshed = threading.Event(), threading.Event()
+        open_connection = SyncConnection.open
+
+        def slow(settings: Any, **given: Any) -> SyncConnection:
+            opening.set()
+            refreshed.wait(1)
+            return open_connection(settings, **given)
+
+        monkeypatch.setattr(SyncConnection, "open", slow)
+        thread = threading.Thread(target=hook._open)
+        thread.start()
+        assert opening.wait(10)
+        store(sandbox, issue(sandbox))
+        assert hook._refresh()
+        refreshed.set()
+        thread.join()
+        assert hook._open().client.settings == hook.settings
 
     async def test_reaches_all_requests_of_an_awaited_hook_and_is_read_once(
         self, sandbox: Sandbox, store: Store, logged: Logged
