@@ -46,7 +46,7 @@ class StoredFailures:
     def restore(self, wait: JobWaiter, times: WaitTimes, timeout: float) -> None:
         """Let a wait go on where the process of the last poll left off.
 
-        :param wait: The wait. It begins anew where the store has nothing of this try.
+        :param wait: The wait. It starts at 0 where the store has nothing of this try.
         :param times: Interval and end of a wait that begins now.
         :param timeout: The sensor's timeout in seconds.
         """

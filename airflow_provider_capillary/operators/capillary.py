@@ -206,7 +206,7 @@ class _UploadOperator(ResetOperatorOnCopy, BaseOperator):
         forced = ""
         if self.force:
             cleared = tries_before_clearing(max_tries=ti.max_tries, retries=self.retries or 0)
-            # A cleared DAG run that had ended starts anew; within a running one, the number of tries changes.
+            # A cleared DAG run that had ended starts again; within a running one, the number of tries changes.
             forced = f"{cleared} {context['dag_run'].start_date}"
         return TaskIdentity(
             dag_id=ti.dag_id,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever is lost, killed, retried or cleared: one job for each part of a file."""
+"""One job for each part of a file, after lost answers, killed workers, retries and clearings."""
 
 from __future__ import annotations
 
