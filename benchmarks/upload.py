@@ -28,7 +28,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from benchmarks.transfer import peak_of_memory
+from benchmarks.transfer import cpu_seconds, peak_of_memory
 
 OURS, CURL, SCAN = "airflow_provider_capillary", "curl", "our check alone"
 CANDIDATES = (CURL, OURS, SCAN)
@@ -195,12 +195,6 @@ def scan(base_url: str, connection: dict[str, Any], file: str) -> int:
 
 
 WORK = {CURL: upload_with_curl, OURS: upload_with_hook, SCAN: scan}
-
-
-def cpu_seconds() -> float:
-    """Return the CPU time of this process and of the processes that it ran."""
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def measure(candidate: str, given: dict[str, Any]) -> dict[str, float]:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     import requests
 
-    from airflow_provider_capillary._transport.sync_connection import SyncConnection
     from airflow_provider_capillary.api.job_history import JobHistory
     from airflow_provider_capillary.api.jobs import JobFile, UploadJob
     from airflow_provider_capillary.api.retry import HttpRetry
@@ -105,10 +104,6 @@ class CapillaryHook(UploadMethods, _CapillaryConnection):
     def _refresh(self) -> bool:
         """Read the connection again if it was read before, and return whether it changed."""
         return self._connection.refresh()
-
-    def _open(self) -> SyncConnection:
-        """Return the open connection of this process; the first call opens it."""
-        return self._connection.open()
 
     def get_conn(self) -> requests.Session:
         """Return a pooled session for your own requests.

@@ -184,7 +184,7 @@ class TestGone:
             with hook.get_conn() as session:
                 session.get(f"{sandbox.base_url}/coupon/x")
             del session
-            hook._open().close()
+            hook._connection.open().close()
             assert client_sockets(sandbox.port) == 0
 
     def test_the_test_of_a_connection_leaves_none(self, sandbox: Sandbox, hook: CapillaryHook) -> None:

@@ -50,7 +50,7 @@ def test_a_hook_that_was_used_can_be_copied(duplicate: Duplicate, sandbox: Sandb
 
     assert copied.get_redeem_upload_jobs(SERIES) == jobs
     assert copied.http_retry == hook.http_retry
-    assert copied._open() is not hook._open()
+    assert copied._connection.open() is not hook._connection.open()
     assert hook.get_redeem_upload_jobs(SERIES) == jobs
 
 
@@ -84,7 +84,7 @@ def test_a_session_that_was_used_can_be_copied(duplicate: Duplicate, sandbox: Sa
 
 def test_the_session_for_files_can_be_copied(sandbox: Sandbox, hook: CapillaryHook) -> None:
     hook.get_redeem_upload_jobs(SERIES)
-    session = hook._open().transport._file_session
+    session = hook._connection.open().transport._file_session
     with copy.deepcopy(session) as copied:
         assert copied.resolves_redirects is False
         assert copied.get(f"{hook.settings.base_url}/nothing").status_code == 404

@@ -183,14 +183,14 @@ class TestRotation:
             return open_connection(settings, **given)
 
         monkeypatch.setattr(SyncConnection, "open", slow)
-        thread = threading.Thread(target=hook._open)
+        thread = threading.Thread(target=hook._connection.open)
         thread.start()
         assert opening.wait(10)
         store(sandbox, issue(sandbox))
         assert hook._refresh()
         refreshed.set()
         thread.join()
-        assert hook._open().client.settings == hook.settings
+        assert hook._connection.open().client.settings == hook.settings
 
     async def test_reaches_all_requests_of_an_awaited_hook_and_is_read_once(
         self, sandbox: Sandbox, store: Store, logged: Logged

@@ -319,7 +319,7 @@ def test_nothing_shows_in_a_repr(sandbox: Sandbox, secretive: str) -> None:
     hook = CapillaryHook(secretive)
     hook.get_redeem_upload_jobs(SERIES)
     settings = hook.settings
-    connection = hook._open()
+    connection = hook._connection.open()
     token = connection.run(connection.client.get_token())
     state = connection_state(settings)
     headers = {"X-CAP-API-OAUTH-TOKEN": token.value, "X-Brand": HEADER_VALUE}
