@@ -9,6 +9,7 @@ from airflow_provider_capillary._storage.stores.base import ObjectLocation
 from airflow_provider_capillary._storage.stores.choice import has_store
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError
 from airflow_provider_capillary.api.object_uris import parse_object_uri
+from airflow_provider_capillary.api.values import read_text
 
 
 def locate(uri: str, *, conn_id: str | None, name: str = "destination", file_name: str | None = None) -> ObjectLocation:
@@ -20,13 +21,16 @@ def locate(uri: str, *, conn_id: str | None, name: str = "destination", file_nam
     :param conn_id: Airflow connection of the store.
     :param name: The argument, for messages.
     :param file_name: Name of the object within a folder that is written to; None for an object that is read.
-    :raises CapillaryConfigurationError: It names no object that can be used; the message gives the reason.
+    :raises CapillaryConfigurationError: It names no object that can be used, or ``conn_id`` no connection; the message
+        gives the reason.
     """
     if not isinstance(uri, str):
         raise CapillaryConfigurationError(
             f"{name} must be text such as 's3://bucket/folder/', but is a {type(uri).__name__}; "
             "Airflow's templating takes an ObjectStoragePath apart"
         )
+    if conn_id is not None:  # a template that renders natively may give None
+        read_text("object_storage_conn_id", conn_id)
     try:
         parsed = parse_object_uri(
             f"file://{uri}" if uri.startswith("/") else uri, conn_id=conn_id, conn_field="object_storage_conn_id"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary._storage.locations import locate
 from airflow_provider_capillary._storage.upload_source import UploadSource
+from airflow_provider_capillary.api.http_messages import FileForm
 from airflow_provider_capillary.api.upload_columns import upload_headers
 from airflow_provider_capillary.api.uploads import Upload, form_fields, part_names
 from airflow_provider_capillary.api.values import BEYOND_ANY_NUMBER, parse_id, read_text
@@ -60,8 +61,8 @@ class PreparedUpload:
                     before_send()
                 yield reader
 
-        size = len(self.file.header) + part.end - part.start
-        return Upload(self.kind, self.coupon_series_id, file_name, self.fields, size, open_file)
+        form = FileForm(self.fields, file_name, self.file.size_of(part), open_file)
+        return Upload(self.kind, self.coupon_series_id, form)
 
 
 def prepare_upload(

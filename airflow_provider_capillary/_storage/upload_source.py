@@ -58,7 +58,7 @@ class UploadSource:
         with self._open() as stream:
             with self._translated():
                 stream.seek(part.start)
-            yield PartReader(self, stream, file.header, part)
+            yield PartReader(self, stream, file, part)
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:
@@ -95,18 +95,18 @@ class PartReader:
 
     :param source: The file.
     :param stream: The open file, positioned at the first row of the part.
-    :param header: The header line.
+    :param file: The file as it was scanned.
     :param part: The part.
     """
 
-    def __init__(self, source: UploadSource, stream: BinaryIO, header: bytes, part: FilePart) -> None:
+    def __init__(self, source: UploadSource, stream: BinaryIO, file: CsvFile, part: FilePart) -> None:
         self._source = source
         self._stream = stream
-        self._header = header
+        self._header = file.header
         self._sha256 = part.sha256
         self._hash = hashlib.sha256()
         #: Number of bytes that are left.
-        self.len = len(header) + part.end - part.start
+        self.len = file.size_of(part)
 
     def read(self, size: int) -> bytes:
         """Return at most ``size`` bytes, none at the end.

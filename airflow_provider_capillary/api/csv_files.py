@@ -89,6 +89,10 @@ class CsvFile:
     row_count: int
     parts: tuple[FilePart, ...]
 
+    def size_of(self, part: FilePart) -> int:
+        """Return the size of a part as it is sent, in bytes: that of the header and its rows."""
+        return len(self.header) + part.end - part.start
+
 
 class CsvScanner:
     """Validate a CSV file, count its rows and split it, fed with its bytes in any blocks.

@@ -34,7 +34,8 @@ class FileForm:
     :param fields: The parts with text.
     :param file_name: Name of the file in the part ``file``.
     :param size_bytes: Size of the file.
-    :param open_file: Opens the file for reading from its beginning; called once for each time that the form is sent.
+    :param open_file: Opens the file for reading from its beginning. Called for each request, directly before it is
+        sent; an error of it prevents the request.
     """
 
     fields: Mapping[str, str] = field(hash=False, repr=False)

@@ -10,22 +10,21 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryResponseError, CapillaryUploadError
 from airflow_provider_capillary.api.flow import Flow, Sleep
-from airflow_provider_capillary.api.http_messages import ApiRequest, FileForm
+from airflow_provider_capillary.api.http_messages import ApiRequest
 from airflow_provider_capillary.api.job_history import read_history
 from airflow_provider_capillary.api.responses import read_payload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Mapping, Sequence
 
     from airflow_provider_capillary.api.client import CapillaryClient, SentRequest
-    from airflow_provider_capillary.api.http_messages import Response, SizedReader
+    from airflow_provider_capillary.api.http_messages import FileForm, Response
     from airflow_provider_capillary.api.job_history import JobHistory
     from airflow_provider_capillary.api.jobs import UploadJob
     from airflow_provider_capillary.api.upload_kinds import UploadKind
@@ -55,19 +54,13 @@ class Upload:
 
     :param kind: The kind of upload.
     :param coupon_series_id: The coupon series.
-    :param file_name: Name that the file gets. Its job is found by it, so no other upload may have it.
-    :param fields: The other parts of the form, see :func:`form_fields`.
-    :param size_bytes: Size of the file.
-    :param open_file: Opens the file for reading from its beginning. Called for each request, directly before it is
-        sent; an error of it prevents the request.
+    :param form: The file, and the parts of :func:`form_fields`. Its job is found by the name of the file, so no other
+        upload may have that name.
     """
 
     kind: UploadKind
     coupon_series_id: int
-    file_name: str
-    fields: Mapping[str, str] = field(hash=False)
-    size_bytes: int
-    open_file: Callable[[], AbstractContextManager[SizedReader]]
+    form: FileForm
 
 
 def form_fields(
@@ -141,7 +134,7 @@ def send_upload(client: CapillaryClient, upload: Upload, *, lookup: UploadLookup
         "POST",
         url,
         headers={"Accept": "application/json"},
-        form=FileForm(upload.fields, upload.file_name, upload.size_bytes, upload.open_file),
+        form=upload.form,
         is_safe=False,
         needs_token=True,
         auth_sensitive="upload",
@@ -161,7 +154,7 @@ def send_upload(client: CapillaryClient, upload: Upload, *, lookup: UploadLookup
                 client,
                 upload.kind,
                 upload.coupon_series_id,
-                [upload.file_name],
+                [upload.form.file_name],
                 lookup=lookup,
                 may_exist=True,
             )
@@ -171,8 +164,8 @@ def send_upload(client: CapillaryClient, upload: Upload, *, lookup: UploadLookup
                 f"made a job: {error}. Nothing was sent again; a retry of the task searches the list first",
                 is_transient=True,
             ) from error
-        if upload.file_name in found:
-            return found[upload.file_name][0]
+        if upload.form.file_name in found:
+            return found[upload.form.file_name][0]
         if attempt >= _MAX_ATTEMPTS:
             raise CapillaryUploadError(
                 f"the file was sent {attempt} times and each answer was lost, the last one with: {lost}. No "
@@ -191,10 +184,10 @@ def upload_once(client: CapillaryClient, upload: Upload, *, lookup: UploadLookup
     :raises CapillaryError: As :func:`send_upload`.
     """
     found = yield from find_uploads(
-        client, upload.kind, upload.coupon_series_id, [upload.file_name], lookup=lookup, may_exist=False
+        client, upload.kind, upload.coupon_series_id, [upload.form.file_name], lookup=lookup, may_exist=False
     )
-    if upload.file_name in found:
-        return found[upload.file_name][0]
+    if upload.form.file_name in found:
+        return found[upload.form.file_name][0]
     return (yield from send_upload(client, upload, lookup=lookup))
 
 
@@ -221,7 +214,7 @@ def _read_answer(client: CapillaryClient, upload: Upload, response: Response, se
     payload = read_payload(response, secrets=sent.secrets)
     history = read_history(payload, upload.kind, timezone=client.settings.cluster_timezone)
     stored_as = _stored_name(payload)
-    own = jobs_of_file(history, upload.file_name) or (jobs_of_file(history, stored_as) if stored_as else [])
+    own = jobs_of_file(history, upload.form.file_name) or (jobs_of_file(history, stored_as) if stored_as else [])
     job = own[0] if own else history.newest()
     if job is None:
         # It may have made one all the same: the status list decides.

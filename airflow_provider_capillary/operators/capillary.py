@@ -12,7 +12,7 @@ from airflow_provider_capillary._copying import ResetOperatorOnCopy
 from airflow_provider_capillary.api.upload_identity import TaskIdentity, tries_before_clearing
 from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM
 from airflow_provider_capillary.api.uploads import UploadLookup, find_uploads, part_names, send_upload
-from airflow_provider_capillary.api.values import read_flag, read_seconds, read_text
+from airflow_provider_capillary.api.values import read_flag, read_seconds
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sensors.capillary import CapillaryCouponUploadSensor, CapillaryRedeemUploadSensor
 
@@ -129,8 +129,6 @@ class _UploadOperator(ResetOperatorOnCopy, BaseOperator):
     def _prepare(self) -> PreparedUpload:
         from airflow_provider_capillary._storage.prepared_upload import prepare_upload
 
-        if self.object_storage_conn_id is not None:  # a template that renders natively may give None
-            read_text("object_storage_conn_id", self.object_storage_conn_id)
         prepared = prepare_upload(
             self.kind,
             self.coupon_series_id,

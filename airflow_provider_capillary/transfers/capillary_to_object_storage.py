@@ -15,7 +15,7 @@ from airflow_provider_capillary.api.errors import CapillaryConfigurationError, C
 from airflow_provider_capillary.api.job_messages import failure_hint, shown_status
 from airflow_provider_capillary.api.jobs import JOB_FILES
 from airflow_provider_capillary.api.upload_kinds import UPLOAD_KINDS
-from airflow_provider_capillary.api.values import parse_id, read_text, validate_choice
+from airflow_provider_capillary.api.values import parse_id, validate_choice
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 
 if TYPE_CHECKING:
@@ -134,8 +134,6 @@ class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperato
         validate_choice("if_no_errors", self.if_no_errors, get_args(IfNoErrors))
         validate_choice("file_type", self.file_type, JOB_FILES)
         validate_choice("upload_kind", self.upload_kind, tuple(UPLOAD_KINDS))
-        if self.object_storage_conn_id is not None:  # a template that renders natively may give None
-            read_text("object_storage_conn_id", self.object_storage_conn_id)
         series_id, job_id = parse_id("coupon_series_id", self.coupon_series_id), parse_id("job_id", self.job_id)
         file_name = f"{self.upload_kind}_{_NAMES[self.file_type]}_{series_id}_{job_id}.csv"
         location = locate(self.destination, conn_id=self.object_storage_conn_id, file_name=file_name)

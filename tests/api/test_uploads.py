@@ -107,7 +107,7 @@ def make_upload(kind: UploadKind = REDEEM, name: str = NAME) -> Upload:
     def open_file() -> Iterator[Any]:
         yield Reader(b"a\n1")
 
-    return Upload(kind, SERIES, name, {"customerIdentifier": "MOBILE"}, 3, open_file)
+    return Upload(kind, SERIES, FileForm({"customerIdentifier": "MOBILE"}, name, 3, open_file))
 
 
 def send(client: Client, capillary: Capillary, *, lookup: UploadLookup = LOOKUP, **upload: Any) -> Any:
