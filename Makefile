@@ -95,6 +95,10 @@ format: $(DEV_STAMP) ## Repair what ruff can repair
 demo: $(STAMP) ## Run the example DAGs against a local Capillary
 	@$(BIN)/python scripts/demo.py
 
+.PHONY: docs
+docs: $(DOCS_STAMP) ## Build the documentation site into site/; a broken link or a missing reference fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 .PHONY: screenshot
 screenshot: $(DOCS_STAMP) ## Take docs/images/connection-form.png; needs Chromium and its driver
 	@$(BIN)/python scripts/screenshot_connection_form.py
@@ -128,5 +132,5 @@ constraints: $(DEV_STAMP) ## Resolve constraints.txt again
 
 .PHONY: clean
 clean: ## Remove .venv, caches and everything built
-	@rm -rf $(VENV) build dist .demo .matrix .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist site .demo .matrix .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

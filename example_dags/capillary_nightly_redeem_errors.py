@@ -7,6 +7,7 @@ Runs as it stands against a local Capillary (``python -m airflow_provider_capill
 
 from __future__ import annotations
 
+# --8<-- [start:dag]
 import time
 from pathlib import Path
 from uuid import uuid4
@@ -99,3 +100,4 @@ with DAG(
 
     wait >> errors
     load.expand(uri=errors.output)
+# --8<-- [end:dag]

@@ -7,6 +7,7 @@ stands against a local Capillary (``python -m airflow_provider_capillary.sandbox
 
 from __future__ import annotations
 
+# --8<-- [start:dag]
 import pendulum
 
 try:
@@ -46,3 +47,4 @@ with DAG(
     CapillaryErrorFileToObjectStorageOperator.partial(task_id="errors", destination=DESTINATION).expand_kwargs(
         jobs_with_errors()
     )
+# --8<-- [end:dag]

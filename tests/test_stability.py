@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/stability.md lists what there is, and whoever follows the documents uses nothing else."""
+"""docs/policy/stability.md lists what there is, and whoever follows the documents uses nothing else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_capillary.get_provider_info import get_provider_info
+from tests.docs.pages import PAGES
 from tests.project import PYPROJECT, ROOT, imports_in, text_of
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "airflow_provider_capillary"
 
-PAGE = text_of("docs/stability.md")
+PAGE = text_of("docs/policy/stability.md")
 #: Module -> names.
 STABLE = {
     module: re.findall(r"`(\w+)`", names)
@@ -76,13 +77,17 @@ def test_the_class_of_the_connection_type_is_listed() -> None:
     assert paths <= {f"{module}.{name}" for module, name in NAMES}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/airflow-versions.md", "docs/object-stores.md"])
+@pytest.mark.parametrize("page", ["README.md", *PAGES])
 def test_an_example_of_a_page_imports_stable_names_only(page: str) -> None:
     examples = re.findall(r"^```python\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL)
     assert {found for example in examples for found in imports_of(example)} - set(NAMES) == set()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "example_dags").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [*sorted((ROOT / "example_dags").glob("*.py")), *sorted((ROOT / "docs/examples").glob("*.py"))],
+    ids=lambda path: path.stem,
+)
 def test_an_example_dag_imports_stable_names_only(path: Path) -> None:
     found = imports_of(path.read_text(encoding="utf-8"))
     assert found

@@ -52,7 +52,7 @@ class UploadMethods:
     ) -> UploadJob:
         """Upload a CSV file of redeemed coupons as one job.
 
-        ``POST /coupon/api/v1/upload/redeemFile/{couponSeriesId}`` (docs/capillary-api.md, 4). A lost answer does not
+        ``POST /coupon/api/v1/upload/redeemFile/{couponSeriesId}`` (docs/capillary/api.md, 4). A lost answer does not
         lead to a second job within this call; ``CapillaryRedeemUploadOperator`` promises the same over all tries of a
         task.
 
@@ -98,7 +98,7 @@ class UploadMethods:
     ) -> UploadJob:
         """Upload a CSV file of coupons to a series as one job.
 
-        ``POST /coupon/api/v1/upload/file/{couponSeriesId}`` (docs/capillary-api.md, 4). The other parameters, the
+        ``POST /coupon/api/v1/upload/file/{couponSeriesId}`` (docs/capillary/api.md, 4). The other parameters, the
         result and the errors are those of :meth:`upload_redeemed_coupons`.
 
         :param customer_identifier: ``NOT_TAGGED`` (default) for coupons that belong to no customer yet; or

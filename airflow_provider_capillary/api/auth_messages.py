@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary.api.settings import AuthType, ConnectionSettings
 
-#: A call for which Capillary's documents and samples do not agree on the credentials (docs/capillary-api.md, 4 and 5).
+#: A call for which Capillary's documents and samples do not agree on the credentials (docs/capillary/api.md, 4 and 5).
 AuthSensitiveCall = Literal["upload", "download"]
 
 _RENEW = (

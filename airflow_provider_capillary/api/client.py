@@ -100,7 +100,7 @@ class CapillaryClient:
         self._now = now
 
     def get_upload_jobs(self, kind: UploadKind, coupon_series_id: int | str) -> Flow[list[UploadJob]]:
-        """Request all upload jobs of a series (docs/capillary-api.md, 3: no pagination, no promised order).
+        """Request all upload jobs of a series (docs/capillary/api.md, 3: no pagination, no promised order).
 
         :param kind: The kind of upload.
         :param coupon_series_id: The series.

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.api.public_words import PublicWords
     from airflow_provider_capillary.api.settings import ConnectionSettings
 
-#: Documented hosts, and those seen in client code (docs/capillary-api.md, 2).
+#: Documented hosts, and those seen in client code (docs/capillary/api.md, 2).
 _CLUSTERS = (
     (re.compile(r"(eu|apac2?|us|ushc|sea|north-america)\.api\.capillarytech\.com\Z"), "documented API cluster"),
     (

@@ -139,7 +139,7 @@ class _Download:
     def _request(self) -> ApiRequest:
         if isinstance(self._source, UrlSource):
             return self._get(self._source.url)
-        # Not documented: Capillary's own web page was seen to call it (docs/capillary-api.md, 5).
+        # Not documented: Capillary's own web page was seen to call it (docs/capillary/api.md, 5).
         return ApiRequest(
             "POST",
             f"{self._settings.base_url}{DOWNLOAD_PATH}",

@@ -2,7 +2,7 @@
 """Locates a file of a job, and refuses unsafe locations.
 
 ``errorFileUrl`` has only been seen as a bare handle, is documented as a URL, and is untrusted input in any case
-(docs/capillary-api.md, 5). The same rules apply to the success file and the uploaded file.
+(docs/capillary/api.md, 5). The same rules apply to the success file and the uploaded file.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ ErrorFileSource = UrlSource | DownloadSource | ObjectSource
 
 
 def locate_error_file(reference: str, settings: ConnectionSettings, *, name: str = ERROR_FILE) -> ErrorFileSource:
-    """Return where an error file is fetched from, by the four steps of the README.
+    """Return where an error file is fetched from, by the four steps of docs/guides/error-files.md.
 
     :param reference: ``error_file_url`` of the job, or that of another of its files.
     :param settings: The connection.

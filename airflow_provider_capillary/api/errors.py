@@ -17,7 +17,7 @@ class CapillaryError(Exception):
     :param http_status: HTTP status of the response, if there was one.
     :param api_code: Code that Capillary gave in the body, as text (``"320001"``), if there was one.
     :param request_id: Value of the ``X-CAP-REQUEST-ID`` response header, by which Capillary's support finds the
-        request (docs/capillary-api.md, 6).
+        request (docs/capillary/api.md, 6).
     :param is_transient: Whether the same request may succeed later without a change.
     """
 

@@ -2,7 +2,7 @@
 """The check that a body is the file that was asked for, and not an answer that came in its place.
 
 A download may answer HTTP 200 with a JSON object that holds a signed URL, with ``OK``, or with nothing at all
-(docs/capillary-api.md, 5). Stored, that would replace the good file of yesterday, and put a signature into the lake.
+(docs/capillary/api.md, 5). Stored, that would replace the good file of yesterday, and put a signature into the lake.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shape of a text file, from its first bytes: encoding, line ends, delimiter, number of columns. Never its content.
 
-Nothing of this is documented for error files (docs/capillary-api.md, 5), and no other module depends on it.
+Nothing of this is documented for error files (docs/capillary/api.md, 5), and no other module depends on it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Facts about the jobs in an answer of the status endpoint, fit for the public (docs/capillary-api.md, 3)."""
+"""Facts about the jobs in an answer of the status endpoint, fit for the public (docs/capillary/api.md, 3)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ENVELOPE_FIELDS = frozenset({"success", "status", "result"})
 _RESULT_FIELDS = frozenset({"orgId", "couponSeriesId", REDEEM.jobs_field})
 _TEXT, _NUMBER = frozenset({"text", "null"}), frozenset({"number"})
-#: Fields of a job -> their types in the documents and samples (docs/capillary-api.md, 3.3).
+#: Fields of a job -> their types in the documents and samples (docs/capillary/api.md, 3.3).
 JOB_FIELDS: Mapping[str, frozenset[str]] = {
     "jobId": _NUMBER,
     REDEEM.status_field: frozenset({"text"}),

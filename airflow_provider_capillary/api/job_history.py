@@ -167,7 +167,7 @@ class JobSelector:
     """Selects one job of a series.
 
     Without any of the three, the newest. Newest means the largest job id: the timestamps of finished jobs have only the
-    day (docs/capillary-api.md, 3.5).
+    day (docs/capillary/api.md, 3.5).
 
     :param job_id: Exactly this job.
     :param uploaded_file_name: The newest job whose uploaded file has this name, or fits this glob (``*``, ``?``,

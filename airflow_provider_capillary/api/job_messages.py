@@ -34,7 +34,7 @@ def shown_file_name(job: UploadJob) -> str:
 def failure_hint(job: UploadJob, kind: UploadKind, coupon_series_id: int | str) -> str:
     """Return the consequence of a failed job for its rows, and the facts that Capillary's support needs.
 
-    Capillary commits rows in batches, and no response has the reason (docs/capillary-api.md, 3.4).
+    Capillary commits rows in batches, and no response has the reason (docs/capillary/api.md, 3.4).
 
     :param job: The job.
     :param kind: Its kind of upload.

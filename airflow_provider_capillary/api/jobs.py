@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Upload jobs, as the status endpoint reports them.
 
-Fields, status words and the unreliable timestamps: docs/capillary-api.md, 3.
+Fields, status words and the unreliable timestamps: docs/capillary/api.md, 3.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DONE = _COMPLETED | _FAILED
 _PAUSED = frozenset({"PAUSED", "PAUSE"})
 _RUNNING = frozenset({"QUEUED", "OPEN", "STARTED", "RUNNING", "VALIDATED", "COMMITED", "COMMITTED"}) | _PAUSED
 
-# Stored uploads are named {name}_{milliseconds}_{series}.csv (docs/capillary-api.md, 4).
+# Stored uploads are named {name}_{milliseconds}_{series}.csv (docs/capillary/api.md, 4).
 _STORED_NAME = re.compile(r"_(?P<millis>\d{13})_\d+(\.[A-Za-z0-9]+)?\Z", re.ASCII)
 #: Which of the files that Capillary keeps of a job.
 JobFile = Literal["error", "success", "uploaded"]

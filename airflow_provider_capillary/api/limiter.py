@@ -2,7 +2,7 @@
 """The client-side limit of requests per minute.
 
 Capillary limits requests per minute and API key: 100 on demo and testing clusters, 1,000 on newer pages, other
-values per brand (docs/capillary-api.md, 6).
+values per brand (docs/capillary/api.md, 6).
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def kind_of_body(response: Response) -> str:
 
 
 def envelope_of(payload: Mapping[str, Any]) -> str:
-    """Return which of the five envelopes of the platform a payload has (docs/capillary-api.md, 6), or ``unknown``.
+    """Return which of the five envelopes of the platform a payload has (docs/capillary/api.md, 6), or ``unknown``.
 
     :param payload: A JSON object.
     """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns responses, in the five envelopes of the platform, into a payload or a typed error.
 
-The envelopes (docs/capillary-api.md, 6): coupon service ``{success, status, result}``; v3 ``{data, errors, warnings}``;
+The envelopes (docs/capillary/api.md, 6): coupon service ``{success, status, result}``; v3 ``{data, errors, warnings}``;
 v2 ``{..., errors: [{status, code, message}]}``; v1.1 ``{response: {status: {success, code, message}}}``; auth
 ``{status: {success, code, message}}``. Codes and flags come as strings or numbers.
 """
@@ -103,7 +103,7 @@ def raise_for_failure(
             **facts,
         )
     elif codes & _NO_ACCESS_CODES and is_token_call:
-        # Documented for either (docs/capillary-api.md, 1).
+        # Documented for either (docs/capillary/api.md, 1).
         error = CapillaryAuthError(
             _sentence("Capillary refuses to give out a token", says)
             + "; either the client key or the secret is wrong, or the API client has no access group: check key and "
@@ -148,7 +148,7 @@ def facts_of(response: Response, secrets: Iterable[str]) -> dict[str, Any]:
     :param response: The response.
     :param secrets: Values to blank in the id, in case the server echoes them.
     """
-    # Both spellings of the header occur (docs/capillary-api.md, 6).
+    # Both spellings of the header occur (docs/capillary/api.md, 6).
     request_id = response.headers.get("x-cap-request-id") or response.headers.get("x-cap-requestid")
     return {"http_status": response.status, "request_id": shown_id(request_id, secrets=secrets)}
 

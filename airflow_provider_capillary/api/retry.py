@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 #: HTTP statuses after which a safe request is tried again: the usual ones, 461 (Capillary's "search busy") and
-#: Cloudflare's 520-526 (docs/capillary-api.md, 6).
+#: Cloudflare's 520-526 (docs/capillary/api.md, 6).
 RETRY_STATUSES = frozenset({408, 425, 429, 461, 500, 502, 503, 504, *range(520, 527)})
 
 #: The same for codes inside a body. 521 and its neighbours are left out: there they are business codes. 4001 is the
-#: authorization service being down (docs/capillary-api.md, 1).
+#: authorization service being down (docs/capillary/api.md, 1).
 RETRY_CODES = frozenset({408, 425, 429, 461, 500, 502, 503, 504, 4001})
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokens: how long one is used, which caller fetches the next one, and ready tokens that are never fetched.
 
-Facts (docs/capillary-api.md, 1): the lifetime is set per API client, 300 to 3600 s in samples; there is no refresh
+Facts (docs/capillary/api.md, 1): the lifetime is set per API client, 300 to 3600 s in samples; there is no refresh
 token; every token call makes another token and several live side by side.
 """
 
@@ -63,7 +63,7 @@ def claimed_lifetime(token: str, *, sent_at: datetime | None, now: datetime) -> 
 
     Measured by the server's clock if that is known, because the local one may be wrong.
 
-    :param token: The access token; in samples a JWT, whose ``exp - iat`` is its lifetime (docs/capillary-api.md, 1).
+    :param token: The access token; in samples a JWT, whose ``exp - iat`` is its lifetime (docs/capillary/api.md, 1).
     :param sent_at: When the server sent it, by its own clock; None if it did not say.
     :param now: The local wall clock.
     """
@@ -79,7 +79,7 @@ def claimed_lifetime(token: str, *, sent_at: datetime | None, now: datetime) -> 
 def end_of_token(token: str) -> datetime | None:
     """Return when a token expires by its ``exp`` claim; None if it has no such claim.
 
-    :param token: The access token; in samples a JWT (docs/capillary-api.md, 1).
+    :param token: The access token; in samples a JWT (docs/capillary/api.md, 1).
     """
     ends_at = as_number(read_claims(token).get("exp"))
     if ends_at is None or ends_at <= 0:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Map the columns of a file to the form part ``uploadHeaders`` of an upload.
 
-Source: docs/capillary-api.md, 4 and 7.
+Source: docs/capillary/api.md, 4.
 """
 
 from __future__ import annotations

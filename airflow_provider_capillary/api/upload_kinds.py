@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two kinds of upload: redeemed coupons, and coupons. They differ in paths and names only.
 
-Source: docs/capillary-api.md, 3 and 4 (redeemed coupons), 4 and 7 (coupons).
+Source: docs/capillary/api.md, 3 and 4.
 """
 
 from __future__ import annotations

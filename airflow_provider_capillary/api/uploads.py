@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Upload a file so that Capillary makes exactly one job of it.
 
-The endpoints for redeemed coupons and for coupons (docs/capillary-api.md, 4) have no idempotency key: a request that is
+The endpoints for redeemed coupons and for coupons (docs/capillary/api.md, 4) have no idempotency key: a request that is
 sent twice makes two jobs, and redeems twice. So the file gets a name of its own, and whenever the answer is lost, the
 status list is searched for that name before anything is sent again.
 """
@@ -66,7 +66,7 @@ class Upload:
 def form_fields(
     headers: Mapping[str, int], *, customer_identifier: str, coupon_identifier: str | None, details: str | None = None
 ) -> dict[str, str]:
-    """Return the parts of the form beside the file (docs/capillary-api.md, 4).
+    """Return the parts of the form beside the file (docs/capillary/api.md, 4).
 
     Both identifiers are always sent: a missing one is taken for MOBILE or COUPON_ID.
 
@@ -194,7 +194,7 @@ def upload_once(client: CapillaryClient, upload: Upload, *, lookup: UploadLookup
 def jobs_of_file(history: JobHistory, file_name: str) -> list[UploadJob]:
     """Return the jobs of a file, the oldest first.
 
-    Capillary stores a file as ``{name}_{milliseconds}_{series}.csv`` (docs/capillary-api.md, 4).
+    Capillary stores a file as ``{name}_{milliseconds}_{series}.csv`` (docs/capillary/api.md, 4).
 
     :param history: All jobs of the series.
     :param file_name: Name that the file was uploaded with.
@@ -210,7 +210,7 @@ def _stem(file_name: str) -> str:
 
 
 def _read_answer(client: CapillaryClient, upload: Upload, response: Response, sent: SentRequest) -> UploadJob:
-    """Return the job of an upload. Whether its answer may list earlier jobs is unknown (docs/capillary-api.md, 4)."""
+    """Return the job of an upload. Whether its answer may list earlier jobs is unknown (docs/capillary/api.md, 4)."""
     payload = read_payload(response, secrets=sent.secrets)
     history = read_history(payload, upload.kind, timezone=client.settings.cluster_timezone)
     stored_as = _stored_name(payload)

@@ -213,7 +213,7 @@ class CapillaryHook(UploadMethods, _CapillaryConnection):
 
         Capillary documents no download of these files. A URL is fetched, and an object-storage URI is read through
         Airflow. A bare handle is resolved by the error file URL of the connection, or else requested from
-        ``/coupon/api/v1/download``, which was seen in use but is not official (docs/capillary-api.md, 5). An
+        ``/coupon/api/v1/download``, which was seen in use but is not official (docs/capillary/api.md, 5). An
         interrupted download is resumed.
 
         :param job: A job with an ``error_file_url``, ``success_file_url`` or ``uploaded_file_url``.

@@ -247,9 +247,9 @@ class CapillaryRedeemUploadOperator(_UploadOperator):
     """Upload a CSV file of redeemed coupons: each part exactly once.
 
     ``POST /coupon/api/v1/upload/redeemFile/{couponSeriesId}`` has no idempotency key: sent twice, it redeems twice
-    (docs/capillary-api.md, 4). The operator names each uploaded file after DAG, task, run, map index and content. When
+    (docs/capillary/api.md, 4). The operator names each uploaded file after DAG, task, run, map index and content. When
     an answer is lost, or the task is retried or cleared, it first searches the status list of the series for a job with
-    that name, and sends only what is not there. docs/uploads.md says what remains uncertain.
+    that name, and sends only what is not there. docs/guides/uploads.md says what remains uncertain.
 
     The file is checked before anything is sent. It is read twice in constant memory, and not sent if it changed in
     between. A file with more rows than ``max_rows_per_job`` becomes several jobs, each with the header line.
@@ -294,7 +294,7 @@ class CapillaryRedeemUploadOperator(_UploadOperator):
 class CapillaryCouponUploadOperator(_UploadOperator):
     """Upload a CSV file of coupons to a series: each part exactly once.
 
-    ``POST /coupon/api/v1/upload/file/{couponSeriesId}`` (docs/capillary-api.md, 4). All else is as with
+    ``POST /coupon/api/v1/upload/file/{couponSeriesId}`` (docs/capillary/api.md, 4). All else is as with
     :class:`CapillaryRedeemUploadOperator`.
 
     :param customer_identifier: ``NOT_TAGGED`` (default) for coupons that belong to no customer yet, or ``MOBILE``,

@@ -364,8 +364,8 @@ class CapillaryRedeemUploadSensor(_UploadSensor):
         ``redeemed_*_535512.csv``: Capillary stores uploads as ``{name}_{milliseconds}_{series}.csv``. (templated)
     :param after_job_id: Wait for the newest job with a larger id than this. (templated)
     :param max_error_count: Fail if the completed job has more refused rows than this whole number; None, the default,
-        for no limit.
-    :param max_error_rate: The same as a fraction of the uploaded rows, 0.0 to 1.0.
+        for no limit. (templated)
+    :param max_error_rate: The same as a fraction of the uploaded rows, 0.0 to 1.0. (templated)
     :param max_consecutive_failures: Fail when so many polls in a row ended in a transient error, each after its own
         retries; a whole number, default 10.
     :param capillary_conn_id: Airflow connection of type ``capillary``; default ``capillary_default``. (templated)

@@ -57,7 +57,8 @@ class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperato
         ``redeem_errors_{coupon_series_id}_{job_id}.csv``, ``redeem_success_...`` or ``redeem_uploaded_...``, or the
         same with ``coupon_``. (templated)
     :param object_storage_conn_id: Airflow connection of the object store; None, the default, for the credentials
-        of the worker; a template may render natively to None. (templated)
+        of the worker; a template may render natively to None. The text ``None`` and an empty one are refused.
+        (templated)
     :param if_no_errors: What to do if the job has no errors and no error file, or, for the other file types, no such
         file: ``skip`` the task (default), ``succeed``, or ``fail`` without retry. (templated)
     :param overwrite: Whether to replace an existing object; default True. With ``"if_changed"``, the file is read first
