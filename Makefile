@@ -6,6 +6,7 @@ PYTEST_ARGS ?=
 # Processes that `make test` runs tests in; 0 runs all in one, as a debugger wants it.
 TEST_PROCESSES ?= 3
 MATRIX_ARGS ?=
+TAG ?=
 
 # The release of Airflow that constraints.txt is resolved for.
 AIRFLOW_VERSION := 3.3.2
@@ -50,7 +51,7 @@ $(STAMP): pyproject.toml constraints.txt airflow_provider_capillary/__init__.py 
 
 # The object stores and the tools: uv takes seconds where pip takes minutes, but it does not read pip's configuration,
 # where the only package index in reach may be named.
-DEVELOPMENT := -e '.[s3,azure,gcs]' --group test --group bench --group lint
+DEVELOPMENT := -e '.[s3,azure,gcs]' --group test --group bench --group lint --group release
 $(DEV_STAMP): $(STAMP)
 	@echo "Installing the object stores and the development tools into $(VENV)."
 	@$(PIP_INSTALL) uv
@@ -91,6 +92,10 @@ format: $(DEV_STAMP) ## Repair what ruff can repair
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+.PHONY: build
+build: $(DEV_STAMP) ## Build sdist and wheel into dist/, and check what an index would check; TAG has to fit if given
+	@$(BIN)/python scripts/build.py --tag "$(TAG)"
+
 .PHONY: demo
 demo: $(STAMP) ## Run the example DAGs against a local Capillary
 	@$(BIN)/python scripts/demo.py
@@ -126,7 +131,7 @@ bench-start: $(DEV_STAMP) ## Measure the transfer of a small file in fresh proce
 .PHONY: constraints
 constraints: $(DEV_STAMP) ## Resolve constraints.txt again
 	@echo 'apache-airflow==$(AIRFLOW_VERSION)' > $(VENV)/airflow.txt
-	@$(BIN)/uv pip compile pyproject.toml --extra s3 --extra azure --extra gcs --group bootstrap --group test --group bench --group lint --group docs \
+	@$(BIN)/uv pip compile pyproject.toml --extra s3 --extra azure --extra gcs --group bootstrap --group test --group bench --group lint --group docs --group release \
 	  --python-version 3.11 --upgrade -c $(VENV)/airflow.txt --no-header --no-annotate \
 	  --quiet --output-file constraints.txt
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -23,6 +24,14 @@ def imports_in(code: str) -> list[tuple[str, str]]:
         elif isinstance(node, ast.ImportFrom):
             found += [(node.module or "", alias.name) for alias in node.names]
     return found
+
+
+def tracked_files() -> set[str]:
+    """Return the files that git tracks, as paths from the root; nothing where this is no checkout of git."""
+    if not (ROOT / ".git").exists():
+        return set()
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return {name for name in listed.split("\0") if name and (ROOT / name).is_file()}
 
 
 PYPROJECT = tomllib.loads(text_of("pyproject.toml"))

@@ -8,9 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
-from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +24,6 @@ def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> s
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done
-
-
-@pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel that was built from the sdist's content."""
-    folder = tmp_path_factory.mktemp("dist")
-    # hatchling alone, not through `build`: that would fetch a second hatchling for an isolated environment.
-    run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", folder, cwd=ROOT)
-    (sdist,) = folder.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder / "unpacked", filter="data")
-    (source,) = (folder / "unpacked").iterdir()
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=source)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def wheel(dist: Path) -> Path:
-    (path,) = dist.glob("*.whl")
-    return path
 
 
 def install(requirement: str, into: Path) -> None:
@@ -93,48 +70,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory, wheel: Path):
     folder = tmp_path_factory.mktemp("installed")
     yield Installed(folder, wheel)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-    tops = {name.split("/")[0] for name in names}
-    assert {top.split("-")[0] for top in tops} == {"airflow_provider_capillary"}
-    assert "airflow_provider_capillary/py.typed" in names
-    assert not [name for name in names if "test" in name.lower()]
-    expected = {
-        file.relative_to(ROOT).as_posix()
-        for file in (ROOT / "airflow_provider_capillary").rglob("*")
-        if file.is_file() and "__pycache__" not in file.parts
-    }
-    # Who installs the package has the examples as well.
-    expected |= {f"airflow_provider_capillary/example_dags/{file.name}" for file in EXAMPLES.glob("*.py")}
-    assert {name for name in names if ".dist-info/" not in name} == expected
-
-
-def test_wheel_says_what_it_is(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        (metadata_name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
-        metadata = HeaderParser().parsestr(archive.read(metadata_name).decode())
-        (entry_points,) = [name for name in archive.namelist() if name.endswith("/entry_points.txt")]
-        declared = archive.read(entry_points).decode()
-        licences = [name for name in archive.namelist() if name.endswith("/licenses/LICENSE")]
-    assert metadata["Name"] == "airflow-provider-capillary"
-    assert metadata["License-Expression"] == "Apache-2.0"
-    assert metadata["Requires-Python"] == ">=3.11"
-    assert "Framework :: Apache Airflow :: Provider" in metadata.get_all("Classifier", [])
-    assert metadata.get_all("Provides-Extra") == ["azure", "gcs", "s3", "sandbox"]
-    assert len(licences) == 1
-    assert "provider_info = airflow_provider_capillary.get_provider_info:get_provider_info" in declared
-
-
-def test_sdist_holds_the_tests_and_the_examples(dist: Path) -> None:
-    (source,) = (dist / "unpacked").iterdir()
-    assert (source / "tests" / "integration" / "test_discovery.py").is_file()
-    assert (source / "LICENSE").is_file()
-    assert {file.name for file in (source / "example_dags").glob("*.py")} == {
-        file.name for file in EXAMPLES.glob("*.py")
-    }
 
 
 def test_the_environment_is_clean(installed: Installed) -> None:
