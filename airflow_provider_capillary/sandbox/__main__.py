@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import shlex
 import signal
 import sys
@@ -20,7 +19,7 @@ from airflow_provider_capillary.sandbox.server import Sandbox
 from airflow_provider_capillary.sandbox.validation import FieldError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 _DAY = 86_400.0
 _WARNING = (
@@ -43,8 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _introduce(sandbox, list(dict.fromkeys(series)), kinds)
             if settings["host"] != "localhost" and not is_loopback(settings["host"]):
                 _log(_WARNING.format(settings["host"]))
-            # Last, so that the sandbox is complete when the file appears.
-            with _connection_file(sandbox, file):
+            with contextlib.ExitStack() as stack:
+                if file is not None:
+                    # Last, so that the sandbox is complete when the file appears.
+                    _write_connection(sandbox, file)
+                    stack.callback(file.unlink, missing_ok=True)
                 signal.sigwait(signals)
     except FieldError as error:
         _log(f"sandbox: {error}")
@@ -91,21 +93,11 @@ def _log(line: str) -> None:
         sys.stderr.flush()
 
 
-@contextlib.contextmanager
-def _connection_file(sandbox: Sandbox, path: Path | None) -> Iterator[None]:
-    """Keep the connection in a file while the sandbox serves; it appears complete."""
-    if path is None:
-        yield
-        return
-    # mkstemp makes it readable for its owner alone.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    Path(name).write_text(sandbox.connection_json(), encoding="utf-8")
-    Path(name).replace(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+def _write_connection(sandbox: Sandbox, path: Path) -> None:
+    """Write the connection to a file that appears complete, and readable for its owner alone."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(sandbox.connection_json())
+    Path(file.name).replace(path)
 
 
 def _seed(sandbox: Sandbox, coupon_series_id: int, kind: str) -> str:
