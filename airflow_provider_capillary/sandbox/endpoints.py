@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import partial
 from hashlib import sha256
-from inspect import signature
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +43,10 @@ def _generate_token(state: SandboxState, request: Request) -> Response:
 
 def _token_error(status: int, message: str, *, code: int | None = None) -> Response:
     return Response.of(status, {"data": None, "errors": [{"code": code or status, "message": message}]})
+
+
+def _control_error(status: int, message: str) -> Response:
+    return Response.of(status, {"error": message})
 
 
 def _coupon_error(status: int, message: str) -> Response:
@@ -160,7 +163,7 @@ def is_loopback(address: str) -> bool:
 
 
 def _add_job(state: SandboxState, values: dict[str, Any]) -> SandboxJob:
-    check_names(values, known=signature(state.add_job).parameters, required="coupon_series_id")
+    check_names(values, state.add_job)
     for name in ("error_file", "success_file", "uploaded_file"):
         if (content := values.get(name)) is not None:
             # The content itself. Were it a path, any page in a browser could read any file.
@@ -212,7 +215,7 @@ class Route:
             return Response.of(400, {"error": str(error), "field": error.field})
 
 
-#: The first route whose pattern matches the path takes a request.
+#: The first route whose pattern matches the path takes a request; the last one takes any.
 ROUTES = (
     Route("token", "/v3/oauth/token/generate", ("POST",), _generate_token, error=_token_error),
     *(
@@ -225,13 +228,7 @@ ROUTES = (
     ),
     Route("download", "/coupon/api/v1/download", ("POST",), _download, needs_token=True),
     Route("files", "/files/(.*)", ("GET", "HEAD"), _file),
-    Route(
-        "control",
-        "/sandbox(?:/(.*))?",
-        (),
-        _control,
-        error=lambda status, message: Response.of(status, {"error": message}),
-    ),
+    Route("control", "/sandbox(?:/(.*))?", (), _control, error=_control_error),
     Route("other", ".*", (), lambda state, request: Response.html(404)),
 )
 
@@ -240,7 +237,5 @@ def find_route(path: str) -> tuple[Route, str]:
     """Return the route of a percent-encoded path, and the decoded argument in it."""
     # The documents print a double slash in this very path.
     path = re.sub("/{2,}", "/", path)
-    for route in ROUTES:
-        if match := re.fullmatch(route.pattern, path):
-            return route, unquote("".join(match.groups("")))
-    raise AssertionError("the last route matches any path")
+    matches = ((route, re.fullmatch(route.pattern, path)) for route in ROUTES)
+    return next((route, unquote("".join(match.groups("")))) for route, match in matches if match)

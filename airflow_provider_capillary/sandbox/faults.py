@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary.sandbox.http_messages import ENDPOINTS, REFUSALS, Response
@@ -88,9 +86,9 @@ class Fault:
     content_length: bool = True
     rst: bool = False
     retry_after: float | str | None = None
-    body: Any = dataclasses.field(default=None, repr=False)
-    headers: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)
-    location: str | None = dataclasses.field(default=None, repr=False)
+    body: Any = field(default=None, repr=False)
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    location: str | None = field(default=None, repr=False)
     form: str | None = None
     processed: bool = False
     read_body: bool = True
@@ -121,20 +119,19 @@ class Fault:
         headers = self.headers or {}
         if not all(type(name) is str and _HEADER_NAME.fullmatch(name) for name in headers):
             raise FieldError("headers", "names must be letters, digits, hyphens or underscores")
-        values: list[tuple[str, object]] = [("headers", value) for value in headers.values()]
-        for field, value in (("location", self.location or ""), ("retry_after", str(self.retry_after)), *values):
-            if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
-                raise FieldError(field, "must be Latin-1 text without control characters, as HTTP headers are")
-        if not isinstance(self.body, bytes):
-            try:
-                json.dumps(self.body)
-            except (TypeError, ValueError):
-                raise FieldError("body", "must be bytes, text or something that JSON can hold") from None
+        texts: list[tuple[str, object]] = [("headers", value) for value in headers.values()]
+        for name, text in (("location", self.location or ""), ("retry_after", str(self.retry_after)), *texts):
+            if not isinstance(text, str) or not _HEADER_VALUE.fullmatch(text):
+                raise FieldError(name, "must be Latin-1 text without control characters, as HTTP headers are")
+        try:
+            Response.of(200, self.body)
+        except (TypeError, ValueError):
+            raise FieldError("body", "must be bytes, text or something that JSON can hold") from None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Fault:
         """Make a fault of a JSON object with its parameters by name."""
-        check_names(values, known=[item.name for item in dataclasses.fields(cls)], required="kind")
+        check_names(values, cls)
         return cls(**values)
 
     def extra_headers(self) -> dict[str, str]:

@@ -20,11 +20,8 @@ FINAL_STATUSES = frozenset(
     {"COMPLETED", "FINISHED", "ERRORED", "ERRORRED", "ERRED", "ERROR", "FAILED", "CANCELLED", "CANCELED"}
 )
 
-_MESSAGES = (
-    "Coupon is not issued, or belongs to another series",
-    "Coupon is already redeemed, on an earlier bill",
-    "Coupon is expired, the redemption was not recorded",
-)
+#: Why a row is refused whose coupon is wrong.
+INVALID_COUPON = "Coupon is not valid, or belongs to another series"
 _CUSTOMER_COLUMNS = {"MOBILE": "mobile", "EXTERNAL_ID": "externalId", "EMAIL": "email", "USER_ID": "userId"}
 
 
@@ -98,9 +95,10 @@ def error_line(message: str, coupon: str) -> str:
     return f"{message},{' '.join(coupon.split())}\n"
 
 
-def generate_error_file(errors: int) -> bytes:
+def generate_error_file(kind: Kind, errors: int) -> bytes:
     """Make up an error file with ``errors`` rows."""
-    lines = (error_line(_MESSAGES[row % len(_MESSAGES)], f"SANDBOX{row + 1:06d}") for row in range(errors))
+    reasons = (INVALID_COUPON, kind.repeated)
+    lines = (error_line(reasons[row % 2], f"SANDBOX{row + 1:06d}") for row in range(errors))
     return ("message,coupon code\n" + "".join(lines)).encode()
 
 
@@ -110,7 +108,7 @@ class SandboxJob:
 
     :ivar handle: name of the error file in the sandbox
     :ivar url: value of ``errorFileUrl`` once the job is done
-    :ivar made_at: when the job was made, on the cluster
+    :ivar made_at: when the job was made, on the cluster, to the millisecond
     :ivar listed_at: when the status endpoint begins to list it, by ``clock``
     :ivar schedule: each status and when it begins, by ``clock``
     """
@@ -180,7 +178,7 @@ class SandboxJob:
         kind, status = KINDS[self.kind], self.status()
         word = status.strip().upper()
         rows = 0 if word == "QUEUED" else self.rows
-        stamp = f"{self.made_at:%Y%m%d_%H%M%S}{self._milliseconds() % 1000:03d}"
+        stamp = f"{self.made_at:%Y%m%d_%H%M%S%f}"[:-3]  # to the millisecond
         shown_at, file_name = self.made_at.replace(microsecond=0), self.uploaded_file_name
         if kind.is_dated:
             shown_at = shown_at.replace(hour=0, minute=0, second=0)
@@ -203,11 +201,8 @@ class SandboxJob:
 
     def to_upload_json(self) -> dict[str, Any]:
         """Describe the job as the response to its upload does: queued, with timestamps to the millisecond."""
-        stamp = str(self._milliseconds())
+        stamp = str(round(self.made_at.timestamp() * 1000))
         queued = {KINDS[self.kind].status_key: "QUEUED", "createdOn": stamp, "updatedOn": stamp}
         counts = {"totalUploadedCount": 0, "actualRowCount": 0, "errorCount": 0}
         names = dict.fromkeys(("errorFileUrl", "successFileUrl", "uploadTableName"))
         return self.to_json() | queued | counts | names
-
-    def _milliseconds(self) -> int:
-        return round(self.made_at.timestamp() * 1000)

@@ -14,7 +14,6 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -25,6 +24,7 @@ from airflow_provider_capillary.sandbox.validation import FieldError, check_choi
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
+    from pathlib import Path
 
     from airflow_provider_capillary.sandbox.faults import Fault
 
@@ -121,10 +121,8 @@ class SandboxState:
         """
         ttl = self.token_ttl_seconds if ttl_seconds is None else ttl_seconds
         issued_at = int(self.clock())
-        lifetime = {"iat": issued_at, "exp": int(issued_at + ttl)}
-        claims = {"org": self.org_id, "jti": secrets.token_hex(8)} | lifetime
-        header = {"kid": "sandbox", "alg": "RS256"}
-        parts = (json.dumps(header).encode(), json.dumps(claims).encode(), secrets.token_bytes(32))
+        claims = {"org": self.org_id, "jti": secrets.token_hex(8), "iat": issued_at, "exp": int(issued_at + ttl)}
+        parts = (b'{"kid": "sandbox", "alg": "RS256"}', json.dumps(claims).encode(), secrets.token_bytes(32))
         token = ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
         with self._lock:
             self._token_ends[token] = self.clock() + ttl
@@ -192,20 +190,15 @@ class SandboxState:
         """
         check_types(SandboxState.add_job.__annotations__, locals(), age_seconds=(0, _MAX_AGE_SECONDS))
         check_choice("kind", kind, KINDS)
-        files = {"error_file": error_file, "success_file": success_file, "uploaded_file": uploaded_file}
-        for name, file in files.items():
-            if isinstance(file, Path) and not file.is_file():
-                raise FieldError(name, "is not a file")
         if error_file is None and errors:
-            error_file = generate_error_file(errors)
-
+            error_file = generate_error_file(KINDS[kind], errors)
         with self._lock:
             if job_id is None:
                 job_id = max(self._jobs, default=_FIRST_JOB_ID - 1) + 1
             elif job_id in self._jobs:
                 raise FieldError("job_id", "is taken")
             began = self.clock() - age_seconds
-            made_at = datetime.fromtimestamp(began, self._zone)
+            made_at = datetime.fromtimestamp(round(began, 3), self._zone)
             if uploaded_file_name is None:
                 uploaded_file_name = self.stored_name(KINDS[kind].file_name, coupon_series_id, began)
             handle = f"error_{KINDS[kind].prefix}{self.org_id}_{coupon_series_id}{made_at:%Y_%m_%d_%H_%M_%S}"
@@ -286,9 +279,8 @@ class SandboxState:
         """
         with self._lock:
             for index, fault in enumerate(self._faults):
-                if fault.endpoint not in ("any", endpoint) or endpoint not in ENDPOINTS:
-                    continue
-                if fault.read_body != (file_name is not None):
+                fits = endpoint in ENDPOINTS and fault.endpoint in ("any", endpoint)
+                if not fits or fault.read_body != (file_name is not None):
                     continue
                 if fault.file_name and file_name and fault.file_name not in file_name():
                     continue

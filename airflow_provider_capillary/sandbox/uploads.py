@@ -16,8 +16,8 @@ import threading
 from contextlib import ExitStack, suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_provider_capillary.sandbox.http_messages import CHUNK_BYTES, MAX_MEMORY_BYTES, Request, RequestError
-from airflow_provider_capillary.sandbox.jobs import Kind, error_line
+from airflow_provider_capillary.sandbox.http_messages import CHUNK_BYTES, Request, RequestError
+from airflow_provider_capillary.sandbox.jobs import INVALID_COUPON, Kind, error_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +119,6 @@ def read_form(headers: Message, body: IO[bytes], stack: ExitStack) -> dict[str, 
             add_file,
             complete.set,
             boundary,
-            config={"MAX_MEMORY_FILE_SIZE": MAX_MEMORY_BYTES},  # larger files are buffered on disk
         )
         body.seek(0)
         while not complete.is_set() and (data := body.read(CHUNK_BYTES)):
@@ -186,7 +185,7 @@ def _problem(coupon: str, redeemed_at: str | None) -> str | None:
     if not coupon:
         return "Coupon is empty, the row was not taken"
     if coupon.startswith("INVALID"):
-        return "Coupon is not valid, or belongs to another series"
+        return INVALID_COUPON
     if redeemed_at is not None and not _MILLISECONDS.fullmatch(redeemed_at):
         return "Redeem time is not a date, epoch milliseconds are expected"
     return None

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 #: Parts of an annotation that can be checked: their description and type.
 _TYPES: dict[str, tuple[str, Any]] = {
@@ -17,7 +18,8 @@ _TYPES: dict[str, tuple[str, Any]] = {
     "float": ("a finite number", int | float),
     "str": ("text", str),
     "bytes": ("bytes", bytes),
-    "Path": ("a pathlib.Path", Path),
+    "Path": ("the pathlib.Path of a file", Path),
+    "None": ("null", type(None)),
 }
 
 
@@ -35,13 +37,11 @@ def check_types(annotations: Mapping[str, str], values: Mapping[str, Any], **lim
     :param limits: smallest and largest value of a number; by default it must be at least 0
     """
     for field, annotation in annotations.items():
-        names = annotation.split(" | ")
-        value = values.get(field)
-        if (value is None and "None" in names) or not _TYPES.keys() | {"None"} >= set(names):
+        names, value = annotation.split(" | "), values.get(field)
+        if not _TYPES.keys() >= set(names):
             continue
         if not any(_has_type(value, name) for name in names):
-            descriptions = (_TYPES[name][0] for name in names if name != "None")
-            raise FieldError(field, f"must be {' or '.join(descriptions)}")
+            raise FieldError(field, f"must be {' or '.join(_TYPES[name][0] for name in names)}")
         minimum, maximum = limits.get(field, (0, math.inf))
         if isinstance(value, int | float) and not minimum <= value <= maximum:
             allowed = f"at least {minimum}" if maximum == math.inf else f"from {minimum} to {maximum}"
@@ -49,21 +49,24 @@ def check_types(annotations: Mapping[str, str], values: Mapping[str, Any], **lim
 
 
 def _has_type(value: Any, name: str) -> bool:
-    if name == "None" or (isinstance(value, bool) and name != "bool"):
-        return False
+    if isinstance(value, bool):
+        return name == "bool"
+    if isinstance(value, Path):
+        return name == "Path" and value.is_file()
     return isinstance(value, _TYPES[name][1]) and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def check_choice(field: str, value: object, choices: Collection[str]) -> None:
     """Check that ``value`` is one of ``choices``."""
-    if not isinstance(value, str) or value not in choices:
+    if value not in tuple(choices):
         raise FieldError(field, f"must be one of {', '.join(choices)}")
 
 
-def check_names(values: Mapping[str, object], *, known: Collection[str], required: str) -> None:
-    """Check that ``values`` has ``required``, and no name but those of ``known``."""
+def check_names(values: Mapping[str, object], function: Callable[..., object]) -> None:
+    """Check that ``values`` has the first parameter of ``function``, and no name but those of its parameters."""
+    known = list(inspect.signature(function).parameters)
     for name in values:
         if name not in known:
             raise FieldError(name, f"is not known here; known are {', '.join(known)}")
-    if required not in values:
-        raise FieldError(required, "is missing")
+    if known[0] not in values:
+        raise FieldError(known[0], "is missing")
