@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A local Capillary, for trying DAGs without an account and for the tests of this package.
 
-From a shell::
-
-    python -m airflow_provider_capillary.sandbox
-
-From a test::
+``python -m airflow_provider_capillary.sandbox`` serves one from a shell, and a test makes its own::
 
     with Sandbox() as sandbox:
         job = sandbox.add_job(535512, errors=2)

@@ -16,8 +16,7 @@ from urllib.parse import unquote
 
 from airflow_provider_capillary.sandbox.faults import Fault
 from airflow_provider_capillary.sandbox.http_messages import Request, RequestError, Response, size_of
-from airflow_provider_capillary.sandbox.jobs import KINDS, SandboxJob
-from airflow_provider_capillary.sandbox.uploads import read_upload
+from airflow_provider_capillary.sandbox.jobs import KINDS, SandboxJob, read_upload
 from airflow_provider_capillary.sandbox.validation import FieldError, check_names
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 # 19 digits hold any file size, and are fewer than Python refuses to convert.
 _ONE_RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.ASCII | re.IGNORECASE)
+_API = "/coupon/api/v1"
+_NEED_TOKEN = ("status", "upload", "download")
 _TOKEN_HEADER = "X-CAP-API-OAUTH-TOKEN"  # documented; without `Bearer`
 
 
@@ -35,23 +36,10 @@ def _generate_token(state: SandboxState, request: Request) -> Response:
     given = request.json_object()
     if (given.get("key"), given.get("secret")) != (state.client_key, state.client_secret):
         # The HTTP status of this response is unknown, hence a setting.
-        return _token_error(state.bad_credentials_status, "Invalid client key and secret", code=320001)
+        return _error("token", state.bad_credentials_status, "Invalid client key and secret", code=320001)
     lifetime = {"ttlSeconds": state.token_ttl_seconds} if state.ttl_in_answer else {}
     data = {"accessToken": state.issue_token(), **lifetime}
     return Response.of(200, {"data": data, "errors": None, "warnings": None})
-
-
-def _token_error(status: int, message: str, *, code: int | None = None) -> Response:
-    return Response.of(status, {"data": None, "errors": [{"code": code or status, "message": message}]})
-
-
-def _control_error(status: int, message: str) -> Response:
-    return Response.of(status, {"error": message})
-
-
-def _coupon_error(status: int, message: str) -> Response:
-    # In the envelope of the coupon service's successes: no sample of an error is public.
-    return Response.of(status, {"success": False, "status": status, "result": None, "message": message})
 
 
 def _list_jobs(kind: str, state: SandboxState, request: Request) -> Response:
@@ -102,11 +90,10 @@ def _file(state: SandboxState, request: Request) -> Response:
         tag, modified = f'"{sha256(content).hexdigest()[:32]}"', made_at.timestamp()
     date = formatdate(modified, usegmt=True)
     headers = {"Content-Type": "application/octet-stream", "ETag": tag, "Last-Modified": date}
-    if not state.file_ranges:
-        return Response(200, headers, content)
-    headers["Accept-Ranges"] = "bytes"
+    if state.file_ranges:
+        headers["Accept-Ranges"] = "bytes"
     # A range is defined for GET alone.
-    ranged = request.method == "GET" and request.headers.get("If-Range", tag) in (tag, date)
+    ranged = state.file_ranges and request.method == "GET" and request.headers.get("If-Range", tag) in (tag, date)
     part = parse_range(request.headers.get("Range") if ranged else None, size_of(content))
     if part is None:
         return Response(200, headers, content)
@@ -180,26 +167,34 @@ def _describe(job: SandboxJob) -> dict[str, Any]:
     return {name: getattr(job, name) for name in names} | {"status": job.status()} | file
 
 
+def _error(endpoint: str, status: int, message: str, *, code: int | None = None) -> Response:
+    """Make an error response in the envelope of its endpoint."""
+    match endpoint:
+        case "token":
+            content: dict[str, Any] = {"data": None, "errors": [{"code": code or status, "message": message}]}
+        case "control":
+            content = {"error": message}
+        case _:
+            # The envelope of the coupon service's successes: no sample of an error is public.
+            content = {"success": False, "status": status, "result": None, "message": message}
+    return Response.of(status, content)
+
+
 @dataclass(frozen=True)
 class Route:
-    """An endpoint: its name, a pattern of its path whose group is the argument, its methods and its handler.
-
-    Without methods, it takes any; ``error`` makes its error responses.
-    """
+    """An endpoint: its name, a pattern of its path whose group is the argument, methods (none: any) and handler."""
 
     endpoint: str
     pattern: str
     methods: tuple[str, ...]
     handler: Callable[[SandboxState, Request], Response]
-    needs_token: bool = False
-    error: Callable[[int, str], Response] = _coupon_error
 
     def respond(self, state: SandboxState, request: Request) -> Response:
         """Check method and token, and let the handler respond."""
         if self.methods and request.method not in self.methods:
-            refusal = self.error(405, "Method not allowed.")
+            refusal = _error(self.endpoint, 405, "Method not allowed.")
             return replace(refusal, headers=refusal.headers | {"Allow": ", ".join(self.methods)})
-        if self.needs_token:
+        if self.endpoint in _NEED_TOKEN:
             scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
             sent = {"oauth": request.headers.get(_TOKEN_HEADER), "bearer": bearer if scheme == "Bearer" else None}
             live = [way for way, token in sent.items() if state.accepts_token(token)]
@@ -210,25 +205,21 @@ class Route:
         try:
             return self.handler(state, request)
         except RequestError as error:
-            return self.error(error.status, str(error))
+            return _error(self.endpoint, error.status, str(error))
         except FieldError as error:
             return Response.of(400, {"error": str(error), "field": error.field})
 
 
 #: The first route whose pattern matches the path takes a request; the last one takes any.
 ROUTES = (
-    Route("token", "/v3/oauth/token/generate", ("POST",), _generate_token, error=_token_error),
-    *(
-        Route(endpoint, f"/coupon/api/v1/upload/{path}/(.*)", (method,), partial(handler, name), needs_token=True)
-        for name, kind in KINDS.items()
-        for endpoint, path, method, handler in (
-            ("status", kind.status_path, "GET", _list_jobs),
-            ("upload", kind.upload_path, "POST", _upload),
-        )
-    ),
-    Route("download", "/coupon/api/v1/download", ("POST",), _download, needs_token=True),
+    Route("token", "/v3/oauth/token/generate", ("POST",), _generate_token),
+    Route("status", f"{_API}/upload/getUploadRedeemedCouponStatus/(.*)", ("GET",), partial(_list_jobs, "redeem")),
+    Route("upload", f"{_API}/upload/redeemFile/(.*)", ("POST",), partial(_upload, "redeem")),
+    Route("status", f"{_API}/upload/getUploadStatus/(.*)", ("GET",), partial(_list_jobs, "coupon")),
+    Route("upload", f"{_API}/upload/file/(.*)", ("POST",), partial(_upload, "coupon")),
+    Route("download", f"{_API}/download", ("POST",), _download),
     Route("files", "/files/(.*)", ("GET", "HEAD"), _file),
-    Route("control", "/sandbox(?:/(.*))?", (), _control, error=_control_error),
+    Route("control", "/sandbox(?:/(.*))?", (), _control),
     Route("other", ".*", (), lambda state, request: Response.html(404)),
 )
 

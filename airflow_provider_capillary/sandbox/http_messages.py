@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP requests and responses: bodies that are read while they are sent, Capillary's JSON envelopes."""
+"""HTTP requests and responses: JSON and forms that are received, bodies that are read while they are sent."""
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
-import zlib
+import logging
+import threading
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from email.message import Message
 
+    from python_multipart.multipart import Field, File
+
 #: Names under which requests are counted, and which a fault can be tied to.
 ENDPOINTS = ("token", "status", "upload", "download", "files", "other")
 #: Forms in which a token can be refused. The v1.1 API has the code in the body (documented); the form of
@@ -23,10 +28,11 @@ REFUSALS = ("http_401", "http_498", "body_401", "body_498")
 #: Ways in which uploads can be authorized: which of them Capillary takes is unclear.
 UPLOAD_AUTHS = ("any", "oauth", "bearer")
 
-#: Bodies are sent, and forms read, in chunks of at most this many bytes.
-CHUNK_BYTES = 256 * 1024
-#: Larger bodies are buffered in a temporary file instead of memory.
-MAX_MEMORY_BYTES = 1024 * 1024
+CHUNK_BYTES = 256 * 1024  # bodies are sent, and forms read, in chunks of at most this size
+MAX_MEMORY_BYTES = 1024 * 1024  # larger bodies are buffered in a temporary file instead
+
+# Its warnings about malformed forms must not reach stderr, unless the application configures logging.
+logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 
 
 class RequestError(ValueError):
@@ -116,8 +122,7 @@ class Response:
 
     def gzipped(self) -> Response:
         """Return the response with a compressed body."""
-        compressor = zlib.compressobj(wbits=31)
-        body = b"".join(map(compressor.compress, self.chunks(self.size))) + compressor.flush()
+        body = gzip.compress(b"".join(self.chunks(self.size)))
         return Response(self.status, self.headers | {"Content-Encoding": "gzip"}, body)
 
     @classmethod
@@ -145,3 +150,50 @@ class Response:
         message = "Unauthorized" if code == "401" else f"Token expired at {stamp}"
         envelope = {"status": {"success": "true", "code": code, "message": message}, "customers": None}
         return cls.of(int(code) if layer == "http" else 200, {"response": envelope})
+
+
+def uploaded_file_name(request: Request) -> str:
+    """Return the name of the file in an upload, "" if the form cannot be read."""
+    with suppress(RequestError), ExitStack() as stack:
+        file = read_form(request.headers, request.body, stack).get("file")
+        return (getattr(file, "file_name", None) or b"").decode("utf-8", "replace")
+    return ""
+
+
+def read_form(headers: Message, body: IO[bytes], stack: ExitStack) -> dict[str, bytes | File]:
+    """Return the parts of multipart/form-data (RFC 7578) by name; ``stack`` closes their temporary files."""
+    try:
+        # Only uploads need it, and not every Airflow brings it.
+        from python_multipart.exceptions import FormParserError
+        from python_multipart.multipart import File, FormParser
+    except ImportError:
+        remedy = "pip install 'airflow-provider-capillary[sandbox]'"
+        raise RequestError(f"uploads to the sandbox need python-multipart: {remedy}", status=501) from None
+    boundary = headers.get_boundary()
+    if not boundary or headers.get_content_type() != "multipart/form-data":
+        raise RequestError("the content type must be multipart/form-data with a boundary")
+    malformed = RequestError("the form is malformed: each part needs a boundary, headers and a name")
+    parts: dict[str, bytes | File] = {}
+    complete = threading.Event()
+
+    def add(part: Field | File) -> None:
+        stack.callback(part.close)
+        if part.field_name is None:
+            raise malformed
+        name = part.field_name.decode("utf-8", "replace")
+        if name in parts:
+            raise RequestError(f"part {name} is there twice")
+        if isinstance(part, File):
+            part.file_object.seek(0)
+        parts[name] = part if isinstance(part, File) else part.value or b""
+
+    try:
+        parser = FormParser("multipart/form-data", add, add, complete.set, boundary)
+        body.seek(0)
+        while not complete.is_set() and (data := body.read(CHUNK_BYTES)):
+            parser.write(data)
+    except FormParserError:
+        raise malformed from None  # its message quotes the body
+    if not complete.is_set():
+        raise RequestError("the form does not end with its closing boundary")
+    return parts

@@ -1,18 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Upload jobs: their kinds, their status, their JSON and their files."""
+"""Upload jobs: their kinds, their status, their JSON and their files, and the uploads that make them.
+
+Capillary documents the forms of uploads, but not why it refuses a row. These rules are the sandbox's own, so that a
+test can write a file that fails as wanted.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import math
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from airflow_provider_capillary.sandbox.http_messages import Request, RequestError, read_form
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
+
+    from python_multipart.multipart import File
 
 #: Final status words. COMPLETED was seen in samples of redeem uploads, FINISHED in those of coupon uploads, ERRORED and
 #: its misspelling in client code, ERRED in a table definition; there is no published list.
@@ -20,14 +32,17 @@ FINAL_STATUSES = frozenset(
     {"COMPLETED", "FINISHED", "ERRORED", "ERRORRED", "ERRED", "ERROR", "FAILED", "CANCELLED", "CANCELED"}
 )
 
+# Epoch milliseconds of the years 1973 to 5138: a time in seconds is too short, one in microseconds too long.
+_MILLISECONDS = re.compile(r"\d{12,14}", re.ASCII)
 #: Why a row is refused whose coupon is wrong.
 INVALID_COUPON = "Coupon is not valid, or belongs to another series"
 _CUSTOMER_COLUMNS = {"MOBILE": "mobile", "EXTERNAL_ID": "externalId", "EMAIL": "email", "USER_ID": "userId"}
+_COUPON_COLUMNS = {"COUPON_ID": "couponId", "COUPON_CODE": "couponCode"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What differs between the kinds of upload jobs.
+    """What differs between the kinds of upload jobs; the defaults are those of redeemed coupons.
 
     :param ends: final status word of a job, as in samples
     :param file_name: name of an uploaded file that the sandbox makes up, without its extension
@@ -39,42 +54,24 @@ class Kind:
     :param more: further keys of a job
     """
 
-    upload_path: str
-    status_path: str
-    jobs_key: str
-    status_key: str
-    ends: str
-    file_name: str
-    prefix: str
-    identifiers: dict[str, dict[str, str]]
-    required_columns: tuple[str, ...]
-    optional_columns: tuple[str, ...] = ()
-    repeated: str
-    is_dated: bool
-    more: dict[str, Any] = field(default_factory=dict)
+    jobs_key: str = "redeemUploadJobStatuses"
+    status_key: str = "uploadRedeemedCouponStatus"
+    ends: str = "COMPLETED"
+    file_name: str = "redeemed"
+    prefix: str = "redemption_upload_"
+    identifiers: dict[str, dict[str, str]] = field(
+        default_factory=lambda: {"customerIdentifier": _CUSTOMER_COLUMNS, "couponIdentifier": _COUPON_COLUMNS}
+    )
+    required_columns: tuple[str, ...] = ("redeemedDateInMillis", "redeemedAt")
+    optional_columns: tuple[str, ...] = ("billId", "billNumber", "details")
+    repeated: str = "Coupon is already redeemed, in this series"
+    is_dated: bool = True
+    more: dict[str, int] = field(default_factory=dict)
 
 
 KINDS = {
-    "redeem": Kind(
-        upload_path="redeemFile",
-        status_path="getUploadRedeemedCouponStatus",
-        jobs_key="redeemUploadJobStatuses",
-        status_key="uploadRedeemedCouponStatus",
-        ends="COMPLETED",
-        file_name="redeemed",
-        prefix="redemption_upload_",
-        identifiers={
-            "customerIdentifier": _CUSTOMER_COLUMNS,
-            "couponIdentifier": {"COUPON_ID": "couponId", "COUPON_CODE": "couponCode"},
-        },
-        required_columns=("redeemedDateInMillis", "redeemedAt"),
-        optional_columns=("billId", "billNumber", "details"),
-        repeated="Coupon is already redeemed, in this series",
-        is_dated=True,
-    ),
+    "redeem": Kind(),
     "coupon": Kind(
-        upload_path="file",
-        status_path="getUploadStatus",
         jobs_key="uploadJobStatuses",
         status_key="uploadStatus",
         ends="FINISHED",
@@ -82,6 +79,7 @@ KINDS = {
         prefix="",
         identifiers={"customerIdentifier": {**_CUSTOMER_COLUMNS, "NOT_TAGGED": ""}},
         required_columns=("couponCode",),
+        optional_columns=(),
         repeated="Coupon is there already, in this series",
         is_dated=False,
         more={"audienceGroupId": 0, "audienceGroupVersionId": 0},
@@ -206,3 +204,104 @@ class SandboxJob:
         counts = {"totalUploadedCount": 0, "actualRowCount": 0, "errorCount": 0}
         names = dict.fromkeys(("errorFileUrl", "successFileUrl", "uploadTableName"))
         return self.to_json() | queued | counts | names
+
+
+def read_upload(request: Request, kind: Kind, known: set[str]) -> tuple[str, dict[str, Any]]:
+    """Read the form of an upload and take its coupons, none of them if a part is missing or wrong.
+
+    :param known: the coupons of the series so far; those of the file are added
+    :return: name of the file; number of rows, number of rows refused and error file, as arguments of ``add_job``
+    """
+    with ExitStack() as stack:
+        parts = read_form(request.headers, request.body, stack)
+        for name in ("file", *kind.identifiers, "uploadHeaders"):
+            if name not in parts:
+                raise RequestError(f"part {name} is missing")
+        file = parts["file"]
+        if isinstance(file, bytes):
+            raise RequestError("part file has no file name")
+        chosen = {}
+        for name, choices in kind.identifiers.items():
+            value = _text(parts, name)
+            if value not in choices:
+                raise RequestError(f"{name} must be one of {', '.join(choices)}")
+            chosen[name] = choices[value]
+        columns = _read_columns(_text(parts, "uploadHeaders"), kind)
+        for key in (*chosen.values(), *kind.required_columns):
+            if key and key not in columns:
+                raise RequestError(f"uploadHeaders has no {key}")
+        coupon_column = chosen.get("couponIdentifier", "couponCode")
+        time_index = columns.get("redeemedDateInMillis")
+        rows = 0
+        accepted: set[str] = set()
+        refused: list[str] = []
+        for row in _rows(file):
+            rows += 1
+            coupon = _cell(row, columns[coupon_column])
+            key = f"{coupon_column} {coupon}"
+            if problem := _problem(coupon, None if time_index is None else _cell(row, time_index)):
+                refused.append(error_line(problem, coupon))
+            elif key in known or key in accepted:
+                refused.append(error_line(kind.repeated, coupon))
+            else:
+                accepted.add(key)
+    # Only now: a file that cannot be read to its end must change nothing.
+    known |= accepted
+    header = f"message,coupon {'id' if coupon_column == 'couponId' else 'code'}\n"
+    error_file = (header + "".join(refused)).encode() if refused else None
+    name = (file.file_name or b"").decode("utf-8", "replace")
+    return name, {"rows": rows, "errors": len(refused), "error_file": error_file}
+
+
+def _text(parts: dict[str, bytes | File], name: str) -> str:
+    part = parts[name]
+    try:
+        return (part if isinstance(part, bytes) else part.file_object.read()).decode()
+    except UnicodeDecodeError:
+        raise RequestError(f"part {name} is not UTF-8") from None
+
+
+def _read_columns(value: str, kind: Kind) -> dict[str, int]:
+    try:
+        columns = json.loads(value)
+    except (ValueError, RecursionError):
+        raise RequestError("uploadHeaders is not JSON") from None
+    if not isinstance(columns, dict):
+        raise RequestError("uploadHeaders must be a JSON object: column key -> index from 0")
+    chosen = [key for choices in kind.identifiers.values() for key in choices.values() if key]
+    known = {*chosen, *kind.required_columns, *kind.optional_columns}
+    for key, index in columns.items():
+        if key not in known:
+            raise RequestError(f"uploadHeaders has a key beside {', '.join(sorted(known))}")
+        if type(index) is not int or index < 0:
+            raise RequestError(f"uploadHeaders: {key} must be a column index from 0")
+    return columns
+
+
+def _rows(file: File) -> Iterator[list[str]]:
+    """Yield the rows behind the header line, without blank lines."""
+    # Without the wrapper of a temporary file, which takes a second for a million lines.
+    content = getattr(file.file_object, "file", file.file_object)
+    # An encoding error spoils only its own row.
+    reader = csv.reader(io.TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline=""))
+    try:
+        if next(reader, None) is None:
+            raise RequestError("the file is empty: its first line must be a header")
+        yield from filter(None, reader)
+    except csv.Error:
+        # Its text may quote the file.
+        raise RequestError(f"the file is not CSV: line {reader.line_num}") from None
+
+
+def _cell(row: list[str], index: int) -> str:
+    return row[index].strip() if index < len(row) else ""
+
+
+def _problem(coupon: str, redeemed_at: str | None) -> str | None:
+    if not coupon:
+        return "Coupon is empty, the row was not taken"
+    if coupon.startswith("INVALID"):
+        return INVALID_COUPON
+    if redeemed_at is not None and not _MILLISECONDS.fullmatch(redeemed_at):
+        return "Redeem time is not a date, epoch milliseconds are expected"
+    return None

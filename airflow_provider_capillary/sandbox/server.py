@@ -23,23 +23,22 @@ import h11
 
 from airflow_provider_capillary.sandbox.endpoints import Route, find_route
 from airflow_provider_capillary.sandbox.faults import TRANSPORT_KINDS, Fault
-from airflow_provider_capillary.sandbox.http_messages import MAX_MEMORY_BYTES, RecordedRequest, Request, Response
+from airflow_provider_capillary.sandbox.http_messages import (
+    MAX_MEMORY_BYTES,
+    RecordedRequest,
+    Request,
+    Response,
+    uploaded_file_name,
+)
 from airflow_provider_capillary.sandbox.state import SandboxState
-from airflow_provider_capillary.sandbox.uploads import uploaded_file_name
 
 _HANDSHAKE_SECONDS = 10.0
-# How long a stop waits for open connections to end.
-_CLOSE_SECONDS = 0.3
-# A client may have long headers; h11 itself allows a quarter of this.
-_MAX_HEAD_BYTES = 64 * 1024
-# h11 copies what it has received with each piece that it returns.
-_RECEIVE_BYTES = 64 * 1024
-# Larger bodies are not recorded: an upload can be hundreds of megabytes.
-_MAX_RECORDED_BODY_BYTES = 64 * 1024
-# A drip has at least so many chunks, if there are as many bytes.
-_DRIP_CHUNKS = 20
-# Added to the Content-Length of a `wrong_length` response.
-_EXCESS_BYTES = 16
+_CLOSE_SECONDS = 0.3  # how long a stop waits for open connections to end
+_MAX_HEAD_BYTES = 64 * 1024  # a client may have long headers; h11 itself allows a quarter of this
+_RECEIVE_BYTES = 64 * 1024  # h11 copies what it has received with each piece that it returns
+_MAX_RECORDED_BODY_BYTES = 64 * 1024  # an upload can be hundreds of megabytes
+_DRIP_CHUNKS = 20  # a drip has at least so many, if there are as many bytes
+_EXCESS_BYTES = 16  # added to the Content-Length of a `wrong_length` response
 
 
 class Sandbox(SandboxState):
@@ -87,7 +86,7 @@ class Sandbox(SandboxState):
             raise RuntimeError("the sandbox serves already")
         ipv6 = ":" in self._address
         # It sets no SO_REUSEPORT: two sandboxes on one port would share its requests between them, unnoticed.
-        self._listener = listener = socket.create_server(
+        listener = socket.create_server(
             (self._address, self.port),
             family=socket.AF_INET6 if ipv6 else socket.AF_INET,
             backlog=1024,  # a thousand clients may connect at once
@@ -96,9 +95,8 @@ class Sandbox(SandboxState):
         self.port = listener.getsockname()[1]
         if self.ssl_context is not None:
             # Without the handshake at accept, which would wait for the client.
-            self._listener = listener = self.ssl_context.wrap_socket(
-                listener, server_side=True, do_handshake_on_connect=False
-            )
+            listener = self.ssl_context.wrap_socket(listener, server_side=True, do_handshake_on_connect=False)
+        self._listener = listener
         self._stopping = threading.Event()
         # Each connection with its thread.
         self._connections: dict[socket.socket, threading.Thread] = {}

@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.sandbox.faults import Fault
 
 _FIRST_JOB_ID = 4455
-# Thirty years: beyond the age of any job, and within the range of dates.
-_MAX_AGE_SECONDS = 30 * 366 * 86_400
-# A sandbox may run for weeks; the counts cover all requests.
-_MAX_RECORDED_REQUESTS = 10_000
+_MAX_AGE_SECONDS = 30 * 366 * 86_400  # beyond the age of any job, and within the range of dates
+_MAX_RECORDED_REQUESTS = 10_000  # a sandbox may run for weeks; the counts cover all requests
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

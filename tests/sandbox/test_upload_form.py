@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_capillary.sandbox import uploads
+from airflow_provider_capillary.sandbox import http_messages
 from airflow_provider_capillary.sandbox.http_messages import RequestError
 from tests.sandbox.client import multipart as write_form
 
@@ -35,8 +35,8 @@ def headers(boundary: str) -> Message:
 def test_parts_come_back_as_they_were_written(contents, file_name, boundary, chunk):
     form = write_form({f"part{number}": (file_name, content) for number, content in enumerate(contents)}, boundary)
 
-    with mock.patch.object(uploads, "CHUNK_BYTES", chunk), ExitStack() as files:
-        parts = uploads.read_form(headers(boundary), io.BytesIO(form), files)
+    with mock.patch.object(http_messages, "CHUNK_BYTES", chunk), ExitStack() as files:
+        parts = http_messages.read_form(headers(boundary), io.BytesIO(form), files)
 
         read = [part if file_name is None else part.file_object.read() for part in parts.values()]
     assert read == contents
@@ -46,14 +46,14 @@ def test_an_epilogue_is_ignored():
     form = write_form({"a": (None, b"1")}, "b") + b"epilogue"
 
     with ExitStack() as files:
-        assert uploads.read_form(headers('"b"'), io.BytesIO(form), files) == {"a": b"1"}
+        assert http_messages.read_form(headers('"b"'), io.BytesIO(form), files) == {"a": b"1"}
 
 
 def test_a_preamble_is_refused():
     form = b"preamble\r\n" + write_form({"a": (None, b"1")}, "b")
 
     with ExitStack() as files, pytest.raises(RequestError, match="malformed"):
-        uploads.read_form(headers("b"), io.BytesIO(form), files)
+        http_messages.read_form(headers("b"), io.BytesIO(form), files)
 
 
 @pytest.mark.parametrize("written", ['a \\"b\\"; c.csv', "grüße.csv"])
@@ -61,7 +61,7 @@ def test_a_file_name_may_have_quotes_and_letters_of_any_language(written):
     form = write_form({"file": (written, b"content")}, "b")
 
     with ExitStack() as files:
-        file = uploads.read_form(headers("b"), io.BytesIO(form), files)["file"]
+        file = http_messages.read_form(headers("b"), io.BytesIO(form), files)["file"]
 
         assert file.file_name.decode() == written.replace("\\", "")
         assert file.file_object.read() == b"content"
