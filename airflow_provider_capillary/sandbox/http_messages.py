@@ -29,7 +29,6 @@ REFUSALS = ("http_401", "http_498", "body_401", "body_498")
 UPLOAD_AUTHS = ("any", "oauth", "bearer")
 
 CHUNK_BYTES = 256 * 1024  # bodies are sent, and forms read, in chunks of at most this size
-MAX_MEMORY_BYTES = 1024 * 1024  # larger bodies are buffered in a temporary file instead
 
 # Its warnings about malformed forms must not reach stderr, unless the application configures logging.
 logging.getLogger("python_multipart").addHandler(logging.NullHandler())

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from airflow_provider_capillary.sandbox.http_messages import Request, RequestError, read_form
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
     from python_multipart.multipart import File
@@ -87,17 +87,17 @@ KINDS = {
 }
 
 
-def error_line(message: str, coupon: str) -> str:
-    """Return a row of an error file: not quoted, although the message has commas (seen in client code)."""
-    # A line break in the coupon would make two rows of one.
-    return f"{message},{' '.join(coupon.split())}\n"
+def write_error_file(rows: Iterable[tuple[str, str]], column: str = "code") -> bytes:
+    """Write reasons and coupons: without quotes, although the reasons have commas (seen in client code)."""
+    # A line break in a coupon would make two rows of one.
+    lines = (f"{reason},{' '.join(coupon.split())}\n" for reason, coupon in rows)
+    return "".join((f"message,coupon {column}\n", *lines)).encode()
 
 
 def generate_error_file(kind: Kind, errors: int) -> bytes:
     """Make up an error file with ``errors`` rows."""
     reasons = (INVALID_COUPON, kind.repeated)
-    lines = (error_line(reasons[row % 2], f"SANDBOX{row + 1:06d}") for row in range(errors))
-    return ("message,coupon code\n" + "".join(lines)).encode()
+    return write_error_file((reasons[row % 2], f"SANDBOX{row + 1:06d}") for row in range(errors))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -220,37 +220,61 @@ def read_upload(request: Request, kind: Kind, known: set[str]) -> tuple[str, dic
         file = parts["file"]
         if isinstance(file, bytes):
             raise RequestError("part file has no file name")
-        chosen = {}
-        for name, choices in kind.identifiers.items():
-            value = _text(parts, name)
-            if value not in choices:
-                raise RequestError(f"{name} must be one of {', '.join(choices)}")
-            chosen[name] = choices[value]
-        columns = _read_columns(_text(parts, "uploadHeaders"), kind)
-        for key in (*chosen.values(), *kind.required_columns):
-            if key and key not in columns:
-                raise RequestError(f"uploadHeaders has no {key}")
-        coupon_column = chosen.get("couponIdentifier", "couponCode")
+        coupon_column, columns = _read_columns(parts, kind)
         time_index = columns.get("redeemedDateInMillis")
         rows = 0
         accepted: set[str] = set()
-        refused: list[str] = []
+        refused: list[tuple[str, str]] = []
         for row in _rows(file):
             rows += 1
             coupon = _cell(row, columns[coupon_column])
             key = f"{coupon_column} {coupon}"
-            if problem := _problem(coupon, None if time_index is None else _cell(row, time_index)):
-                refused.append(error_line(problem, coupon))
+            if not coupon:
+                reason = "Coupon is empty, the row was not taken"
+            elif coupon.startswith("INVALID"):
+                reason = INVALID_COUPON
+            elif time_index is not None and not _MILLISECONDS.fullmatch(_cell(row, time_index)):
+                reason = "Redeem time is not a date, epoch milliseconds are expected"
             elif key in known or key in accepted:
-                refused.append(error_line(kind.repeated, coupon))
+                reason = kind.repeated
             else:
                 accepted.add(key)
+                continue
+            refused.append((reason, coupon))
     # Only now: a file that cannot be read to its end must change nothing.
     known |= accepted
-    header = f"message,coupon {'id' if coupon_column == 'couponId' else 'code'}\n"
-    error_file = (header + "".join(refused)).encode() if refused else None
+    column = "id" if coupon_column == "couponId" else "code"
+    error_file = write_error_file(refused, column) if refused else None
     name = (file.file_name or b"").decode("utf-8", "replace")
     return name, {"rows": rows, "errors": len(refused), "error_file": error_file}
+
+
+def _read_columns(parts: dict[str, bytes | File], kind: Kind) -> tuple[str, dict[str, int]]:
+    """Return the key of the column that has the coupon, and the index of each column by its key."""
+    chosen = {}
+    for name, choices in kind.identifiers.items():
+        value = _text(parts, name)
+        if value not in choices:
+            raise RequestError(f"{name} must be one of {', '.join(choices)}")
+        chosen[name] = choices[value]
+    text = _text(parts, "uploadHeaders")
+    try:
+        columns = json.loads(text)
+    except (ValueError, RecursionError):
+        raise RequestError("uploadHeaders is not JSON") from None
+    if not isinstance(columns, dict):
+        raise RequestError("uploadHeaders must be a JSON object: column key -> index from 0")
+    identifiers = {key for choices in kind.identifiers.values() for key in choices.values() if key}
+    known = {*identifiers, *kind.required_columns, *kind.optional_columns}
+    for key, index in columns.items():
+        if key not in known:
+            raise RequestError(f"uploadHeaders has a key beside {', '.join(sorted(known))}")
+        if type(index) is not int or index < 0:
+            raise RequestError(f"uploadHeaders: {key} must be a column index from 0")
+    for key in (*chosen.values(), *kind.required_columns):
+        if key and key not in columns:
+            raise RequestError(f"uploadHeaders has no {key}")
+    return chosen.get("couponIdentifier", "couponCode"), columns
 
 
 def _text(parts: dict[str, bytes | File], name: str) -> str:
@@ -259,23 +283,6 @@ def _text(parts: dict[str, bytes | File], name: str) -> str:
         return (part if isinstance(part, bytes) else part.file_object.read()).decode()
     except UnicodeDecodeError:
         raise RequestError(f"part {name} is not UTF-8") from None
-
-
-def _read_columns(value: str, kind: Kind) -> dict[str, int]:
-    try:
-        columns = json.loads(value)
-    except (ValueError, RecursionError):
-        raise RequestError("uploadHeaders is not JSON") from None
-    if not isinstance(columns, dict):
-        raise RequestError("uploadHeaders must be a JSON object: column key -> index from 0")
-    chosen = [key for choices in kind.identifiers.values() for key in choices.values() if key]
-    known = {*chosen, *kind.required_columns, *kind.optional_columns}
-    for key, index in columns.items():
-        if key not in known:
-            raise RequestError(f"uploadHeaders has a key beside {', '.join(sorted(known))}")
-        if type(index) is not int or index < 0:
-            raise RequestError(f"uploadHeaders: {key} must be a column index from 0")
-    return columns
 
 
 def _rows(file: File) -> Iterator[list[str]]:
@@ -295,13 +302,3 @@ def _rows(file: File) -> Iterator[list[str]]:
 
 def _cell(row: list[str], index: int) -> str:
     return row[index].strip() if index < len(row) else ""
-
-
-def _problem(coupon: str, redeemed_at: str | None) -> str | None:
-    if not coupon:
-        return "Coupon is empty, the row was not taken"
-    if coupon.startswith("INVALID"):
-        return INVALID_COUPON
-    if redeemed_at is not None and not _MILLISECONDS.fullmatch(redeemed_at):
-        return "Redeem time is not a date, epoch milliseconds are expected"
-    return None

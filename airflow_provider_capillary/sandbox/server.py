@@ -23,19 +23,14 @@ import h11
 
 from airflow_provider_capillary.sandbox.endpoints import Route, find_route
 from airflow_provider_capillary.sandbox.faults import TRANSPORT_KINDS, Fault
-from airflow_provider_capillary.sandbox.http_messages import (
-    MAX_MEMORY_BYTES,
-    RecordedRequest,
-    Request,
-    Response,
-    uploaded_file_name,
-)
+from airflow_provider_capillary.sandbox.http_messages import RecordedRequest, Request, Response, uploaded_file_name
 from airflow_provider_capillary.sandbox.state import SandboxState
 
 _HANDSHAKE_SECONDS = 10.0
 _CLOSE_SECONDS = 0.3  # how long a stop waits for open connections to end
 _MAX_HEAD_BYTES = 64 * 1024  # a client may have long headers; h11 itself allows a quarter of this
 _RECEIVE_BYTES = 64 * 1024  # h11 copies what it has received with each piece that it returns
+_MAX_MEMORY_BYTES = 1024 * 1024  # larger bodies are received into a temporary file
 _MAX_RECORDED_BODY_BYTES = 64 * 1024  # an upload can be hundreds of megabytes
 _DRIP_CHUNKS = 20  # a drip has at least so many, if there are as many bytes
 _EXCESS_BYTES = 16  # added to the Content-Length of a `wrong_length` response
@@ -212,7 +207,7 @@ class _Connection:
                 self._state.record(record(b"", 0, began))
                 outcome = self._reset()
                 return
-            with tempfile.SpooledTemporaryFile(max_size=MAX_MEMORY_BYTES) as body:
+            with tempfile.SpooledTemporaryFile(max_size=_MAX_MEMORY_BYTES) as body:
                 while isinstance(event := self._next_event(), h11.Data):
                     body.write(event.data)
                 size = body.tell()
