@@ -19,6 +19,8 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 DOCS_STAMP := $(VENV)/.installed-docs
 AZURITE_STAMP := $(VENV)/.installed-azurite
+# Every test process would compile all libraries where Python is not to write byte code beside them: it goes into .venv.
+WITH_BYTECODE := $(if $(PYTHONDONTWRITEBYTECODE),PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/$(VENV)/bytecode)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -71,11 +73,11 @@ $(AZURITE_STAMP): $(DEV_STAMP)
 
 .PHONY: test
 test: $(DEV_STAMP) $(AZURITE_STAMP) ## Run all tests but the system tests; PYTEST_ARGS are handed on
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(WITH_BYTECODE) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: test-system
 test-system: $(DEV_STAMP) ## Run the tests of a whole Airflow, whose triggerer is killed; PYTEST_ARGS are handed on
-	@$(BIN)/python -m pytest tests/system $(PYTEST_ARGS)
+	@$(WITH_BYTECODE) $(BIN)/python -m pytest tests/system $(PYTEST_ARGS)
 
 .PHONY: test-matrix
 test-matrix: $(DEV_STAMP) ## Run tests beside every supported Airflow; MATRIX_ARGS are handed on; takes twenty minutes

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import gc
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from airflow_provider_capillary.sandbox import Sandbox
 
@@ -60,6 +61,17 @@ _FIRST = ("integration", "triggers", "sensors")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest modules first: one that starts last would keep one process busy while the others idle."""
     items.sort(key=lambda item: _FIRST.index(item.path.parent.name) if item.path.parent.name in _FIRST else len(_FIRST))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave what is imported and collected out of garbage collections, which are a hundred times as fast without."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture
