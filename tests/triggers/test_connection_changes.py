@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_capillary._polling import shared_connection, shared_poll
+from airflow_provider_capillary._polling.shared_connection import SharedConnection
 from airflow_provider_capillary._polling.shared_poll import poll_series
 from airflow_provider_capillary.api import timing
+from airflow_provider_capillary.api.timing import LookupTimes
 from airflow_provider_capillary.api.upload_kinds import REDEEM
 from airflow_provider_capillary.sandbox import Fault, Sandbox
 from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
@@ -352,22 +354,23 @@ async def test_a_connection_that_is_deleted_leaves_the_hook_that_works(
     assert [(await each)["status"] for each in (wait, joins)] == ["success"] * 2
 
 
-async def test_a_lookup_that_never_ends_holds_no_poll_up_for_long(
-    sandbox: Sandbox, lookups: Lookups, monkeypatch: pytest.MonkeyPatch
+async def test_a_lookup_that_never_ends_holds_polls_up_once(
+    sandbox: Sandbox, lookups: Lookups, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(shared_connection, "_LOOKUP_WITHIN_IN_USE", 0.3)
+    monkeypatch.setattr(shared_connection, "_LOOKUP_WITHIN_IN_USE", 0.1)
     monkeypatch.setattr(shared_connection, "_CLOSED_WITHIN", 0.1)
     sandbox.add_job(SERIES, status="STARTED")
     wait = start(trigger())
     await until(lambda: sandbox.count("status") >= 2)
     lookups.hangs, looked_up = asyncio.Event(), lookups.count
     joins = start(trigger(job_id=999_999))
-    await until(lambda: lookups.count > looked_up)
+    await until(lambda: "no answer within 0.1 seconds" in caplog.text)
+    # A poll that waited for it once more would wait for ever.
+    monkeypatch.setattr(shared_connection, "_LOOKUP_WITHIN_IN_USE", 3600.0)
     asked = sandbox.count("status")
 
-    await asyncio.sleep(1.5)
+    await until(lambda: sandbox.count("status") >= asked + 6)
 
-    assert sandbox.count("status") - asked >= 6
     assert lookups.count == looked_up + 1
     await stop(wait, joins)
 
@@ -417,17 +420,20 @@ async def test_an_http_client_that_cannot_be_made_ends_in_an_error_that_names_th
     assert event["message"].startswith(expected)
 
 
-async def test_a_thousand_waits_that_join_within_a_second_cause_few_lookups(sandbox: Sandbox, lookups: Lookups) -> None:
-    for series in range(1, 21):
+async def test_however_many_waits_join_there_are_no_more_lookups_than_the_rate_allows(
+    sandbox: Sandbox, lookups: Lookups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However long they take to join, there are no more than the burst.
+    monkeypatch.setattr(timing, "_LOOKUP_GAP", 3600.0)
+    for series in range(1, 11):
         sandbox.add_job(series, status="STARTED")
     waits = []
-    for number in range(1000):
-        waits.append(start(trigger(1 + number % 20)))
-        if number % 50 == 0:
-            await asyncio.sleep(0.04)
-    await until(lambda: sandbox.count("status") >= 40)
-
-    assert 1 <= lookups.count <= 6
+    for _ in range(20):
+        waits += [start(trigger(series, timeout=600.0, end_time=time.time() + 600)) for series in range(1, 11)]
+        asked = sandbox.count("status")
+        await until(lambda asked=asked: sandbox.count("status") > asked)
+    # Each of those polls would have read the connection.
+    assert 1 <= lookups.count <= 1 + timing._LOOKUP_BURST
     await stop(*waits)
 
 
@@ -643,3 +649,93 @@ async def test_a_secret_that_is_rotated_once_more_while_it_is_refused_fails_no_w
 
     assert (await wait)["status"] == "success"
     assert steps == []
+
+
+# --- one poll's part in a lookup --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def shared(lookups: Lookups, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SharedConnection]:
+    """A connection that was not read yet, lent without a poll."""
+    monkeypatch.setattr(shared_connection, "_LONGEST_PATIENCE", 3600.0)
+    async with asyncio.timeout(20), shared_poll.shared_connection("capillary_default") as lent:
+        yield lent
+        if lookups.hangs is not None:
+            lookups.hangs.set()
+
+
+async def test_a_poll_waits_for_its_lookup_and_the_next_one_needs_none(
+    shared: SharedConnection, lookups: Lookups
+) -> None:
+    await shared.refresh()
+    assert shared.is_open
+
+    await shared.refresh(patiently=True)
+
+    assert lookups.count == 1
+
+
+async def test_a_poll_that_finds_a_lookup_under_way_has_another_one_begun_if_a_wait_has_joined_since(
+    shared: SharedConnection, lookups: Lookups
+) -> None:
+    lookups.hangs = asyncio.Event()
+    first = asyncio.create_task(shared.refresh())
+    await until(lambda: lookups.count == 1)
+    shared.times.want(time.monotonic())
+    second = asyncio.create_task(shared.refresh())
+    await asyncio.sleep(0)
+    assert lookups.count == 1
+    lookups.hangs.set()
+
+    await asyncio.gather(first, second)
+
+    assert lookups.count == 2
+
+
+async def test_a_lookup_without_an_answer_ends_the_patience_of_a_poll_and_not_that_of_the_next_while_none_is_open(
+    shared: SharedConnection, lookups: Lookups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up: list[str] = []
+    failed = SharedConnection._failed
+    monkeypatch.setattr(SharedConnection, "_failed", lambda *given: (given_up.append(str(given[1])), failed(*given)))
+    monkeypatch.setattr(shared_connection, "_LOOKUP_WITHIN", 0.1)
+    lookups.hangs = asyncio.Event()
+    await shared.refresh()
+    await shared.refresh()
+    assert (
+        given_up
+        == ["Airflow connection 'capillary_default' cannot be read for the moment (no answer within 0.1 seconds)"] * 2
+    )
+
+    # It waits, as there is nothing to go on with, and so it gets the answer.
+    monkeypatch.setattr(shared_connection, "_LOOKUP_WITHIN", 3600.0)
+    poll = asyncio.create_task(shared.refresh())
+    await asyncio.sleep(0)
+    assert lookups.count == 1
+    lookups.hangs.set()
+    await poll
+
+    assert shared.is_open
+
+
+async def test_only_a_patient_poll_waits_until_the_rate_allows_a_lookup(
+    shared: SharedConnection, lookups: Lookups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_lookups_up(monkeypatch, gap=3600.0)
+    await shared.refresh()
+    shared.times.want(time.monotonic())
+
+    await shared.refresh()
+    assert lookups.count == 1
+
+    monkeypatch.setattr(shared_connection, "_LONGEST_PATIENCE", 0.01)
+    await shared.refresh(patiently=True)  # and not for longer than this
+    assert lookups.count == 1
+
+    use_lookups_up(monkeypatch, gap=0.1)
+    shared.times = LookupTimes()
+    monkeypatch.setattr(shared_connection, "_LONGEST_PATIENCE", 3600.0)
+    await shared.refresh()
+    shared.times.want(time.monotonic())
+    await shared.refresh(patiently=True)
+    assert lookups.count == 3
