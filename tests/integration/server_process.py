@@ -40,6 +40,10 @@ class ServerProcess(ABC):
 
     #: Begins the name of its folder, and what errors say of it.
     name: ClassVar[str]
+    #: What asks it to end.
+    stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+    #: The user it runs as; None: whoever runs the tests.
+    user: int | None = None
 
     def __init__(self) -> None:
         self.endpoint_url = ""
@@ -103,6 +107,7 @@ class ServerProcess(ABC):
                 },
                 # A group of its own: Ctrl-C reaches pytest alone, which then stops the server here.
                 start_new_session=True,
+                user=self.user,
             )
 
     def _wait_until_it_serves(self, deadline: float) -> None:
@@ -128,7 +133,7 @@ class ServerProcess(ABC):
         """End the server with all its children and remove its data; once more does nothing."""
         process, self._process = self._process, None
         if process is not None:
-            for number, patience in ((signal.SIGTERM, STOP_TIMEOUT_SECONDS), (signal.SIGKILL, None)):
+            for number, patience in ((self.stop_signal, STOP_TIMEOUT_SECONDS), (signal.SIGKILL, None)):
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, number)
                 with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Airflow for tests: API server, scheduler, DAG processor and triggerer, each a process of its own.
+"""A real Airflow for tests: API server, scheduler, DAG processor, triggerer and workers, each a process of its own.
 
 Airflow 2 needs a scheduler and a triggerer only. What no API offers in all versions, tests read from the database.
+Where it is production's shape that is tested, there are several of a kind, and a database and a broker of their own.
 
 It shows what `dag.test()` cannot: what becomes of deferred tasks and watchers when the triggerer dies, and what really
 lies in the metadata database and in the logs.
@@ -15,7 +16,6 @@ import os
 import secrets
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import requests
+import sqlalchemy
 from cryptography.fernet import Fernet
+from sqlalchemy.pool import NullPool
 
 from tests.airflow_compat import AIRFLOW_VERSION, IS_AIRFLOW_2
 from tests.ports import LOOPBACK, free_ports
@@ -51,6 +53,10 @@ COMMANDS = {
 }
 if IS_AIRFLOW_2:  # its scheduler parses DAG files itself, and tasks need no API
     del COMMANDS["api-server"], COMMANDS["dag-processor"]
+#: A Celery worker, which only the CeleryExecutor needs.
+WORKER_COMMAND = ["celery", "worker", "--concurrency", "4", "--skip-serve-logs", "--without-mingle", "--without-gossip"]
+#: What a process writes once it serves, for those that are killed.
+READY = {"triggerer": "Starting the triggerer", "worker": " ready."}
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -67,6 +73,10 @@ class AirflowProcesses:
     :param dags: Files to put into the folder of DAGs, by name.
     :param connections: Connections to store in the metadata database, by id.
     :param hidden: Returns what no message of a failed test may show.
+    :param database: URL of an empty database; by default a file of SQLite.
+    :param counts: How many processes of a kind there are, one by default. Those of several are called `scheduler-1`,
+        `scheduler-2`. The kind `worker` is one of Celery's.
+    :param settings: Further settings of Airflow, as `SECTION__KEY`.
     """
 
     def __init__(
@@ -75,12 +85,19 @@ class AirflowProcesses:
         dags: Mapping[str, str],
         connections: Mapping[str, Mapping[str, Any]],
         hidden: Callable[[], Iterable[str]] = list,
+        database: str = "",
+        counts: Mapping[str, int] | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
-        self._dags = dags
+        self._dags = dict(dags)
         self._connections = connections
         self._hidden = hidden
+        self._database = database
+        self._counts = dict.fromkeys(COMMANDS, 1) | dict(counts or {})
+        self._settings = settings or {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._starts = 0
+        self._outputs: dict[str, Path] = {}
         self._env: dict[str, str] = {}
         self._session = requests.Session()
         # No proxy, no .netrc.
@@ -92,8 +109,9 @@ class AirflowProcesses:
         self.home = Path(tempfile.mkdtemp(prefix="airflow-system-"))
         try:
             self._prepare()
-            for name in COMMANDS:
-                self.start(name)
+            for kind in self._counts:
+                for name in self.names(kind):
+                    self.start(name)
             if "api-server" in COMMANDS:
                 self._log_in()
                 self._wait_until_healthy()
@@ -116,9 +134,14 @@ class AirflowProcesses:
             shutil.rmtree(self.home, ignore_errors=True)
 
     @property
-    def database(self) -> Path:
-        """The file of the metadata database."""
-        return self.home / "airflow.db"
+    def database(self) -> str:
+        """The URL of the metadata database."""
+        return self._database or f"sqlite:///{self.home}/airflow.db?timeout=60"
+
+    def names(self, kind: str) -> list[str]:
+        """Return the names of the processes of a kind."""
+        count = self._counts.get(kind, 0)
+        return [kind] if count == 1 else [f"{kind}-{number}" for number in range(1, count + 1)]
 
     @property
     def output(self) -> Path:
@@ -128,20 +151,55 @@ class AirflowProcesses:
     def _prepare(self) -> None:
         self.output.mkdir()
         (self.home / "dags").mkdir()
-        for name, content in self._dags.items():
-            (self.home / "dags" / name).write_text(content)
+        self._write_dags(self._dags)
         (port,) = free_ports(1)
         self.url = f"http://{LOOPBACK}:{port}"
-        self._env = environment(self.home, port)
+        self._env = environment(self.home, port, self.database, self._settings)
         self.run("db", "migrate")
-        with contextlib.closing(sqlite3.connect(self.database)) as database:
+        if not self._database:
             # Readers and a writer at the same time: five processes share this file.
-            database.execute("PRAGMA journal_mode=WAL")
+            self.select("PRAGMA journal_mode=WAL")
+        if not self._connections:
+            return
         # A file, as the client key would be seen among the arguments of a command, which Airflow keeps.
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump(self._connections, file)
             file.flush()
             self.run("connections", "import", file.name)
+
+    def _write_dags(self, dags: Mapping[str, str]) -> None:
+        for name, content in dags.items():
+            # At once: the DAG processor may read the folder at any time.
+            written = self.home / name
+            written.write_text(content)
+            written.replace(self.home / "dags" / name)
+
+    def add_dags(self, dags: Mapping[str, str]) -> None:
+        """Put further files into the folder of DAGs, and wait until their DAGs are known.
+
+        :param dags: The files by name. One that is no DAG is there before those that may read it.
+        """
+        self._dags |= dags
+        self._write_dags(dict(sorted(dags.items(), key=lambda item: item[0].endswith(".py"))))
+        self.wait_until(self._all_parsed, f"{', '.join(dags)} are parsed", seconds=START_SECONDS)
+
+    def add_connections(self, connections: Mapping[str, Mapping[str, Any]]) -> None:
+        """Store connections, or replace those with the same id, as a user of the UI does.
+
+        :param connections: The connections by id.
+        """
+        actions = [
+            {
+                "action": "create",
+                "action_on_existence": "overwrite",
+                "entities": [
+                    {"connection_id": conn_id, **connection, "extra": json.dumps(connection.get("extra") or {})}
+                    for conn_id, connection in connections.items()
+                ],
+            }
+        ]
+        answer = self._request("PATCH", "connections", json={"actions": actions})
+        assert not answer["create"]["errors"]
 
     def run(self, *arguments: str) -> None:
         """Run an `airflow` command to its end."""
@@ -161,9 +219,13 @@ class AirflowProcesses:
     def start(self, name: str) -> None:
         """Start one of the processes."""
         self._starts += 1
-        with (self.output / f"{name}-{self._starts}.log").open("wb") as log:
+        command = COMMANDS.get(kind_of(name), WORKER_COMMAND)
+        if kind_of(name) == "worker":
+            command = [*command, "--celery-hostname", f"{name}@%h", "--pid", str(self.home / f"{name}.pid")]
+        self._outputs[name] = self.output / f"{name}-{self._starts}.log"
+        with self._outputs[name].open("wb") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "airflow", *COMMANDS[name]],
+                [sys.executable, "-m", "airflow", *command],
                 env=self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -173,15 +235,36 @@ class AirflowProcesses:
                 start_new_session=True,
             )
 
+    def is_running(self, name: str) -> bool:
+        """Return whether a process was started and not killed since."""
+        return name in self._processes
+
+    def is_ready(self, name: str) -> bool:
+        """Return whether a worker or a triggerer serves, since its last start."""
+        return READY[kind_of(name)] in self._outputs[name].read_text(errors="replace")
+
     def kill(self, name: str) -> None:
         """End a process and all its children at once, as the kernel does when memory runs out."""
+        family = self._send(name, signal.SIGKILL)
         process = self._processes.pop(name)
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        for member in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
         process.wait(STOP_SECONDS)
         self.wait_until(lambda: not any(map(is_alive, family)), f"{name} is gone", seconds=STOP_SECONDS)
+
+    def freeze(self, name: str) -> None:
+        """Stop a process and all its children without ending them, as a virtual machine that is paused does."""
+        self._send(name, signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """Let a process and all its children go on that were frozen."""
+        self._send(name, signal.SIGCONT)
+
+    def _send(self, name: str, number: signal.Signals) -> list[psutil.Process]:
+        process = psutil.Process(self._processes[name].pid)
+        family = [process, *process.children(recursive=True)]
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.send_signal(number)
+        return family
 
     def stop(self) -> None:
         """End all processes and their children; a second call does nothing."""
@@ -289,8 +372,11 @@ class AirflowProcesses:
         :param query: The query, with a question mark for each value.
         :param values: The values.
         """
-        with contextlib.closing(sqlite3.connect(self.database, timeout=60)) as database:
-            return database.execute(query, values).fetchall()
+        engine = sqlalchemy.create_engine(self.database, poolclass=NullPool)
+        if engine.dialect.paramstyle != "qmark":
+            query = query.replace("?", "%s")
+        with engine.connect() as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(query, values)]
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
         """Start a DAG run and return its id."""
@@ -317,8 +403,19 @@ class AirflowProcesses:
             raise
 
 
-def environment(home: Path, port: int) -> dict[str, str]:
-    """Return the environment of an Airflow that is on this machine alone, and quick to see that a part is gone."""
+def kind_of(name: str) -> str:
+    """Return the kind of a process, such as `worker` of `worker-2`."""
+    return name.rstrip("-0123456789")
+
+
+def environment(home: Path, port: int, database: str, further: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of an Airflow that is on this machine alone, and quick to see that a part is gone.
+
+    :param home: Its home.
+    :param port: Of the API server.
+    :param database: URL of its database.
+    :param further: Settings to add or to replace.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_AIRFLOW", "PYTEST"))}
     settings = {
         "API__BASE_URL": f"http://{LOOPBACK}:{port}",
@@ -333,7 +430,7 @@ def environment(home: Path, port: int) -> dict[str, str]:
         "CORE__PARALLELISM": "4",
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         # Five processes share the file: wait for the lock instead of failing after five seconds.
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
+        "DATABASE__SQL_ALCHEMY_CONN": database,
         # Airflow 3.0 starts a watcher only when the file of its DAG is parsed for the second time.
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600" if AIRFLOW_VERSION >= (3, 1) else "5",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
@@ -350,7 +447,7 @@ def environment(home: Path, port: int) -> dict[str, str]:
     }
     return (
         kept
-        | {f"AIRFLOW__{name}": value for name, value in settings.items()}
+        | {f"AIRFLOW__{name}": value for name, value in (settings | dict(further)).items()}
         | {
             "AIRFLOW_HOME": str(home),
             # Otherwise Airflow 2 accepts SQLite with an executor only that takes five seconds to start each task.

@@ -55,7 +55,7 @@ def test_a_value_in_a_database_is_found(tmp_path: Path, content: bytes, kind: st
         database.execute(f"INSERT INTO xcom VALUES (3, {'CAST(? AS TEXT)' if kind == 'text' else '?'})", (content,))
         database.commit()
 
-    assert search_database(tmp_path / "test.db", VALUES) == {("xcom.value", "secret")}
+    assert search_database(f"sqlite:///{tmp_path}/test.db", VALUES) == {("xcom.value", "secret")}
 
 
 def test_a_value_that_is_not_there_is_not_found(tmp_path: Path) -> None:
@@ -64,5 +64,5 @@ def test_a_value_that_is_not_there_is_not_found(tmp_path: Path) -> None:
         database.execute("INSERT INTO xcom VALUES ('b2d81c60f2a')")
         database.commit()
 
-    assert search_database(tmp_path / "test.db", VALUES) == set()
+    assert search_database(f"sqlite:///{tmp_path}/test.db", VALUES) == set()
     assert search_files(tmp_path, VALUES) == set()
