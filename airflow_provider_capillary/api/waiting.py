@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_capillary.api.earlier_versions import current_event
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError
 from airflow_provider_capillary.api.job_history import JobHistory, JobSelector
 from airflow_provider_capillary.api.job_messages import failure_hint, shown_status
@@ -179,18 +180,21 @@ class WaitOutcome:
     def from_event(cls, event: Any) -> WaitOutcome:
         """Read the payload of a trigger event.
 
-        :param event: What :meth:`to_event` returned.
+        :param event: What :meth:`to_event` returned, in this version or in 0.1.0.
         :raises CapillaryError: It is anything else, such as the event of another version. An error, because a
             default would be read as the end of the job.
         """
+        event = current_event(event)
         if not isinstance(event, Mapping) or event.get("status") not in _STATUSES:
-            raise CapillaryError("the trigger ended with an event that this version does not know")
+            raise CapillaryError("the trigger ended with an event that this version does not know; clear the task")
         status, job, error = event["status"], event.get("job"), event.get("error")
         needed = {"timeout": None, "error": error}.get(status, job)
         if any(part is not None and not isinstance(part, dict) for part in (job, error)) or (
             needed is None and status != "timeout"
         ):
-            raise CapillaryError(f"the trigger ended with a {status!r} event that lacks what this version needs of it")
+            raise CapillaryError(
+                f"the trigger ended with a {status!r} event that lacks what this version needs of it; clear the task"
+            )
         return cls(
             status=status,
             message=str(event.get("message", "")),

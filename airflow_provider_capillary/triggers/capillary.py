@@ -15,6 +15,7 @@ import pendulum
 from airflow_provider_capillary._airflow_compat import BaseEventTrigger, BaseTrigger, TriggerEvent
 from airflow_provider_capillary._copying import ResetOnCopy
 from airflow_provider_capillary._polling.series_watch import SeriesWatch
+from airflow_provider_capillary.api.earlier_versions import takes_stored_arguments
 from airflow_provider_capillary.api.errors import CapillaryError
 from airflow_provider_capillary.api.timing import Deadline, PollSchedule, PollTimer, end_of_wait
 from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM
@@ -45,6 +46,7 @@ class _UploadTrigger(ResetOnCopy, BaseTrigger):
     _kind: ClassVar[UploadKind]
     _made_by_use = ("_exit_stack",)
 
+    @takes_stored_arguments
     def __init__(
         self,
         *,
@@ -165,6 +167,7 @@ class _UploadEventTrigger(ResetOnCopy, BaseEventTrigger):
     _polls: AsyncGenerator[JobHistory, None] | None = None
     _made_by_use = ("_watch", "_polls")
 
+    @takes_stored_arguments
     def __init__(
         self,
         *,
