@@ -51,6 +51,9 @@ class SphinxInMarkdown(griffe.Extension):
                 each.docstring.value = _to_markdown(each.docstring.value, shown)
             if each.is_class:
                 _complete_signature(each)
+            if each.is_function:
+                for parameter in each.parameters:
+                    parameter.default = _value_of(parameter.default, pkg)
 
 
 def _objects_in(container: Any) -> Iterator[Any]:
@@ -104,15 +107,32 @@ def _table(match: re.Match[str]) -> str:
     return "\n".join([head, "|---|---|", *body])
 
 
+def _value_of(default: Any, pkg: griffe.Module) -> Any:
+    """Return the value of a default that is a constant of the package, such as ``CapillaryHook.default_conn_name``."""
+    path = getattr(default, "canonical_path", "")
+    if not path.startswith(f"{pkg.name}."):
+        return default
+    try:
+        constant = pkg[path.removeprefix(f"{pkg.name}.")]
+    except KeyError:  # set at run time
+        return default
+    return _value_of(constant.value, pkg) if constant.is_attribute else default
+
+
 def _complete_signature(cls: Any) -> None:
     """Add to a constructor with ``**kwargs`` the parameters of its base that the docstring of the class describes."""
     own = cls.members.get("__init__")
     if own is None or "kwargs" not in own.parameters or cls.docstring is None:
         return
+    added = []
     for base in cls.bases:
         inherited = cls.module.members.get(str(base))
         if inherited is None or inherited.is_alias:
             continue
         for parameter in inherited.members["__init__"].parameters:
             if parameter.name not in own.parameters and f":param {parameter.name}:" in cls.docstring.value:
-                own.parameters.add(parameter)
+                added.append(parameter)
+    if added:
+        *described, kwargs = own.parameters  # the first is self
+        described = sorted(described + added, key=lambda each: cls.docstring.value.find(f":param {each.name}:"))
+        own.parameters = griffe.Parameters(*described, kwargs)
