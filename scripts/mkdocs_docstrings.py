@@ -129,9 +129,11 @@ def _complete_signature(cls: Any) -> None:
         inherited = cls.module.members.get(str(base))
         if inherited is None or inherited.is_alias:
             continue
-        for parameter in inherited.members["__init__"].parameters:
-            if parameter.name not in own.parameters and f":param {parameter.name}:" in cls.docstring.value:
-                added.append(parameter)
+        added += [
+            parameter
+            for parameter in inherited.members["__init__"].parameters
+            if parameter.name not in own.parameters and f":param {parameter.name}:" in cls.docstring.value
+        ]
     if added:
         *described, kwargs = own.parameters  # the first is self
         described = sorted(described + added, key=lambda each: cls.docstring.value.find(f":param {each.name}:"))

@@ -14,7 +14,7 @@ from airflow_provider_capillary.api.jobs import UploadJob
 from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM, UploadKind
 from airflow_provider_capillary.get_provider_info import get_provider_info
 from tests.docs.pages import code, fences_of, table_under
-from tests.project import text_of
+from tests.project import PYPROJECT, text_of
 
 
 def test_every_field_of_the_connection_form_is_in_the_table_in_its_order() -> None:
@@ -64,3 +64,11 @@ def test_the_columns_of_an_upload_are_those_that_are_checked(title: str, kind: U
     identifying = {column for column in [*kind.customer_columns.values(), *kind.coupon_columns.values()] if column}
     assert required - {"customer_identifier", "coupon_identifier"} == {*kind.required_columns, *identifying}
     assert further == set(kind.optional_columns)
+
+
+def test_the_tested_versions_are_those_of_the_matrix_and_of_the_development_environment() -> None:
+    rows = table_under("docs/policy/versions.md", "Airflow versions", "Airflow")
+    documented = {(airflow, python) for airflow, pythons, _ in rows for python in pythons.split(", ")}
+    matrix = re.findall(r'^    Environment\("([\d.]+)", "([\d.]+)"', text_of("scripts/test_matrix.py"), re.MULTILINE)
+    (developed,) = re.findall(r"^AIRFLOW_VERSION := (.+)$", text_of("Makefile"), re.MULTILINE)
+    assert documented == {*matrix, (developed, PYPROJECT["project"]["requires-python"].removeprefix(">="))}
