@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_capillary.sandbox.endpoints import is_loopback
 from airflow_provider_capillary.sandbox.http_messages import REFUSALS, UPLOAD_AUTHS
@@ -18,18 +18,13 @@ from airflow_provider_capillary.sandbox.jobs import KINDS
 from airflow_provider_capillary.sandbox.server import Sandbox
 from airflow_provider_capillary.sandbox.validation import FieldError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-_DAY = 86_400.0
 _WARNING = (
-    "Warning: {} is no loopback address: anyone who reaches it can use this sandbox. "
-    "From another machine, put the name of this one into the host of the connection, "
-    'and "allow_http": true into its extra.'
+    "Warning: {} is no loopback address: anyone who reaches it can use this sandbox. From another machine, "
+    'put the name of this one into the host of the connection, and "allow_http": true into its extra.'
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Serve until Ctrl-C or SIGTERM; return 0 after a clean stop, 1 if it cannot serve, 2 for wrong options."""
     settings = vars(_parser().parse_args(arguments))
     options = ("seed_series", "seed_kind", "connection_file", "quiet")
@@ -77,12 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--refusal", choices=REFUSALS, default="http_401", help="how a token is refused")
     auth_help = "token that uploads need: in its own header (oauth), or as Authorization: Bearer; any: in either"
     add("--upload-auth", choices=UPLOAD_AUTHS, default="any", help=auth_help)
-    series_help = "coupon series to begin with; without an ID: none"
-    add("--seed-series", type=int, nargs="*", default=[535512], metavar="ID", help=series_help)
+    add("--seed-series", type=int, nargs="*", default=[535512], metavar="ID", help="coupon series; without an ID: none")
     add("--seed-kind", choices=KINDS, nargs="+", default=["redeem"], help="kinds of their jobs")
     add("--quiet", action="store_true", help="no line on stderr for each request")
-    file_help = "write the connection there as JSON once it serves; the file goes when it stops"
-    add("--connection-file", type=Path, metavar="PATH", help=file_help)
+    add("--connection-file", type=Path, metavar="PATH", help="write the connection there as JSON, while it serves")
     return parser
 
 
@@ -103,12 +96,10 @@ def _write_connection(sandbox: Sandbox, path: Path) -> None:
 def _seed(sandbox: Sandbox, coupon_series_id: int, kind: str) -> str:
     """Give a series some history and a job in progress; return a line about it."""
     for days_ago, rows, errors in ((3, 120, 0), (2, 95, 4), (1, 133, 0)):
-        sandbox.add_job(coupon_series_id, kind=kind, rows=rows, errors=errors, age_seconds=days_ago * _DAY)
+        sandbox.add_job(coupon_series_id, kind=kind, rows=rows, errors=errors, age_seconds=days_ago * 86_400)
     job = sandbox.add_job(coupon_series_id, kind=kind, rows=110, errors=3)
-    return (
-        f"Coupon series {coupon_series_id}, kind {kind}: three jobs of the last days, "
-        f"and job {job.job_id}, which has just come in and ends with 3 errors."
-    )
+    last = f"job {job.job_id}, which has just come in and ends with 3 errors"
+    return f"Coupon series {coupon_series_id}, kind {kind}: three jobs of the last days, and {last}."
 
 
 def _introduce(sandbox: Sandbox, series: list[int], kinds: list[str]) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # 19 digits hold any file size, and are fewer than Python refuses to convert.
 _ONE_RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.ASCII | re.IGNORECASE)
-_API = "/coupon/api/v1"
+_UPLOADS = "/coupon/api/v1/upload"
 _NEED_TOKEN = ("status", "upload", "download")
 _TOKEN_HEADER = "X-CAP-API-OAUTH-TOKEN"  # documented; without `Bearer`
 
@@ -42,29 +42,25 @@ def _generate_token(state: SandboxState, request: Request) -> Response:
     return Response.of(200, {"data": data, "errors": None, "warnings": None})
 
 
-def _list_jobs(kind: str, state: SandboxState, request: Request) -> Response:
-    series = _series_id(request)
+def _list(kind: str, series: int, state: SandboxState, _: Request) -> dict[str, Any]:
     jobs = [job.to_json() for job in state.jobs(series, kind=kind) if job.listed_at <= state.clock()]
-    return _coupon_success(state, series, {KINDS[kind].jobs_key: jobs})
+    return {KINDS[kind].jobs_key: jobs}
 
 
-def _upload(kind: str, state: SandboxState, request: Request) -> Response:
-    series = _series_id(request)
+def _upload(kind: str, series: int, state: SandboxState, request: Request) -> dict[str, Any]:
     with state.upload_lock:
         file_name, result = read_upload(request, KINDS[kind], state.coupons[kind, series])
         name = state.stored_name(Path(file_name).stem or "upload", series, state.clock())
         job = state.add_job(series, kind=kind, uploaded_file_name=name, **result)
-    return _coupon_success(state, series, {KINDS[kind].jobs_key: [job.to_upload_json()], "fileName": name})
+    return {KINDS[kind].jobs_key: [job.to_upload_json()], "fileName": name}
 
 
-def _series_id(request: Request) -> int:
+def _of_series(handler: Callable[..., dict[str, Any]], kind: str, state: SandboxState, request: Request) -> Response:
+    """Respond with the result of a handler for one coupon series."""
     if not re.fullmatch(r"\d{1,18}", request.argument, re.ASCII):
         raise RequestError("Incorrect or invalid input.")
-    return int(request.argument)
-
-
-def _coupon_success(state: SandboxState, series: int, result: dict[str, Any]) -> Response:
-    result = {"orgId": state.org_id, "couponSeriesId": series} | result
+    series = int(request.argument)
+    result = {"orgId": state.org_id, "couponSeriesId": series} | handler(kind, series, state, request)
     return Response.of(200, {"success": True, "status": 200, "result": result})
 
 
@@ -213,11 +209,11 @@ class Route:
 #: The first route whose pattern matches the path takes a request; the last one takes any.
 ROUTES = (
     Route("token", "/v3/oauth/token/generate", ("POST",), _generate_token),
-    Route("status", f"{_API}/upload/getUploadRedeemedCouponStatus/(.*)", ("GET",), partial(_list_jobs, "redeem")),
-    Route("upload", f"{_API}/upload/redeemFile/(.*)", ("POST",), partial(_upload, "redeem")),
-    Route("status", f"{_API}/upload/getUploadStatus/(.*)", ("GET",), partial(_list_jobs, "coupon")),
-    Route("upload", f"{_API}/upload/file/(.*)", ("POST",), partial(_upload, "coupon")),
-    Route("download", f"{_API}/download", ("POST",), _download),
+    Route("status", f"{_UPLOADS}/getUploadRedeemedCouponStatus/(.*)", ("GET",), partial(_of_series, _list, "redeem")),
+    Route("upload", f"{_UPLOADS}/redeemFile/(.*)", ("POST",), partial(_of_series, _upload, "redeem")),
+    Route("status", f"{_UPLOADS}/getUploadStatus/(.*)", ("GET",), partial(_of_series, _list, "coupon")),
+    Route("upload", f"{_UPLOADS}/file/(.*)", ("POST",), partial(_of_series, _upload, "coupon")),
+    Route("download", "/coupon/api/v1/download", ("POST",), _download),
     Route("files", "/files/(.*)", ("GET", "HEAD"), _file),
     Route("control", "/sandbox(?:/(.*))?", (), _control),
     Route("other", ".*", (), lambda state, request: Response.html(404)),
@@ -226,7 +222,6 @@ ROUTES = (
 
 def find_route(path: str) -> tuple[Route, str]:
     """Return the route of a percent-encoded path, and the decoded argument in it."""
-    # The documents print a double slash in this very path.
-    path = re.sub("/{2,}", "/", path)
+    path = re.sub("/{2,}", "/", path)  # the documents print a double slash in the path of the status list
     matches = ((route, re.fullmatch(route.pattern, path)) for route in ROUTES)
     return next((route, unquote("".join(match.groups("")))) for route, match in matches if match)

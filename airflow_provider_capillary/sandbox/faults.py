@@ -32,8 +32,7 @@ class Fault:
     ============= ==========================================================================================
     kind          effect
     ============= ==========================================================================================
-    status        HTTP ``status`` with ``body``, by default ``{}``
-    body          the same
+    status, body  HTTP ``status`` with ``body``, by default ``{}``
     text          HTTP 200 text/plain with ``body``, by default ``OK``
     html          HTTP ``status`` with an HTML page, as the edge in front of the API sends it
     empty         HTTP 200 without a body
@@ -50,8 +49,6 @@ class Fault:
     gzip          the real body, compressed
     ============= ==========================================================================================
 
-    ``headers`` and ``retry_after`` are added to every response.
-
     :param kind: one of the table
     :param endpoint: ``token``, ``status``, ``upload`` (both for redeemed coupons and for coupons), ``download``,
         ``files``, ``other``, or ``any`` of them
@@ -62,9 +59,9 @@ class Fault:
     :param fraction: part of the body that ``cut`` and ``unmarked`` send, from 0.0 (headers only) to 1.0
     :param content_length: whether ``cut`` announces the length of the whole body
     :param rst: whether ``cut`` ends by a reset
-    :param retry_after: value of a Retry-After header: seconds, or any text
+    :param retry_after: value of a Retry-After header that is added to the response: seconds, or any text
     :param body: JSON-ready object, text (sent as text/plain) or bytes
-    :param headers: further headers; they replace those of the same name
+    :param headers: further headers that are added; they replace those of the same name
     :param location: target of ``redirect``
     :param form: form of ``expired_token``, as ``refusal`` of the sandbox; None: the sandbox's own
     :param processed: whether the endpoint does its work before its response is replaced, so that an upload makes a

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 #: Names under which requests are counted, and which a fault can be tied to.
 ENDPOINTS = ("token", "status", "upload", "download", "files", "other")
-#: Forms in which a token can be refused. The v1.1 API has the code in the body (documented); the form of
-#: `/coupon/...` is unknown, so a client has to understand all of them.
+#: Forms in which a token can be refused: by the code in the body (documented of the v1.1 API), or by HTTP status.
 REFUSALS = ("http_401", "http_498", "body_401", "body_498")
 #: Ways in which uploads can be authorized: which of them Capillary takes is unclear.
 UPLOAD_AUTHS = ("any", "oauth", "bearer")
@@ -95,16 +94,12 @@ def size_of(source: bytes | Path) -> int:
 
 @dataclass(frozen=True)
 class Response:
-    """A response without the headers that frame its body.
-
-    :param source: bytes, or a file that is read only while it is sent
-    :param part: the positions in it that make the body; None: all
-    """
+    """A response without the headers that frame its body."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
-    source: bytes | Path = field(default=b"", repr=False)
-    part: range | None = None
+    source: bytes | Path = field(default=b"", repr=False)  # a file is read only while it is sent
+    part: range | None = None  # the positions in the source that make the body; None: all
 
     @property
     def size(self) -> int:

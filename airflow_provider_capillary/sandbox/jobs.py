@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Upload jobs: their kinds, their status, their JSON and their files, and the uploads that make them.
-
-Capillary documents the forms of uploads, but not why it refuses a row. These rules are the sandbox's own, so that a
-test can write a file that fails as wanted.
-"""
+"""Upload jobs: their kinds, their status, their JSON and their files, and the uploads that make them."""
 
 from __future__ import annotations
 
@@ -34,39 +30,31 @@ FINAL_STATUSES = frozenset(
 
 # Epoch milliseconds of the years 1973 to 5138: a time in seconds is too short, one in microseconds too long.
 _MILLISECONDS = re.compile(r"\d{12,14}", re.ASCII)
-#: Why a row is refused whose coupon is wrong.
-INVALID_COUPON = "Coupon is not valid, or belongs to another series"
+_INVALID_COUPON = "Coupon is not valid, or belongs to another series"  # why a row is refused whose coupon is wrong
 _CUSTOMER_COLUMNS = {"MOBILE": "mobile", "EXTERNAL_ID": "externalId", "EMAIL": "email", "USER_ID": "userId"}
-_COUPON_COLUMNS = {"COUPON_ID": "couponId", "COUPON_CODE": "couponCode"}
+_REDEEM_IDENTIFIERS = {
+    "customerIdentifier": _CUSTOMER_COLUMNS,
+    "couponIdentifier": {"COUPON_ID": "couponId", "COUPON_CODE": "couponCode"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What differs between the kinds of upload jobs; the defaults are those of redeemed coupons.
-
-    :param ends: final status word of a job, as in samples
-    :param file_name: name of an uploaded file that the sandbox makes up, without its extension
-    :param prefix: beginning of the names of error files and tables
-    :param identifiers: parts of the form that choose a column: name -> value -> key that ``uploadHeaders`` then needs
-    :param repeated: why a row is refused whose coupon was there before
-    :param is_dated: whether the timestamps of a job are midnight of its day, on the cluster (inferred from samples),
-        and ``uploadedFileName`` is the name under which the file is stored
-    :param more: further keys of a job
-    """
+    """What differs between the kinds of upload jobs; the defaults are those of redeemed coupons."""
 
     jobs_key: str = "redeemUploadJobStatuses"
     status_key: str = "uploadRedeemedCouponStatus"
-    ends: str = "COMPLETED"
-    file_name: str = "redeemed"
-    prefix: str = "redemption_upload_"
-    identifiers: dict[str, dict[str, str]] = field(
-        default_factory=lambda: {"customerIdentifier": _CUSTOMER_COLUMNS, "couponIdentifier": _COUPON_COLUMNS}
-    )
+    ends: str = "COMPLETED"  # final status word, as in samples
+    file_name: str = "redeemed"  # of an upload that the sandbox makes up, without the extension
+    prefix: str = "redemption_upload_"  # of the names of error files and tables
+    # Parts of the form that choose a column: name -> value -> key that `uploadHeaders` then needs.
+    identifiers: dict[str, dict[str, str]] = field(default_factory=_REDEEM_IDENTIFIERS.copy)
     required_columns: tuple[str, ...] = ("redeemedDateInMillis", "redeemedAt")
     optional_columns: tuple[str, ...] = ("billId", "billNumber", "details")
-    repeated: str = "Coupon is already redeemed, in this series"
+    repeated: str = "Coupon is already redeemed, in this series"  # why a row is refused whose coupon was there before
+    # Timestamps are midnight of the day on the cluster (inferred from samples), `uploadedFileName` is the stored name.
     is_dated: bool = True
-    more: dict[str, int] = field(default_factory=dict)
+    more: dict[str, int] = field(default_factory=dict)  # further keys of a job
 
 
 KINDS = {
@@ -96,7 +84,7 @@ def write_error_file(rows: Iterable[tuple[str, str]], column: str = "code") -> b
 
 def generate_error_file(kind: Kind, errors: int) -> bytes:
     """Make up an error file with ``errors`` rows."""
-    reasons = (INVALID_COUPON, kind.repeated)
+    reasons = (_INVALID_COUPON, kind.repeated)
     return write_error_file((reasons[row % 2], f"SANDBOX{row + 1:06d}") for row in range(errors))
 
 
@@ -209,6 +197,9 @@ class SandboxJob:
 def read_upload(request: Request, kind: Kind, known: set[str]) -> tuple[str, dict[str, Any]]:
     """Read the form of an upload and take its coupons, none of them if a part is missing or wrong.
 
+    Capillary documents the form, but not why it refuses a row: these rules are the sandbox's own, so that a test can
+    write a file that fails as wanted.
+
     :param known: the coupons of the series so far; those of the file are added
     :return: name of the file; number of rows, number of rows refused and error file, as arguments of ``add_job``
     """
@@ -232,7 +223,7 @@ def read_upload(request: Request, kind: Kind, known: set[str]) -> tuple[str, dic
             if not coupon:
                 reason = "Coupon is empty, the row was not taken"
             elif coupon.startswith("INVALID"):
-                reason = INVALID_COUPON
+                reason = _INVALID_COUPON
             elif time_index is not None and not _MILLISECONDS.fullmatch(_cell(row, time_index)):
                 reason = "Redeem time is not a date, epoch milliseconds are expected"
             elif key in known or key in accepted:
@@ -241,8 +232,7 @@ def read_upload(request: Request, kind: Kind, known: set[str]) -> tuple[str, dic
                 accepted.add(key)
                 continue
             refused.append((reason, coupon))
-    # Only now: a file that cannot be read to its end must change nothing.
-    known |= accepted
+    known |= accepted  # only now: a file that cannot be read to its end must change nothing
     column = "id" if coupon_column == "couponId" else "code"
     error_file = write_error_file(refused, column) if refused else None
     name = (file.file_name or b"").decode("utf-8", "replace")

@@ -59,7 +59,7 @@ class Sandbox(SandboxState):
     :param bad_credentials_status: HTTP status of the response to wrong credentials; default 200; unknown, too
     :param upload_auth: where an upload must have its token: ``oauth`` for the header ``X-CAP-API-OAUTH-TOKEN``,
         ``bearer`` for ``Authorization: Bearer``, ``any`` for either (default); elsewhere it is HTTP 401. Other calls
-        take either. ``issue_token`` and the token endpoint make tokens for both
+        take either
     :param access_log: called with one line for each request (method, path without query, status, milliseconds)
     :ivar clock: returns the sandbox's time in seconds since 1970; a test may replace it, to let jobs and tokens age
     :raises ValueError: if a value cannot be used; the message names the field
@@ -93,8 +93,7 @@ class Sandbox(SandboxState):
             listener = self.ssl_context.wrap_socket(listener, server_side=True, do_handshake_on_connect=False)
         self._listener = listener
         self._stopping = threading.Event()
-        # Each connection with its thread.
-        self._connections: dict[socket.socket, threading.Thread] = {}
+        self._connections: dict[socket.socket, threading.Thread] = {}  # each with its thread
         self._thread = threading.Thread(target=self._accept, args=(listener,), name="capillary-sandbox", daemon=True)
         self._thread.start()
 
@@ -104,8 +103,7 @@ class Sandbox(SandboxState):
             return
         self._stopping.set()
         with suppress(OSError):
-            # Ends the accept on Linux; elsewhere the close does.
-            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.shutdown(socket.SHUT_RDWR)  # ends the accept on Linux; elsewhere the close does
         self._listener.close()
         self._thread.join()
         self._listener = None
@@ -140,11 +138,10 @@ class Sandbox(SandboxState):
 
     def _serve(self, connection: socket.socket, peer: str) -> None:
         try:
-            _Connection(connection, peer, self, self._stopping).serve()
-            # Before the close, which would discard the last bytes if the client has sent more than was read.
-            connection.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # the client has gone away
+            with suppress(OSError):  # the client has gone away
+                _Connection(connection, peer, self, self._stopping).serve()
+                # Before the close, which would discard the last bytes if the client has sent more than was read.
+                connection.shutdown(socket.SHUT_WR)
         except Exception as error:  # noqa: BLE001 - print the place of a bug in the sandbox, but no value
             if not self._stopping.is_set():
                 frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -182,8 +179,7 @@ class _Connection:
                     return
                 self._http.start_next_cycle()
         except h11.RemoteProtocolError as error:
-            began = time.monotonic()
-            self._log("malformed request", self._refuse(error), began)
+            self._log("malformed request", self._refuse(error), time.monotonic())
 
     def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         while (event := self._http.next_event()) is h11.NEED_DATA:

@@ -206,7 +206,7 @@ class SandboxState:
             ends_at = starts_at + (self.started_seconds if started_seconds is None else started_seconds)
             schedule = [(-math.inf, "QUEUED"), (starts_at, "STARTED"), (ends_at, ends or KINDS[kind].ends)]
             lag = self.list_lag_seconds if list_lag_seconds is None else list_lag_seconds
-            job = SandboxJob(
+            self._jobs[job_id] = job = SandboxJob(
                 kind=kind,
                 job_id=job_id,
                 coupon_series_id=coupon_series_id,
@@ -224,7 +224,6 @@ class SandboxState:
                 clock=lambda: self.clock(),  # noqa: PLW0108 - the clock may be replaced later
                 schedule=schedule if status is None else [(-math.inf, status)],
             )
-            self._jobs[job_id] = job
             self._file_names |= {handle, uploaded_file_name}
             return job
 
@@ -277,7 +276,7 @@ class SandboxState:
         """
         with self._lock:
             for index, fault in enumerate(self._faults):
-                fits = endpoint in ENDPOINTS and fault.endpoint in ("any", endpoint)
+                fits = fault.endpoint in ("any", endpoint) and endpoint in ENDPOINTS
                 if not fits or fault.read_body != (file_name is not None):
                     continue
                 if fault.file_name and file_name and fault.file_name not in file_name():

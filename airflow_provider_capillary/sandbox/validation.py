@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-#: Parts of an annotation that can be checked: their description and type.
-_TYPES: dict[str, tuple[str, Any]] = {
-    "bool": ("true or false", bool),
-    "int": ("a whole number", int),
-    "float": ("a finite number", int | float),
-    "str": ("text", str),
-    "bytes": ("bytes", bytes),
-    "Path": ("the pathlib.Path of a file", Path),
-    "None": ("null", type(None)),
+#: Parts of an annotation that can be checked: their description, and whether a value is one.
+_TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "bool": ("true or false", lambda value: isinstance(value, bool)),
+    "int": ("a whole number", lambda value: isinstance(value, int)),
+    "float": ("a finite number", lambda value: isinstance(value, int | float) and abs(value) < math.inf),
+    "str": ("text", lambda value: isinstance(value, str)),
+    "bytes": ("bytes", lambda value: isinstance(value, bytes)),
+    "Path": ("the pathlib.Path of a file", lambda value: isinstance(value, Path) and value.is_file()),
+    "None": ("null", lambda value: value is None),
 }
 
 
@@ -40,20 +40,13 @@ def check_types(annotations: Mapping[str, str], values: Mapping[str, Any], **lim
         names, value = annotation.split(" | "), values.get(field)
         if not _TYPES.keys() >= set(names):
             continue
-        if not any(_has_type(value, name) for name in names):
+        is_bool = isinstance(value, bool) and "bool" not in names  # which would pass as a number
+        if is_bool or not any(_TYPES[name][1](value) for name in names):
             raise FieldError(field, f"must be {' or '.join(_TYPES[name][0] for name in names)}")
         minimum, maximum = limits.get(field, (0, math.inf))
         if isinstance(value, int | float) and not minimum <= value <= maximum:
             allowed = f"at least {minimum}" if maximum == math.inf else f"from {minimum} to {maximum}"
             raise FieldError(field, f"must be {allowed}")
-
-
-def _has_type(value: Any, name: str) -> bool:
-    if isinstance(value, bool):
-        return name == "bool"
-    if isinstance(value, Path):
-        return name == "Path" and value.is_file()
-    return isinstance(value, _TYPES[name][1]) and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def check_choice(field: str, value: object, choices: Collection[str]) -> None:
