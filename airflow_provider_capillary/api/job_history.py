@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fnmatch import translate
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import inf
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,12 @@ _GLOB = re.compile(r"[*?\[]")
 _JOB_ID, _STATUS, _FILE_NAME, _FILE_URL = map(
     JobFields._fields.index, ("job_id", "status", "uploaded_file_name", "uploaded_file_url")
 )
+
+
+@lru_cache(maxsize=4096)
+def _fits(glob: str) -> Callable[[str], re.Match[str] | None]:
+    """Return the function that matches a name against a glob."""
+    return re.compile(translate(glob)).match
 
 
 def read_history(
@@ -62,8 +68,8 @@ def find_job(jobs: JobHistory, job_id: int, *, kind: UploadKind, coupon_series_i
 class JobHistory:
     """All jobs that a series ever had, sorted once so that many waits can search them.
 
-    Keeps jobs as rows and builds an :class:`UploadJob` on demand: 20,000 objects a poll would trigger a full garbage
-    collection that stalls the triggerer.
+    Keeps jobs as rows and builds an :class:`UploadJob` on demand, once for all waits: 20,000 objects a poll would
+    trigger a full garbage collection that stalls the triggerer.
 
     :param rows: What is known of the jobs, in any order.
     :param make: Makes the job of a row.
@@ -77,6 +83,7 @@ class JobHistory:
         self.rows = sorted(self._by_id.values(), key=itemgetter(_JOB_ID), reverse=True)
         self.digest = digest
         self._make = make
+        self._selected: dict[int, UploadJob] = {}
         self._by_name = {
             name: row for row in reversed(self.rows) for name in (row[_FILE_NAME], row[_FILE_URL]) if name is not None
         }
@@ -109,7 +116,7 @@ class JobHistory:
     def get(self, job_id: int) -> UploadJob | None:
         """Return the job with this id."""
         row = self._by_id.get(job_id)
-        return None if row is None else self._make(row)
+        return None if row is None else self._job(row)
 
     def newest(self, *, newer_than: int | None = None, uploaded_file_name: str | None = None) -> UploadJob | None:
         """Return the newest job that matches, or None.
@@ -125,7 +132,7 @@ class JobHistory:
             if _GLOB.search(uploaded_file_name):
                 least = floor if found is None else max(floor, found[_JOB_ID])
                 found = self._newest_fitting(uploaded_file_name, least) or found
-        return self._make(found) if found is not None and found[_JOB_ID] > floor else None
+        return self._job(found) if found is not None and found[_JOB_ID] > floor else None
 
     def with_file(self, name: re.Pattern[str]) -> list[UploadJob]:
         """Return the jobs whose uploaded file has a name, the oldest first.
@@ -138,9 +145,15 @@ class JobHistory:
             if any(name.fullmatch(each) for each in (row[_FILE_NAME], row[_FILE_URL]) if each is not None)
         ]
 
+    def _job(self, row: Row) -> UploadJob:
+        job = self._selected.get(row[_JOB_ID])
+        if job is None:
+            job = self._selected[row[_JOB_ID]] = self._make(row)
+        return job
+
     def _newest_fitting(self, glob: str, newer_than: float) -> Row | None:
         # Hundreds of waits may search the history of years.
-        fits = re.compile(translate(glob)).match
+        fits = _fits(glob)
         for row in self.rows:
             if row[_JOB_ID] <= newer_than:
                 break

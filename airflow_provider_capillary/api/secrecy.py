@@ -94,7 +94,9 @@ def shown(text: str, *, secrets: Iterable[str] = (), most: int = _LONGEST_LINE) 
     """
     # Before the line is cut: a cut secret would not be found.
     text = _URL.sub(lambda url: f"{url[1]}{url[2]}{'?***' if url[3] else ''}", blank(text, secrets))
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1] + "…"
 
 

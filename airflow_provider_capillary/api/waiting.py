@@ -235,6 +235,8 @@ class JobWaiter:
         )
         self._log = log
         self._none_up_to: int | None = None
+        #: What the last successful poll has shown: the job, or while it is not there, the newest one.
+        self._seen: tuple[UploadJob | None, UploadJob | None] | None = None
 
     def on_jobs(self, jobs: JobHistory | Iterable[UploadJob]) -> WaitOutcome | None:
         """Take the jobs of a successful poll.
@@ -249,6 +251,11 @@ class JobWaiter:
             # Finished jobs that do not match never will: search the history of years only once.
             self._none_up_to = history.settled_up_to
         newest = history.newest()
+        seen = (job, newest if job is None else None)
+        if seen == self._seen:
+            # The change that woke this wait was for another one.
+            self.remind()
+            return None
         if job is not None:
             self.last_seen = f"job {job.job_id} was {shown_status(job)}"
         elif newest is None:
@@ -256,7 +263,8 @@ class JobWaiter:
         else:
             self.last_seen = f"no such job yet, the newest was {newest.job_id} ({shown_status(newest)})"
         self.wait_log.on_jobs(newest, job, last_seen=self.last_seen)
-        if job is None:
+        if job is None or not job.is_done:
+            self._seen = seen
             return None
         if job.is_failed:
             hint = failure_hint(job, self.kind, self.options.coupon_series_id)
@@ -265,12 +273,10 @@ class JobWaiter:
                 message=f"{self.kind.title} job {job.job_id} ended as {shown_status(job)}; {hint}",
                 job=job,
             )
-        if job.is_completed:
-            excess = self._excess(job)
-            if excess is not None:
-                return WaitOutcome(status="error_limit_exceeded", message=excess, job=job)
-            return WaitOutcome(status="success", message=f"{self.kind.title} job {job.job_id} is complete", job=job)
-        return None
+        excess = self._excess(job)
+        if excess is not None:
+            return WaitOutcome(status="error_limit_exceeded", message=excess, job=job)
+        return WaitOutcome(status="success", message=f"{self.kind.title} job {job.job_id} is complete", job=job)
 
     def on_error(self, error: CapillaryError) -> WaitOutcome | None:
         """Take the error of a poll whose retries are used up.

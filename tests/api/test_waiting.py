@@ -402,6 +402,37 @@ def test_a_newer_job_that_takes_over_is_logged_too(log: pytest.LogCaptureFixture
     ]
 
 
+def test_a_change_of_another_job_is_not_logged(log: pytest.LogCaptureFixture) -> None:
+    wait = wait_for(job_id=7)
+    wait.on_jobs([job(7, "QUEUED"), job(8, "QUEUED")])
+    before = len(log.messages)
+    for word in ("STARTED", "COMPLETED"):
+        assert wait.on_jobs([job(7, "QUEUED"), job(8, word)]) is None
+    assert len(log.messages) == before
+
+    assert wait.on_jobs([job(7, "STARTED"), job(8, "COMPLETED")]) is None
+    assert log.messages[before:] == ["Upload job 7 is STARTED"]
+
+
+def test_a_wait_for_a_job_to_come_is_reminded_of_though_other_jobs_change(log: pytest.LogCaptureFixture) -> None:
+    clock = {"now": NOW}
+    wait = JobWaiter(
+        WaitOptions(coupon_series_id=909234, uploaded_file_name="mine.csv"),
+        kind=REDEEM,
+        log=logging.getLogger("the wait"),
+        now=lambda: clock["now"],
+    )
+    wait.on_jobs([job(7, "QUEUED"), job(8, "QUEUED")])
+    clock["now"] = NOW.add(minutes=59)
+    wait.on_jobs([job(7, "STARTED"), job(8, "QUEUED")])
+    assert "Still waiting" not in log.text
+    clock["now"] = NOW.add(minutes=60)
+    wait.on_jobs([job(7, "COMPLETED"), job(8, "QUEUED")])
+    assert log.text.count("Still waiting") == 1
+    wait.on_jobs([job(7, "COMPLETED"), job(8, "QUEUED"), job(9, "QUEUED", uploaded_file_name="other.csv")])
+    assert "is now 9" in log.messages[-1]
+
+
 def test_progress_is_logged_when_it_happens(log: pytest.LogCaptureFixture) -> None:
     wait = wait_for()
     for status in ("QUEUED", "QUEUED", "STARTED", "STARTED", "COMPLETED"):
