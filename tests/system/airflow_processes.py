@@ -416,7 +416,9 @@ def environment(home: Path, port: int, database: str, further: Mapping[str, str]
     :param database: URL of its database.
     :param further: Settings to add or to replace.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_AIRFLOW", "PYTEST"))}
+    # Python may keep what it compiles: a task is a process, which would compile all that it imports once more.
+    dropped = ("AIRFLOW", "_AIRFLOW", "PYTEST", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     settings = {
         "API__BASE_URL": f"http://{LOOPBACK}:{port}",
         "API__PORT": str(port),
