@@ -29,6 +29,8 @@ FAILING = {0: "ERRORED", 7: "FAILED", 12: "CANCELLED", 18: "ERRORED"}
 FOR_EVER = 86_400.0
 #: What one triggerer of two may send, where 100 a minute is the limit of all.
 REQUESTS_PER_MINUTE = 50
+#: So short that two triggerers without a limit would send 240 requests a minute for ten series, in seconds.
+POKE_INTERVAL = 5
 
 FAULTS = [
     Fault("status", status=429, retry_after=1),
@@ -74,7 +76,7 @@ class Waits:
         self.waits: list[Wait] = []
         self._tasks: list[dict[str, Any]] = []
         self._random = randomly
-        mapped = {"task_id": "mapped", "capillary_conn_id": "waits", "deferrable": True, "poke_interval": 20}
+        mapped = {"task_id": "mapped", "capillary_conn_id": "waits", "deferrable": True, "poke_interval": POKE_INTERVAL}
         mapped["mapped"] = []
         rescheduling = {"task_id": "reschedule", "capillary_conn_id": "rescheduled_waits", "mode": "reschedule"}
         rescheduling |= {"deferrable": False, "poke_interval": 45, "mapped": []}
@@ -90,7 +92,7 @@ class Waits:
                     maps.append(given)
                 else:
                     task = (f"{kind}_{series}_{number}", -1)
-                    given |= {"task_id": task[0], "capillary_conn_id": "waits", "poke_interval": 20}
+                    given |= {"task_id": task[0], "capillary_conn_id": "waits", "poke_interval": POKE_INTERVAL}
                     given |= {kind: True}
                     if number % 2:
                         given["uploaded_file_name"] = job.uploaded_file_name
