@@ -113,7 +113,7 @@ demo: $(STAMP) ## Run the example DAGs against a local Capillary
 
 .PHONY: docs
 docs: $(DOCS_STAMP) ## Build the documentation site into site/; a broken link or a missing reference fails
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 .PHONY: screenshot
 screenshot: $(DOCS_STAMP) ## Take docs/images/connection-form.png; needs Chromium and its driver
