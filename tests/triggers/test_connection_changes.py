@@ -651,6 +651,27 @@ async def test_a_secret_that_is_rotated_once_more_while_it_is_refused_fails_no_w
     assert steps == []
 
 
+@pytest.mark.parametrize(("status", "opened"), [(503, 1), (403, 2)], ids=["transient", "permanent"])
+async def test_a_poll_that_fails_has_a_new_client_opened_only_where_the_error_is_permanent(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, status: int, opened: int
+) -> None:
+    # For a permanent one, certificates on the disk may have been replaced.
+    settings: list[object] = []
+    open_one = shared_connection.AsyncConnection.open
+
+    async def counted(given: Any, **named: Any) -> Any:
+        settings.append(given)
+        return await open_one(given, **named)
+
+    monkeypatch.setattr(shared_connection.AsyncConnection, "open", counted)
+    sandbox.inject(Fault("status", endpoint="status", status=status, times=None))
+
+    event = await event_of(trigger(max_consecutive_failures=1))
+
+    assert (event["status"], event["error"]["is_transient"]) == ("error", status == 503)
+    assert len(settings) == opened
+
+
 # --- one poll's part in a lookup --------------------------------------------------------------------------------------
 
 
