@@ -3,8 +3,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
-# Processes that `make test` runs tests in; 0 runs all in one, as a debugger wants it.
-TEST_PROCESSES ?= 3
+# Processes that `make test` runs tests in, two a core: half of the time they wait. 0 runs all in one, as a debugger wants it.
+TEST_PROCESSES ?= 4
 MATRIX_ARGS ?=
 TAG ?=
 

@@ -347,6 +347,10 @@ class Changing(Contract):
 class Wholeness(Contract):
     """Nothing partial is ever visible: the object appears whole, or what was there before stays."""
 
+    @pytest.fixture
+    def quick_runs(self) -> None:
+        """Keep what a store makes for each run and costs time, where a test runs a hundred times."""
+
     @pytest.fixture(params=[None, OLD], ids=["nothing there before", "an old object there"])
     def before(self, request: pytest.FixtureRequest, store: Store) -> dict[str, Content]:
         if request.param is not None:
@@ -487,6 +491,7 @@ class Wholeness(Contract):
         assert store.unfinished() == []
         assert run.xcoms == {}
 
+    @pytest.mark.usefixtures("quick_runs")
     def test_a_task_that_is_interrupted_at_any_line_leaves_nothing_but_the_old_or_the_whole_object(
         self, sandbox: Sandbox, store: Store, to: dict
     ) -> None:
@@ -546,7 +551,7 @@ class Wholeness(Contract):
 class Killing(Contract):
     """A worker may be killed at any moment, and a retry does not care what the try before it came to."""
 
-    SIZE = 64 * MIB
+    SIZE = 32 * MIB  # four parts, of which up to three are sent at a time
     #: The moments depend on it; it is printed where the test fails.
     SEED = 20261125
     ROUNDS = 2
