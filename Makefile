@@ -88,6 +88,10 @@ test-system: $(DEV_STAMP) ## Run the tests of a whole Airflow, whose triggerer i
 test-production: $(PRODUCTION_STAMP) ## Run the tests of an Airflow on PostgreSQL and Celery; PYTEST_ARGS are handed on; takes ten minutes
 	@$(WITH_BYTECODE) $(BIN)/python -m pytest tests/production $(PYTEST_ARGS)
 
+.PHONY: test-first-hour
+test-first-hour: $(DOCS_STAMP) ## Follow README and Getting started in an environment of its own; PYTEST_ARGS are handed on
+	@$(BIN)/python -m pytest tests/first_hour $(PYTEST_ARGS)
+
 .PHONY: test-matrix
 test-matrix: $(DEV_STAMP) ## Run tests beside every supported Airflow; MATRIX_ARGS are handed on; takes twenty minutes
 	@$(BIN)/python scripts/test_matrix.py $(MATRIX_ARGS)
