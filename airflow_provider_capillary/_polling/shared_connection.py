@@ -16,6 +16,7 @@ from airflow_provider_capillary._airflow_compat import AirflowNotFoundException
 from airflow_provider_capillary._transport.async_connection import AsyncConnection
 from airflow_provider_capillary._transport.connections import aread_settings, undefined_connection
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError, CapillaryTransportError
+from airflow_provider_capillary.api.log_lines import write_lines
 from airflow_provider_capillary.api.timing import LookupTimes
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ class SharedConnection:
         self._error = None
         if is_new:
             if before is not None:
-                log.info("Airflow connection %r changed; polls use the new settings", self._conn_id)
+                write_lines(log.info, f"Airflow connection {self._conn_id!r} changed; polls use the new settings")
             self.version += 1
             for changed in list(self.listeners):
                 changed()
@@ -221,7 +222,7 @@ class SharedConnection:
     def _failed(self, error: CapillaryError) -> None:
         self.times.want(time.monotonic())
         if self._open is not None and self.users and (self._error is None or str(self._error) != str(error)):
-            log.warning("Polls go on with the Airflow connection %r as it was: %s", self._conn_id, error)
+            write_lines(log.warning, f"Polls go on with the Airflow connection {self._conn_id!r} as it was: {error}")
         self._error = error
 
     def _unreadable(self, why: str) -> CapillaryTransportError:

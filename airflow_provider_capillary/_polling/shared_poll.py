@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 from airflow_provider_capillary._polling.shared_connection import SharedConnection
 from airflow_provider_capillary.api.auth_messages import possibly_outdated
 from airflow_provider_capillary.api.errors import CapillaryAccessError, CapillaryAuthError, CapillaryError
+from airflow_provider_capillary.api.log_lines import write_lines
 from airflow_provider_capillary.api.timing import PollPlan, PollSchedule, PollTimer
 
 if TYPE_CHECKING:
@@ -353,14 +354,12 @@ async def poll_series(
             result = await subscription.next_result()
             if result.jobs is None:
                 failures += 1
-                log.warning(
-                    "Poll of the %ss of coupon series %s failed (%d in a row), the next within %.10g s: %s",
-                    kind.title,
-                    coupon_series_id,
-                    failures,
-                    timer.interval,
-                    # The text of other errors may contain secrets.
-                    result.error if isinstance(result.error, CapillaryError) else type(result.error).__name__,
+                # The text of other errors may contain secrets.
+                error = result.error if isinstance(result.error, CapillaryError) else type(result.error).__name__
+                write_lines(
+                    log.warning,
+                    f"Poll of the {kind.title}s of coupon series {coupon_series_id} failed ({failures} in a row), "
+                    f"the next within {timer.interval:.10g} s: {error}",
                 )
                 continue
             if failures:

@@ -12,6 +12,7 @@ from airflow_provider_capillary._storage.stores.choice import store_of
 from airflow_provider_capillary._storage.unfinished import note_for
 from airflow_provider_capillary._transport.object_storage import translate_errors
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryErrorFileError
+from airflow_provider_capillary.api.log_lines import write_lines
 
 if TYPE_CHECKING:
     import hashlib
@@ -90,8 +91,9 @@ def stored_checksum_at(location: ObjectLocation) -> tuple[int, str] | None:
         raise
     except Exception as error:  # noqa: BLE001 - every store has its own classes
         # The checksum only saves an upload. Credentials that may write but not read send the file each time.
-        log.warning(
-            "The stored sha256 of %s cannot be read (%s): the file is sent again", location.uri, type(error).__name__
+        write_lines(
+            log.warning,
+            f"The stored sha256 of {location.uri} cannot be read ({type(error).__name__}): the file is sent again",
         )
         return None
     if stored is None or stored[1] is None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from airflow_provider_capillary.api.log_lines import write_lines
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -65,15 +67,10 @@ class TransferLog:
         :param uri: URI of the object, without credentials.
         """
         now = self._clock()
-        self._log.info(
-            "%s: %d lines, %d bytes, sha256 %s, in %.1f s (%.1f MB/s), now at %s",
-            self._what,
-            self.lines,
-            self._size,
-            sha256,
-            now - self._started_at,
-            self._rate(now),
-            uri,
+        write_lines(
+            self._log.info,
+            f"{self._what}: {self.lines} lines, {self._size} bytes, sha256 {sha256}, "
+            f"in {now - self._started_at:.1f} s ({self._rate(now):.1f} MB/s), now at {uri}",
         )
 
     def _rate(self, now: float) -> float:

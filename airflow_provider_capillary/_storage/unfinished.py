@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_capillary._storage.stores.base import ObjectLocation
 from airflow_provider_capillary._storage.stores.choice import store_of
+from airflow_provider_capillary.api.log_lines import write_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,10 +86,10 @@ def _remove(note: dict[str, Any], conn_id: str | None) -> bool:
     try:
         store_of(location).remove(note["left"])
     except Exception as error:  # noqa: BLE001 - every store has its own classes
-        log.warning(
-            "Could not remove what an earlier try left behind at %s (%s); the next try will try again",
-            location.uri,
-            type(error).__name__,
+        write_lines(
+            log.warning,
+            f"Could not remove what an earlier try left behind at {location.uri} ({type(error).__name__}); "
+            "the next try will try again",
         )
         return False
     return True

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary._airflow_compat import (
@@ -13,6 +14,7 @@ from airflow_provider_capillary._airflow_compat import (
     mask_secret,
 )
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryError, CapillaryTransportError
+from airflow_provider_capillary.api.log_lines import write_lines
 from airflow_provider_capillary.api.secrecy import LEAST_LENGTH
 
 if TYPE_CHECKING:
@@ -72,28 +74,19 @@ def warn_about(settings: ConnectionSettings, log: Log) -> None:
     :param settings: The connection.
     :param log: The log.
     """
+    warn, named = partial(write_lines, log.warning), f"Connection {settings.conn_id!r}"
     if settings.is_plain_http:
-        log.warning(
-            "Connection %r sends the client secret and tokens over plain http to %s", settings.conn_id, settings.host
-        )
+        warn(f"{named} sends the client secret and tokens over plain http to {settings.host}")
     if len(settings.client_secret) < LEAST_LENGTH:
-        log.warning(
-            "Connection %r has a Client secret of fewer than %d characters, too short to be masked in logs",
-            settings.conn_id,
-            LEAST_LENGTH,
-        )
+        warn(f"{named} has a Client secret of fewer than {LEAST_LENGTH} characters, too short to be masked in logs")
     if settings.verify is False:
-        log.warning("Connection %r does not check TLS certificates", settings.conn_id)
+        warn(f"{named} does not check TLS certificates")
     if settings.unknown_extras:
-        log.warning(
-            "Connection %r has fields that mean nothing here: %s", settings.conn_id, ", ".join(settings.unknown_extras)
-        )
+        warn(f"{named} has fields that mean nothing here: {', '.join(settings.unknown_extras)}")
     if settings.unused_fields:
-        log.warning(
-            "Connection %r has fields that are not used with Authentication type %s: %s",
-            settings.conn_id,
-            settings.auth_type,
-            ", ".join(settings.unused_fields),
+        warn(
+            f"{named} has fields that are not used with Authentication type {settings.auth_type}: "
+            f"{', '.join(settings.unused_fields)}"
         )
 
 

@@ -16,6 +16,7 @@ from airflow_provider_capillary._airflow_compat import AirflowNotFoundException
 from airflow_provider_capillary._transport.connections import aread_settings, read_settings, warn_about
 from airflow_provider_capillary._transport.forking import PerProcess
 from airflow_provider_capillary.api.errors import CapillaryAuthError, CapillaryError
+from airflow_provider_capillary.api.log_lines import write_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CHANGED = "Airflow connection %r changed; using the new settings"
-_KEPT = "Keeping the previous settings of Airflow connection %r: %s"
+_CHANGED = "Airflow connection {!r} changed; using the new settings"
+_KEPT = "Keeping the previous settings of Airflow connection {!r}: {}"
 
 
 def _nothing() -> None:
@@ -90,11 +91,11 @@ class RenewedConnection:
         try:
             settings = read_settings(self._conn_id, self._get_connection)
         except (CapillaryError, AirflowNotFoundException) as error:
-            self._log.warning(_KEPT, self._conn_id, error)
+            write_lines(self._log.warning, _KEPT.format(self._conn_id, error))
             return False
         if settings == before:
             return False
-        self._log.info(_CHANGED, self._conn_id)
+        write_lines(self._log.info, _CHANGED.format(self._conn_id))
         warn_about(settings, self._log)
         with self._lock.value:
             self.__dict__["settings"] = settings
@@ -206,11 +207,11 @@ class RenewedAsyncConnection:
             try:
                 settings = await aread_settings(self._conn_id)
             except (CapillaryError, AirflowNotFoundException) as error:
-                self._log.warning(_KEPT, self._conn_id, error)
+                write_lines(self._log.warning, _KEPT.format(self._conn_id, error))
                 return False
             if settings == connection.settings:
                 return False
-            self._log.info(_CHANGED, self._conn_id)
+            write_lines(self._log.info, _CHANGED.format(self._conn_id))
             await self._use(settings)
             return True
 

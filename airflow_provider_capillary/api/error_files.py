@@ -99,6 +99,19 @@ def locate_error_file(reference: str, settings: ConnectionSettings, *, name: str
     return _parse_source(template.replace(HANDLE_FIELD, reference), settings.error_file_conn_id, name)
 
 
+def shown_source(source: ErrorFileSource) -> str:
+    """Return where a file comes from, for a log: without the path and the query of a URL, which may be a signature.
+
+    :param source: The source.
+    """
+    if isinstance(source, UrlSource):
+        parts = urlsplit(source.url)
+        return f"{parts.scheme}://{parts.netloc}"
+    if isinstance(source, DownloadSource):
+        return "Capillary's download endpoint"
+    return source.uri if source.conn_id is None else f"{source.uri} (connection {source.conn_id})"
+
+
 def check_url(url: str, settings: ConnectionSettings, *, name: str = ERROR_FILE) -> None:
     """Refuse a file URL that must not be fetched. Redirects are checked by it too.
 

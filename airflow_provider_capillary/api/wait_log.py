@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The log of a wait: what it waits for, each change, and once an hour that nothing has changed.
-
-No line has more than 200 characters, so that none is wrapped or cut where logs are read.
-"""
+"""The log of a wait: what it waits for, each change, and once an hour that nothing has changed."""
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_capillary.api.job_messages import shown_file_name, shown_status
+from airflow_provider_capillary.api.log_lines import one_line, write_lines
 from airflow_provider_capillary.api.secrecy import shown
 
 if TYPE_CHECKING:
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
     from airflow_provider_capillary.api.jobs import UploadJob
     from airflow_provider_capillary.api.upload_kinds import UploadKind
 
-_LONGEST_LINE = 200
 _LONGEST_NAME = 60
 #: A wait without a change says after this time that it goes on.
 _QUIET_SECONDS = 3600.0
@@ -82,18 +78,6 @@ def subject_of(choice: JobSelector, kind: UploadKind, coupon_series_id: int | st
     if choice.uploaded_file_name is not None:
         text += f" with file {shown(choice.uploaded_file_name, most=_LONGEST_NAME)!r}"
     return text
-
-
-def one_line(head: str, tail: str = "") -> str:
-    """Join two parts to a line that is not too long, by the end of the first one.
-
-    :param head: The first part.
-    :param tail: The second one, which is kept.
-    """
-    room = _LONGEST_LINE - len(tail)
-    if len(head) > room:
-        head = f"{head[: max(0, room - 1)]}…"
-    return (head + tail)[:_LONGEST_LINE]
 
 
 class WaitLog:
@@ -186,8 +170,7 @@ class WaitLog:
         if not self._has_begun:
             self._begin("the newest job there is not known yet", None, last_seen)
         self._line_at = self._now().timestamp()
-        for line in textwrap.wrap(text, _LONGEST_LINE, break_on_hyphens=False):
-            write("%s", line)
+        write_lines(write, text)
 
     def seconds_to_reminder(self) -> float:
         """Return after how many seconds without a change the wait says that it goes on."""
@@ -241,7 +224,7 @@ class WaitLog:
         if (uploaded := job.uploaded_at) is not None:
             return f"uploaded {uploaded.to_iso8601_string()} ({uploaded.diff_for_humans(self._now())} this poll)"
         if job.created_on is not None:
-            return f"of {job.created_on.to_date_string()}"
+            return f"created on {job.created_on.to_date_string()}"
         return "of unknown age"
 
     def _info(self, head: str, tail: str = "") -> None:

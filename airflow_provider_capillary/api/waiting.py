@@ -15,6 +15,7 @@ from airflow_provider_capillary.api.errors import CapillaryConfigurationError, C
 from airflow_provider_capillary.api.job_history import JobHistory, JobSelector
 from airflow_provider_capillary.api.job_messages import failure_hint, shown_status
 from airflow_provider_capillary.api.jobs import UploadJob
+from airflow_provider_capillary.api.log_lines import one_line
 from airflow_provider_capillary.api.values import (
     CHECK_TEMPLATE,
     as_number,
@@ -23,7 +24,7 @@ from airflow_provider_capillary.api.values import (
     read_text,
     short_repr,
 )
-from airflow_provider_capillary.api.wait_log import WaitLog, one_line, subject_of
+from airflow_provider_capillary.api.wait_log import WaitLog, subject_of
 
 if TYPE_CHECKING:
     from pendulum import DateTime

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     import requests
 
+    from airflow_provider_capillary.api.error_files import ErrorFileSource
     from airflow_provider_capillary.api.job_history import JobHistory
     from airflow_provider_capillary.api.jobs import JobFile, UploadJob
     from airflow_provider_capillary.api.retry import HttpRetry
@@ -229,15 +230,10 @@ class CapillaryHook(UploadMethods, _CapillaryConnection):
         """
         from airflow_provider_capillary._transport.error_file_stream import open_chunks, open_object
         from airflow_provider_capillary.api.download import read_file
-        from airflow_provider_capillary.api.error_files import ObjectSource, locate_error_file
+        from airflow_provider_capillary.api.error_files import ObjectSource
         from airflow_provider_capillary.api.file_content import expects_rows
-        from airflow_provider_capillary.api.jobs import JOB_FILES
 
-        validate_choice("file_type", file_type, JOB_FILES)
-        url = job.file_url(file_type)
-        if not url:
-            raise CapillaryErrorFileError(f"upload job {job.job_id} has no {file_type} file")
-        source = locate_error_file(url, self.settings, name=f"{file_type} file")
+        source = self._locate_job_file(job, file_type)
         has_rows = expects_rows(job, file_type)
         if isinstance(source, ObjectSource):
             with open_object(source, expects_rows=has_rows) as stream:
@@ -246,6 +242,16 @@ class CapillaryHook(UploadMethods, _CapillaryConnection):
         chunks = self._connection.iterate(lambda client: read_file(client, source, expects_rows=has_rows))
         with open_chunks(chunks) as stream:
             yield stream
+
+    def _locate_job_file(self, job: UploadJob, file_type: JobFile) -> ErrorFileSource:
+        from airflow_provider_capillary.api.error_files import locate_error_file
+        from airflow_provider_capillary.api.jobs import JOB_FILES
+
+        validate_choice("file_type", file_type, JOB_FILES)
+        url = job.file_url(file_type)
+        if not url:
+            raise CapillaryErrorFileError(f"upload job {job.job_id} has no {file_type} file")
+        return locate_error_file(url, self.settings, name=f"{file_type} file")
 
     def test_connection(self) -> tuple[bool, str]:
         """Get a token and make one cheap authenticated call, for the Test button and ``airflow connections test``.

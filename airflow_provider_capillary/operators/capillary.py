@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_capillary._airflow_compat import BaseOperator, TaskDeferred
 from airflow_provider_capillary._copying import ResetOperatorOnCopy
+from airflow_provider_capillary.api.log_lines import write_lines
 from airflow_provider_capillary.api.upload_identity import TaskIdentity, tries_before_clearing
 from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM
 from airflow_provider_capillary.api.uploads import UploadLookup, find_uploads, part_names, send_upload
@@ -140,14 +141,10 @@ class _UploadOperator(ResetOperatorOnCopy, BaseOperator):
             max_rows_per_job=self.max_rows_per_job,
             details=self.details,
         )
-        self.log.info(
-            "%s: %d rows, %d bytes, for coupon series %d in %d %s job(s)",
-            prepared.source.location.uri,
-            prepared.file.row_count,
-            prepared.file.size_bytes,
-            prepared.coupon_series_id,
-            len(prepared.file.parts),
-            self.kind.title,
+        write_lines(
+            self.log.info,
+            f"{prepared.source.location.uri}: {prepared.file.row_count} rows, {prepared.file.size_bytes} bytes, "
+            f"for coupon series {prepared.coupon_series_id} in {len(prepared.file.parts)} {self.kind.title} job(s)",
         )
         return prepared
 
@@ -185,11 +182,10 @@ class _UploadOperator(ResetOperatorOnCopy, BaseOperator):
                     job_ids = [job.job_id for job in found.get(name, [])] or [ledger.job_ids[token]]
                     self.log.info("%s was uploaded before, as job %d; it is not sent again", which, job_ids[0])
                     if len(job_ids) > 1:
-                        self.log.error(
-                            "%s was uploaded more than once, as jobs %s: its coupons may be redeemed twice. Ask "
-                            "Capillary's support about the later ones",
-                            which,
-                            ", ".join(map(str, job_ids)),
+                        write_lines(
+                            self.log.error,
+                            f"{which} was uploaded more than once, as jobs {', '.join(map(str, job_ids))}: its coupons "
+                            "may be redeemed twice. Ask Capillary's support about the later ones",
                         )
                     job_id = job_ids[0]
                 else:

@@ -273,9 +273,8 @@ class _UploadSensor(ResetOperatorOnCopy, BaseSensorOperator):
     def _conclude(self, outcome: WaitOutcome) -> dict[str, Any]:
         """Turn the end of a wait into the end of the task, the same way in every mode."""
         if outcome.status == "success" and outcome.job is not None:
-            self.log.info(
-                "%s: %s rows, %s errors", outcome.message, outcome.job.total_uploaded_count, outcome.job.error_count
-            )
+            message = outcome.message[:1].upper() + outcome.message[1:]
+            self.log.info("%s: %s rows, %s errors", message, outcome.job.total_uploaded_count, outcome.job.error_count)
             return outcome.job.to_dict()
         if outcome.status == "error":
             raise outcome.error or CapillaryError(outcome.message)

@@ -14,6 +14,7 @@ from airflow_provider_capillary._storage.transferred_file import TransferredFile
 from airflow_provider_capillary.api.errors import CapillaryConfigurationError, CapillaryErrorFileError
 from airflow_provider_capillary.api.job_messages import failure_hint, shown_status
 from airflow_provider_capillary.api.jobs import JOB_FILES
+from airflow_provider_capillary.api.log_lines import write_lines
 from airflow_provider_capillary.api.upload_kinds import UPLOAD_KINDS
 from airflow_provider_capillary.api.values import parse_id, validate_choice
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
@@ -197,6 +198,7 @@ class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperato
         """Stream the file to its destination; with ``overwrite="if_changed"``, only if the object there differs."""
         from airflow_provider_capillary._storage.atomic_write import atomic_write, stored_checksum_at
 
+        self._log_start(series_id, job, location)
         what = f"{self.file_type.capitalize()} file of upload job {job.job_id}"
         stored = stored_checksum_at(location) if self.overwrite == _IF_CHANGED else None
         writer: Writer = HashingWriter()
@@ -229,6 +231,18 @@ class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperato
             size_bytes=writer.size,
             sha256=writer.sha256,
             lines=progress.lines,
+        )
+
+    def _log_start(self, series_id: int, job: UploadJob, location: ObjectLocation) -> None:
+        from airflow_provider_capillary.api.error_files import shown_source
+
+        org = "" if job.org_id is None else f" (org {job.org_id})"
+        source = shown_source(self.hook._locate_job_file(job, self.file_type))
+        store = "" if location.conn_id is None else f"connection {location.conn_id}, "
+        write_lines(
+            self.log.info,
+            f"Copying the {self.file_type} file of {self._kind.title} job {job.job_id}, coupon series {series_id}"
+            f"{org}, from {source} to {location.uri} ({store}overwrite={self.overwrite!r})",
         )
 
     def _publish(self, context: Context, facts: dict[str, Any]) -> None:

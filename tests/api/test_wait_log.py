@@ -12,8 +12,9 @@ import pytest
 
 from airflow_provider_capillary.api.errors import CapillaryTransportError
 from airflow_provider_capillary.api.jobs import UploadJob
+from airflow_provider_capillary.api.log_lines import one_line
 from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM
-from airflow_provider_capillary.api.wait_log import WaitTimes, one_line
+from airflow_provider_capillary.api.wait_log import WaitTimes
 from airflow_provider_capillary.api.waiting import JobWaiter, WaitOptions
 
 SERIES = 909234

@@ -382,7 +382,7 @@ def test_the_choice_is_logged_once_with_id_file_name_and_age(log: pytest.LogCapt
     ("fields", "reported"),
     [
         ({"uploaded_file_url": "stored.csv"}, "file stored.csv, of unknown age"),
-        ({"created_on": pendulum.datetime(2020, 10, 19)}, "file (no name), of 2020-10-19"),
+        ({"created_on": pendulum.datetime(2020, 10, 19)}, "file (no name), created on 2020-10-19"),
         ({}, "file (no name), of unknown age"),
     ],
 )

@@ -103,11 +103,14 @@ def test_what_it_logs_names_job_size_hash_and_place(
 
     run = Run(job, store.folder)()
 
-    lines = [line for line in said().splitlines() if "sha256" in line]
+    logged = said()
+    lines = [line for line in logged.splitlines() if "sha256" in line]
     assert len(lines) == LOG_STREAMS
     facts = run.xcoms["error_file"]
-    for fact in (str(job.job_id), f"{facts['size_bytes']} bytes", facts["sha256"], facts["uri"]):
+    for fact in (str(job.job_id), f"{facts['size_bytes']} bytes", facts["sha256"]):
         assert all(fact in line for line in lines)
+    # At the beginning, where it goes; at the end, where it is.
+    assert logged.count(facts["uri"]) == 2 * LOG_STREAMS
 
 
 @pytest.mark.parametrize("file_type", ["error", "success", "uploaded"])

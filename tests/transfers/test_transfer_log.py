@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_capillary._storage.transfer_log import TransferLog
 from airflow_provider_capillary.sandbox import Fault
+from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
 from tests.transfers.running import LARGE, SERIES, SMALL, Run, clock_of_transfers, connect, file_url, pull
 from tests.transfers.stores import Content
 
@@ -35,6 +36,14 @@ class Clock:
 
 
 @pytest.fixture
+def messages(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """The lines that the operator logged, each without what Airflow puts around it."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(CapillaryErrorFileToObjectStorageOperator, "log", logging.getLogger("tests.transfer"))
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "tests.transfer"]
+
+
+@pytest.fixture
 def said(capfd: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
     """The lines that the task logged, which Airflow prints in a test."""
     return lambda: [line for line in capfd.readouterr().out.splitlines() if " file of upload job " in line]
@@ -45,8 +54,8 @@ def log_of(caplog: pytest.LogCaptureFixture, clock: Clock) -> TransferLog:
     return TransferLog(logging.getLogger("test"), "Error file of upload job 7", clock=clock)
 
 
-def test_the_summary_has_lines_bytes_hash_seconds_speed_and_place(
-    sandbox: Sandbox, store: LocalFolder, said: Callable[[], list[str]]
+def test_the_first_line_shows_what_goes_where_and_the_last_one_the_result(
+    sandbox: Sandbox, store: LocalFolder, messages: Callable[[], list[str]]
 ) -> None:
     job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
     run = Run(job, store.folder + "x")
@@ -56,11 +65,46 @@ def test_the_summary_has_lines_bytes_hash_seconds_speed_and_place(
 
     size, digest = len(SMALL), sha256(SMALL).hexdigest()
     # The clock is read at the start, for the one block, and at the end.
-    (line,) = said()
-    assert (
+    assert " ".join(messages()) == (
+        f"Copying the error file of redeem upload job {job.job_id}, coupon series {SERIES} (org 100458), from "
+        f"Capillary's download endpoint to {store.folder}x (overwrite=True) "
         f"Error file of upload job {job.job_id}: 2 lines, {size} bytes, sha256 {digest}, in 4.0 s (0.0 MB/s), "
         f"now at {store.folder}x"
-    ) in line
+    )
+
+
+def test_the_first_line_shows_the_host_of_a_url_and_not_its_signature(
+    sandbox: Sandbox, store: LocalFolder, messages: Callable[[], list[str]]
+) -> None:
+    url = file_url(sandbox, "signed-path.csv")
+    job = sandbox.add_job(SERIES, errors=1, error_file=SMALL, error_file_url=f"{url}?X-Amz-Signature=0123456789abcdef")
+
+    pull(job, store.folder)
+
+    assert f", from {sandbox.base_url} to " in " ".join(messages())
+    assert "signed-path" not in " ".join(messages())
+    assert "0123456789abcdef" not in " ".join(messages())
+
+
+def test_the_first_line_shows_the_objects_and_their_connections(
+    sandbox: Sandbox,
+    store: LocalFolder,
+    messages: Callable[[], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connect(monkeypatch, sandbox, error_file_url=f"file://{tmp_path}/{{handle}}", error_file_conn_id="archive")
+    for conn_id in ("archive", "lake"):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", '{"conn_type": "fs", "password": "hush"}')
+    job = sandbox.add_job(SERIES, errors=1, kind="coupon")
+    (tmp_path / job.handle).write_bytes(SMALL)
+
+    pull(job, store.folder + "x", upload_kind="coupon", object_storage_conn_id="lake", overwrite="if_changed")
+
+    text = " ".join(messages())
+    assert text.startswith(f"Copying the error file of coupon upload job {job.job_id}, coupon series {SERIES}")
+    assert f", from file://{tmp_path}/{job.handle} (connection archive) to {store.folder}x " in text
+    assert " (connection lake, overwrite='if_changed') " in text
 
 
 @pytest.mark.parametrize("file_type", ["success", "uploaded"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary._storage.stores.base import PartStore
+from airflow_provider_capillary.api.log_lines import write_lines
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -88,7 +89,7 @@ class LocalSibling(PartStore):
         try:
             part.unlink()
         except OSError as error:
-            log.warning("The file was written, but %s could not be removed (%s)", part, error.strerror)
+            write_lines(log.warning, f"The file was written, but {part} could not be removed ({error.strerror})")
 
     def abort(self) -> None:
         if self._file is not None:
@@ -108,8 +109,9 @@ class LocalSibling(PartStore):
     def _keep_access(self, old: os.stat_result) -> None:
         """Give the part the mode and, if permitted, the owner of the old file, before anything is written to it."""
         if old.st_nlink > 1:
-            log.warning(
-                "%s has %s names (hard links): only this one will have the new contents", self._target, old.st_nlink
+            write_lines(
+                log.warning,
+                f"{self._target} has {old.st_nlink} names (hard links): only this one will have the new contents",
             )
         descriptor = self._file.fileno()
         for owner, group in ((old.st_uid, -1), (-1, old.st_gid)):
