@@ -28,6 +28,10 @@ from airflow_provider_capillary.transfers.capillary_to_object_storage import (
     CapillaryErrorFileToObjectStorageOperator,
 )
 
+#: The pool of uploads and transfers. To limit how many ask Capillary at a time, make one, and name it here:
+#: airflow pools set capillary 2 "Requests to Capillary"
+POOL = "default_pool"
+
 with DAG(
     dag_id="capillary_nightly_redeem_errors",
     description="Upload the redeemed coupons of the day, and copy the error file into the lake",
@@ -71,6 +75,7 @@ with DAG(
         source=export(),
         customer_identifier="MOBILE",
         coupon_identifier="COUPON_CODE",
+        pool=POOL,
         retries=2,
     )
 
@@ -89,6 +94,7 @@ with DAG(
         coupon_series_id="{{ params.coupon_series_id }}",
         destination="{{ params.destination }}",
         object_storage_conn_id="{{ params.object_storage_conn_id }}",
+        pool=POOL,
     ).expand(job_id=upload.output)
 
     @task
