@@ -222,7 +222,8 @@ class WaitLog:
 
     def _age(self, job: UploadJob) -> str:
         if (uploaded := job.uploaded_at) is not None:
-            return f"uploaded {uploaded.to_iso8601_string()} ({uploaded.diff_for_humans(self._now())} this poll)"
+            at = f"{uploaded.in_timezone('UTC').to_datetime_string()} UTC"
+            return f"uploaded {at} ({uploaded.diff_for_humans(self._now())} this poll)"
         if job.created_on is not None:
             return f"created on {job.created_on.to_date_string()}"
         return "of unknown age"

@@ -372,7 +372,7 @@ def test_the_choice_is_logged_once_with_id_file_name_and_age(log: pytest.LogCapt
     choice, progress = messages(log)
     assert re.fullmatch(
         r"Found redeem upload job 4455 of coupon series 909234, file couponCode_1603183613031_253234\.csv, "
-        r"uploaded 2020-10-20T08:46:53\.031\S* \(1 hour before this poll\)",
+        r"uploaded 2020-10-20 08:46:53 UTC \(1 hour before this poll\)",
         choice,
     )
     assert progress == "Upload job 4455 is QUEUED"
