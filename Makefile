@@ -120,8 +120,8 @@ docs: $(DOCS_STAMP) ## Build the documentation site into site/; a broken link or
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 .PHONY: screenshot
-screenshot: $(DOCS_STAMP) ## Take docs/images/connection-form.png; needs Chromium and its driver
-	@$(BIN)/python scripts/screenshot_connection_form.py
+screenshot: $(DOCS_STAMP) ## Take the pictures of docs/images, or those in PICTURES; needs Chromium and its driver
+	@AIRFLOW_HOME=$(VENV)/airflow $(BIN)/python -m scripts.screenshots $(PICTURES)
 
 .PHONY: bench-import
 bench-import: $(DEV_STAMP) ## Measure what importing the package adds to a DAG file

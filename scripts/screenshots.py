@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Take docs/images/connection-form.png: the form of a Capillary connection in Airflow's own UI.
+"""Take the pictures of docs/images in Airflow's own UI, all or those that are named: connection-form, wait-log.
 
-Starts an Airflow API server in a temporary home, opens it in headless Chromium, fills the form in, and fails
-when a field that the provider declares is not to be seen.
+Starts an Airflow in a temporary home and a local Capillary, opens the UI in headless Chromium, and fails when something
+is not there that a picture is to show. To add one, write a function and name it in PICTURES.
 """
 
 from __future__ import annotations
@@ -10,18 +10,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-import secrets
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -30,16 +25,34 @@ from selenium.webdriver.support import expected_conditions as expected
 from selenium.webdriver.support.wait import WebDriverWait
 
 from airflow_provider_capillary.get_provider_info import get_provider_info
+from airflow_provider_capillary.sandbox import Sandbox
+from tests.system.airflow_processes import AirflowProcesses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from selenium.webdriver.remote.webelement import WebElement
 
-PICTURE = Path(__file__).parents[1] / "docs" / "images" / "connection-form.png"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
 MAX_BYTES = 300_000
-START_TIMEOUT_SECONDS = 90.0
-UI_TIMEOUT_SECONDS = 30.0
+UI_TIMEOUT_SECONDS = 60.0
+WAIT_SECONDS = 240.0
+SERIES = 535512
+DAG = """
+from airflow.sdk import DAG
+
+from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
+
+with DAG(dag_id="redeemed_coupons", schedule=None):
+    CapillaryRedeemUploadSensor(
+        task_id="wait",
+        coupon_series_id=535512,
+        uploaded_file_name="redeemed_today*.csv",
+        deferrable=True,
+        poke_interval=3,
+        timeout=6 * 60 * 60,
+    )
+"""
 
 STANDARD_VALUES = {
     "connection_id": "capillary_default",
@@ -60,53 +73,8 @@ def tool(*names: str) -> str:
 
 
 @contextlib.contextmanager
-def airflow_server(home: Path) -> Iterator[str]:
-    """Run an API server that lets everybody in, on a free port of loopback, and hand out its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-    }
-    airflow = [sys.executable, "-m", "airflow"]
-    log_path = home / "server.log"
-    with log_path.open("wb") as log:
-        subprocess.run([*airflow, "db", "migrate"], env=env, stdout=log, stderr=log, check=True)
-        server = subprocess.Popen(
-            [*airflow, "api-server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while True:
-            try:
-                with urllib.request.urlopen(f"{url}/api/v2/version", timeout=5):
-                    break
-            except (urllib.error.URLError, OSError) as error:
-                if server.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"no API server: {error}\n{log_path.read_text()[-3000:]}") from error
-                time.sleep(0.5)
-        yield url
-    finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(10)
-
-
-@contextlib.contextmanager
 def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
-    """Run a headless browser with an empty profile, in a window tall enough for the whole form."""
+    """Run a headless browser with an empty profile."""
     options = webdriver.ChromeOptions()
     options.binary_location = tool("chromium", "chromium-browser", "google-chrome")
     flags = [
@@ -121,7 +89,6 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
         "--no-first-run",
         "--no-proxy-server",
         f"--user-data-dir={profile}",
-        "--window-size=1100,2400",
     ]
     if os.geteuid() == 0:
         flags.append("--no-sandbox")  # Chromium does not start as root otherwise, as in a container
@@ -171,12 +138,14 @@ def stack(browser: webdriver.Chrome, pictures: list[str]) -> bytes:
     return browser.find_element(By.ID, "all").screenshot_as_png
 
 
-def take(browser: webdriver.Chrome, url: str) -> bytes:
+def connection_form(browser: webdriver.Chrome, airflow: AirflowProcesses, _: Sandbox) -> bytes:
+    """The form of a Capillary connection, filled in."""
     connection: Any = get_provider_info()["connection-types"]
     (connection,) = connection
     wait = WebDriverWait(browser, UI_TIMEOUT_SECONDS)
 
-    browser.get(f"{url}/connections")
+    browser.set_window_size(1100, 2400)
+    browser.get(f"{airflow.url}/connections")
     wait.until(expected.element_to_be_clickable((By.XPATH, "//button[contains(., 'Add Connection')]"))).click()
     form = wait.until(expected.visibility_of_element_located((By.CSS_SELECTOR, "[role=dialog]")))
     chooser = form.find_element(By.CSS_SELECTOR, "input[role=combobox]")
@@ -199,18 +168,60 @@ def take(browser: webdriver.Chrome, url: str) -> bytes:
     return stack(browser, [standard, extra])
 
 
+def wait_log(browser: webdriver.Chrome, airflow: AirflowProcesses, sandbox: Sandbox) -> bytes:
+    """The log of a wait in deferrable mode: no job there yet, then one that goes through."""
+    sandbox.add_job(
+        SERIES, rows=1180, errors=12, uploaded_file_name=stored_name("yesterday", 86_400), age_seconds=86_400
+    )
+    run_id = airflow.trigger("redeemed_coupons")
+    airflow.wait_until(lambda: sandbox.count("status") > 1, "the wait is polled", seconds=WAIT_SECONDS)
+    sandbox.add_job(SERIES, rows=1250, errors=7, uploaded_file_name=stored_name("today"))
+
+    def is_done() -> bool:
+        return bool(airflow.task_instances("redeemed_coupons", run_id)["wait"]["state"] == "success")
+
+    airflow.wait_until(is_done, "the wait ends", seconds=WAIT_SECONDS)
+    browser.set_window_size(1700, 1000)
+    browser.get(f"{airflow.url}/dags/redeemed_coupons/runs/{quote(run_id)}/tasks/wait")
+    wait = WebDriverWait(browser, UI_TIMEOUT_SECONDS)
+    wait.until(expected.visibility_of_element_located((By.XPATH, "//*[contains(text(), 'is complete')]")))
+    browser.find_element(By.TAG_NAME, "body").send_keys("w")  # wraps long lines
+    time.sleep(1)  # the list of lines measures itself
+    return browser.get_screenshot_as_png()
+
+
+def stored_name(day: str, age_seconds: float = 0.0) -> str:
+    """Return a file name as Capillary stores it."""
+    return f"redeemed_{day}_{(time.time() - age_seconds) * 1000:.0f}_{SERIES}.csv"
+
+
+PICTURES: dict[str, Callable[[webdriver.Chrome, AirflowProcesses, Sandbox], bytes]] = {
+    "connection-form": connection_form,
+    "wait-log": wait_log,
+}
+
+
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="connection-form-", ignore_cleanup_errors=True) as folder:
-        home, profile = Path(folder, "home"), Path(folder, "profile")
-        home.mkdir()
-        profile.mkdir()
-        with airflow_server(home) as url, chromium(profile) as browser:
-            picture = take(browser, url)
-    if len(picture) > MAX_BYTES:
-        sys.exit(f"error: the picture has {len(picture):,} bytes, more than {MAX_BYTES:,}")
-    PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    PICTURE.write_bytes(picture)
-    print(f"{PICTURE} ({len(picture):,} bytes)")
+    names = sys.argv[1:] or list(PICTURES)
+    if unknown := set(names) - set(PICTURES):
+        sys.exit(f"error: no picture is called {', '.join(sorted(unknown))}; there are {', '.join(PICTURES)}")
+    with (
+        tempfile.TemporaryDirectory(prefix="screenshots-", ignore_cleanup_errors=True) as profile,
+        Sandbox(queued_seconds=8, started_seconds=8) as sandbox,
+        AirflowProcesses(
+            dags={"redeemed_coupons.py": DAG},
+            connections={"capillary_default": sandbox.connection(cluster_timezone="Asia/Kolkata")},
+            settings={"LOGGING__LOGGING_LEVEL": "INFO"},
+        ) as airflow,
+        chromium(Path(profile)) as browser,
+    ):
+        pictures = {name: PICTURES[name](browser, airflow, sandbox) for name in names}
+    for name, picture in pictures.items():
+        if len(picture) > MAX_BYTES:
+            sys.exit(f"error: {name} has {len(picture):,} bytes, more than {MAX_BYTES:,}")
+        file = IMAGES / f"{name}.png"
+        file.write_bytes(picture)
+        print(f"{file} ({len(picture):,} bytes)")
 
 
 if __name__ == "__main__":
