@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,18 +93,68 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("lake")
 
 
+class Changing:
+    """A wait over a connection of its own, which a test changes while the wait runs.
+
+    :param name: Name of the connection and of the task.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sandbox = self.open()
+        self.job = self.sandbox.add_job(SERIES, status="STARTED")
+        self.sensor = {"task_id": name, "capillary_conn_id": name, **_of(self.job)}
+
+    def open(self) -> Sandbox:
+        """Start another Capillary."""
+        running = Sandbox(client_secret=CLIENT_SECRET, token_ttl_seconds=600)
+        running.start()
+        return running
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """The connection to the Capillary that there is now."""
+        return self.sandbox.connection(requests_per_minute=100_000)
+
+    def is_polled(self, more_than: int = 0) -> bool:
+        """Whether the jobs have been asked for more often than that."""
+        return self.sandbox.count("status") > more_than
+
+
+@pytest.fixture(scope="module")
+def rotated() -> Iterator[Changing]:
+    """A wait whose client secret is rotated."""
+    wait = Changing("rotated")
+    yield wait
+    wait.sandbox.stop()
+
+
+@pytest.fixture(scope="module")
+def moved() -> Iterator[Changing]:
+    """A wait whose Capillary moves to another host and port."""
+    wait = Changing("moved")
+    yield wait
+    wait.sandbox.stop()
+
+
 @pytest.fixture(scope="module")
 def airflow(
-    sandbox: Sandbox, sensors: list[dict[str, Any]], lake: Path, tmp_path_factory: pytest.TempPathFactory
+    sandbox: Sandbox,
+    sensors: list[dict[str, Any]],
+    lake: Path,
+    rotated: Changing,
+    moved: Changing,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[AirflowProcesses]:
     source = tmp_path_factory.mktemp("source") / "redeemed.csv"
     rows = "".join(f"1732000000000,till-1,9199,{COUPON}{number}\n" for number in range(3))
     source.write_text(f"redeemedDateInMillis,redeemedAt,mobile,couponCode\n{rows}")
-    names = ["real_run.py", *(["real_watch.py"] if HAS_ASSET_WATCHERS else [])]
+    names = ["real_run.py", "real_changes.py", *(["real_watch.py"] if HAS_ASSET_WATCHERS else [])]
     files = {name: (DAGS / name).read_text() for name in names}
     files["real_run.json"] = json.dumps(
         {
             "sensors": sensors,
+            "changing": [rotated.sensor, moved.sensor],
             "coupon_series_id": SERIES,
             "watched_series": WATCHED_SERIES,
             "destination": f"file://{lake}/",
@@ -112,6 +163,7 @@ def airflow(
         }
     )
     connections = {conn_id: sandbox.connection(requests_per_minute=100_000) for conn_id in CONNECTIONS}
+    connections |= {wait.name: wait.connection for wait in (rotated, moved)}
     connections["capillary_default"] = sandbox.connection(requests_per_minute=100_000)
     with AirflowProcesses(
         dags=files, connections=connections, hidden=lambda: [CLIENT_SECRET, COUPON, *sandbox.tokens_issued]
@@ -227,6 +279,43 @@ def test_a_finished_upload_starts_a_dag(sandbox: Sandbox, airflow: AirflowProces
     airflow.wait_until(lambda: run.states() == {"job_ids": "success"}, "the DAG ran", seconds=SECONDS)
 
     assert run.xcoms("job_ids") == [[job.job_id]]
+
+
+def test_a_rotated_secret_and_a_moved_host_reach_waits_that_run(
+    airflow: AirflowProcesses, rotated: Changing, moved: Changing
+) -> None:
+    run = DagRun(airflow, "real_changes")
+    airflow.run("dags", "trigger", "real_changes")
+    airflow.wait_until(lambda: rotated.is_polled() and moved.is_polled(), "both are polled", seconds=SECONDS)
+
+    new_secret = f"{CLIENT_SECRET}renewed"
+    old, moved.sandbox = moved.sandbox, moved.open()
+    moved.sandbox.add_job(SERIES, job_id=moved.job.job_id, started_seconds=0, queued_seconds=0)
+    changed = {"rotated": rotated.connection | {"password": new_secret}, "moved": moved.connection}
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(changed, file)
+        file.flush()
+        airflow.run("connections", "import", "--overwrite", file.name)
+    # The connection first; the old secret is good for some polls more, and so is the old host.
+    before = rotated.sandbox.count("status")
+    airflow.wait_until(lambda: rotated.is_polled(before + 3), "polls go on with the old secret", seconds=SECONDS)
+    rotated.sandbox.client_secret = new_secret
+    rotated.sandbox.expire_tokens()
+    old.stop()
+    before = rotated.sandbox.count("status")
+    airflow.wait_until(lambda: rotated.is_polled(before + 3), "polls go on with the new secret", seconds=SECONDS)
+    rotated.sandbox.finish(rotated.job)
+
+    airflow.wait_until(
+        lambda: run.states() == {"rotated": "success", "moved": "success"}, "both waits succeed", seconds=SECONDS
+    )
+    assert run.tries() == {"rotated": 1, "moved": 1}
+    assert [run.xcoms(name)[0]["job_id"] for name in changed] == [rotated.job.job_id, moved.job.job_id]
+    # Of the old host, polls may fail until the connection is read; of the old secret, none does.
+    logged = search_files(
+        airflow.home / "logs", {"job": "Found redeem upload job", "failure": "Poll of the upload job failed"}
+    )
+    assert {name for file, name in logged if "task_id=rotated" in file} == {"job"}
 
 
 # The last one: it searches what all others left behind.
