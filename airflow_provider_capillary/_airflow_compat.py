@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from airflow.sdk.exceptions import TaskDeferred as TaskDeferred
     from airflow.sdk.io import has_fs as has_fs
     from airflow.sdk.log import mask_secret as mask_secret
+    from airflow.sdk.observability.stats import Stats as Stats
     from airflow.triggers.base import BaseEventTrigger as BaseEventTrigger
     from airflow.triggers.base import BaseTrigger as BaseTrigger
     from airflow.triggers.base import StartTriggerArgs as StartTriggerArgs
@@ -76,6 +77,7 @@ _HOMES: Final[dict[str, tuple[tuple[int, int], str, str]]] = {
     "PokeReturnValue": ((3, 0), "airflow.sdk", "airflow.sensors.base"),
     "SharedStreamProducer": ((3, 3), "airflow.triggers.shared_stream", ""),
     "StartTriggerArgs": _TRIGGERS,
+    "Stats": ((3, 2), "airflow.sdk.observability.stats", "airflow.stats"),
     "TaskDeferred": _EXCEPTIONS,
     "TriggerEvent": _TRIGGERS,
     "XComArg": ((3, 0), "airflow.sdk", "airflow.models.xcom_arg"),

@@ -21,7 +21,7 @@ LAYERS = (
     {"hooks"},
     {"_polling", "_storage"},
     {"_transport"},
-    {"_connection_form", "exceptions"},
+    {"_connection_form", "_metrics", "exceptions"},
     {"_copying", "_airflow_compat"},
     {"api", "get_provider_info"},
 )

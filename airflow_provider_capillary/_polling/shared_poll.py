@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from airflow_provider_capillary import _metrics
 from airflow_provider_capillary._polling.shared_connection import SharedConnection
 from airflow_provider_capillary.api.auth_messages import possibly_outdated
 from airflow_provider_capillary.api.errors import CapillaryAccessError, CapillaryAuthError, CapillaryError
@@ -187,7 +188,9 @@ class SeriesPoll:
             try:
                 while self._subscriptions:
                     await self._until_due(shared)
-                    await self._publish(await self._ask(shared))
+                    result = await self._ask(shared)
+                    _metrics.count_poll(self._conn_id, self._kind, result.error)
+                    await self._publish(result)
                     self._plan.end(subscription.timer for subscription in self._subscriptions)
             finally:
                 shared.listeners.discard(self._connection_changed)
@@ -320,6 +323,7 @@ async def subscribe(
     :param timer: The intervals, by the monotonic clock.
     :param receives_every_result: See :class:`Subscription`.
     """
+    await _metrics.prepare()
     polls = _loop_state().polls
     key = (conn_id, kind, coupon_series_id)
     poll = polls.get(key)

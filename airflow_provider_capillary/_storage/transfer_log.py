@@ -32,6 +32,8 @@ class TransferLog:
         self._size = 0
         self._line_ends = 0
         self._last: bytes | bytearray = b"\n"
+        #: How long the transfer took, once it has finished.
+        self.seconds = 0.0
 
     def add(self, block: bytes | bytearray, *, total: int | None) -> None:
         """Count a block, at least one byte long.
@@ -67,10 +69,11 @@ class TransferLog:
         :param uri: URI of the object, without credentials.
         """
         now = self._clock()
+        self.seconds = now - self._started_at
         write_lines(
             self._log.info,
             f"{self._what}: {self.lines} lines, {self._size} bytes, sha256 {sha256}, "
-            f"in {now - self._started_at:.1f} s ({self._rate(now):.1f} MB/s), now at {uri}",
+            f"in {self.seconds:.1f} s ({self._rate(now):.1f} MB/s), now at {uri}",
         )
 
     def _rate(self, now: float) -> float:

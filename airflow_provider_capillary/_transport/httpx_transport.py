@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
+from airflow_provider_capillary import _metrics
 from airflow_provider_capillary._airflow_compat import run_in_thread
 from airflow_provider_capillary._transport import common
 from airflow_provider_capillary._transport.environment import Environment, load_certificates
 from airflow_provider_capillary._transport.forking import PerProcess
-from airflow_provider_capillary.api.flow import AwaitToken, MaskSecret, SendRequest, Sleep
+from airflow_provider_capillary.api.flow import AwaitToken, MaskSecret, Measure, SendRequest, Sleep
 from airflow_provider_capillary.api.http_messages import Response, TransportFailure
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class HttpxTransport:
         :raises CapillaryConfigurationError: The certificates or the proxy of the connection cannot be used.
         """
         # Read certificates, which takes milliseconds, in a thread, and once for all clients.
+        await _metrics.prepare()
         environment, context = await asyncio.to_thread(_read_environment, settings)
         return cls(settings, environment, context, mask=mask)
 
@@ -105,6 +107,8 @@ class HttpxTransport:
                     got = await asyncio.wrap_future(step.future)
                 elif isinstance(step, MaskSecret):
                     await self._mask(step.secret)
+                elif isinstance(step, Measure):
+                    _metrics.measure(step, self._settings.conn_id)
                 else:
                     raise TypeError(f"{type(step).__name__} is for files, which are read on a worker")
         finally:

@@ -17,11 +17,12 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NameResolutionError, NewConnectionError
 
+from airflow_provider_capillary import _metrics
 from airflow_provider_capillary._transport import common
 from airflow_provider_capillary._transport.environment import Environment
 from airflow_provider_capillary._transport.response_deadline import apply_deadlines, response_deadline
 from airflow_provider_capillary.api.error_files import check_peer
-from airflow_provider_capillary.api.flow import AwaitToken, EmitChunk, MaskSecret, ReadBody, SendRequest, Sleep
+from airflow_provider_capillary.api.flow import AwaitToken, EmitChunk, MaskSecret, Measure, ReadBody, SendRequest, Sleep
 from airflow_provider_capillary.api.http_messages import Response, TransportFailure
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ class RequestsTransport:
                     got = step.future.result()
                 elif isinstance(step, MaskSecret):
                     self._mask(step.secret)
+                elif isinstance(step, Measure):
+                    _metrics.measure(step, self._settings.conn_id)
                 elif isinstance(step, EmitChunk):
                     yield step
         finally:

@@ -27,7 +27,7 @@ from airflow_provider_capillary.api.errors import (
     CapillaryRateLimitError,
     CapillaryTransportError,
 )
-from airflow_provider_capillary.api.flow import AwaitToken, Flow, MaskSecret, SendRequest, Sleep, T
+from airflow_provider_capillary.api.flow import AwaitToken, Flow, MaskSecret, Measure, SendRequest, Sleep, T
 from airflow_provider_capillary.api.http_messages import ApiRequest, Response, TransportFailure, proxy_wants_credentials
 from airflow_provider_capillary.api.job_history import find_job, read_history
 from airflow_provider_capillary.api.jobs import read_jobs
@@ -179,6 +179,7 @@ class CapillaryClient:
             pause = self._limiter.reserve() if is_capillary else 0.0
             if pause > 0:
                 yield Sleep(pause)
+                yield Measure("request_delay", seconds=pause)
                 if token is not None:  # it may have expired during the pause
                     token = yield from self.get_token()
             if token is not None and token.value not in secrets:
@@ -214,6 +215,7 @@ class CapillaryClient:
                 if isinstance(error, CapillaryRateLimitError) and is_capillary:
                     # All others who use the connection would be refused as well.
                     self._limiter.pause(delay)
+                    yield Measure("rate_limited")
                 if isinstance(error, CapillaryAuthError | CapillaryAccessError):
                     raise self._refusal(error, request) from None
                 if is_last:
@@ -241,6 +243,7 @@ class CapillaryClient:
     def _fetch_token(self, refresh: TokenRefresh) -> Flow[Token]:
         result: Token | CapillaryError | None = None
         try:
+            yield Measure("token_fetches")
             body = json.dumps({"key": self.settings.client_key, "secret": self.settings.client_secret})
             request = ApiRequest(
                 "POST",

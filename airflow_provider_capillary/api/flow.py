@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
     import hashlib
@@ -71,7 +71,21 @@ class EmitChunk:
     digest: hashlib._Hash | None = field(default=None, repr=False, compare=False)
 
 
-Step = SendRequest | Sleep | AwaitToken | MaskSecret | ReadBody | EmitChunk
+@dataclass(frozen=True)
+class Measure:
+    """Count or time something, for metrics. Result: None.
+
+    :param metric: Name of the metric.
+    :param seconds: How long it took; None to count it.
+    :param upload_kind: Name of the kind of upload, where it belongs to one.
+    """
+
+    metric: Literal["rate_limited", "request_delay", "token_fetches", "upload_jobs"]
+    seconds: float | None = None
+    upload_kind: str | None = None
+
+
+Step = SendRequest | Sleep | AwaitToken | MaskSecret | ReadBody | EmitChunk | Measure
 T = TypeVar("T")
 #: A generator of steps that returns a ``T`` or raises :class:`CapillaryError`.
 Flow = Generator[Step, Any, T]

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary.api.errors import CapillaryError, CapillaryResponseError, CapillaryUploadError
-from airflow_provider_capillary.api.flow import Flow, Sleep
+from airflow_provider_capillary.api.flow import Flow, Measure, Sleep
 from airflow_provider_capillary.api.http_messages import ApiRequest
 from airflow_provider_capillary.api.job_history import read_history
 from airflow_provider_capillary.api.responses import read_payload
@@ -129,6 +129,12 @@ def send_upload(client: CapillaryClient, upload: Upload, *, lookup: UploadLookup
     :raises CapillaryUploadError: Capillary's answer was lost, and whether it made a job is not known for certain.
     :raises CapillaryError: Capillary refused the file.
     """
+    job = yield from _send_until_answered(client, upload, lookup=lookup)
+    yield Measure("upload_jobs", upload_kind=upload.kind.name)
+    return job
+
+
+def _send_until_answered(client: CapillaryClient, upload: Upload, *, lookup: UploadLookup) -> Flow[UploadJob]:
     url = client.settings.base_url + upload.kind.upload_path.format(coupon_series_id=upload.coupon_series_id)
     request = ApiRequest(
         "POST",

@@ -107,6 +107,11 @@ class WaitLog:
         self._status: str | None = None
         self._unknown: set[str] = set()
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was logged yet, neither here nor by an earlier process of this wait."""
+        return not self._has_begun and self.times is not None and not self.times.is_resumed
+
     def to_memory(self) -> dict[str, Any] | None:
         """Return what the next process of this wait must know to repeat no line, as JSON."""
         if not self._has_begun:

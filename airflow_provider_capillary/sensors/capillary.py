@@ -30,12 +30,7 @@ from airflow_provider_capillary.api.timing import BACKSTOP_SECONDS, LookupTimes
 from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM
 from airflow_provider_capillary.api.values import read_flag, read_seconds, refuse_nothing
 from airflow_provider_capillary.api.wait_log import WaitTimes
-from airflow_provider_capillary.api.waiting import (
-    JobWaiter,
-    WaitOptions,
-    WaitOutcome,
-    validate_selector,
-)
+from airflow_provider_capillary.api.waiting import JobWaiter, WaitOptions, WaitOutcome, validate_selector
 from airflow_provider_capillary.exceptions import CapillaryJobFailedError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 
@@ -162,7 +157,14 @@ class _UploadSensor(ResetOperatorOnCopy, BaseSensorOperator):
         self._defers = self.deferrable
         try:
             return self._poke_until_done(context)
-        except AirflowSensorTimeout:
+        except (AirflowSensorTimeout, AirflowSkipException) as error:
+            # With soft_fail, Airflow skips at once; a skip for another reason has that as its cause.
+            if error.__cause__ is None and not self._defers:
+                from airflow_provider_capillary._metrics import count_wait
+
+                count_wait("waits_ended", self.capillary_conn_id, self._kind, status="timeout")
+            if isinstance(error, AirflowSkipException):
+                raise
             raise AirflowSensorTimeout(self._wait.time_out(self.timeout).message) from None
 
     def execute_complete(self, context: Context, event: Any) -> Any:
@@ -225,6 +227,8 @@ class _UploadSensor(ResetOperatorOnCopy, BaseSensorOperator):
         return None
 
     def _poll(self, context: Context) -> WaitOutcome | None:
+        from airflow_provider_capillary._metrics import count_poll, count_wait
+
         wait = self._checked_wait()
         if wait.wait_log.times is None:
             end = time.time() + self.timeout
@@ -232,15 +236,21 @@ class _UploadSensor(ResetOperatorOnCopy, BaseSensorOperator):
             if self.mode == "reschedule":  # each poll is a process of its own
                 self._stored_failures = StoredFailures(context, self.log)
                 self._stored_failures.restore(wait, wait.wait_log.times, self.timeout)
+            if wait.wait_log.is_new:
+                count_wait("waits_started", self.capillary_conn_id, self._kind)
         before = wait.failures
+        error: CapillaryError | None = None
         try:
             jobs = self._jobs(wait.options.series_id)
-        except CapillaryError as error:
-            outcome = wait.on_error(error)
+        except CapillaryError as raised:
+            outcome = wait.on_error(error := raised)
         except AirflowNotFoundException:
-            outcome = wait.on_error(undefined_connection(self.capillary_conn_id))
+            outcome = wait.on_error(error := undefined_connection(self.capillary_conn_id))
         else:
             outcome = wait.on_jobs(jobs)
+        count_poll(self.capillary_conn_id, self._kind, error)
+        if outcome is not None:
+            count_wait("waits_ended", self.capillary_conn_id, self._kind, status=outcome.status)
         if self._stored_failures is not None:
             self._stored_failures.store(wait)
         if self._stored_failures is not None and not self._stored_failures.is_usable:
@@ -317,11 +327,7 @@ class _UploadSensor(ResetOperatorOnCopy, BaseSensorOperator):
             execution_deadline = min(execution_deadline, self.execution_timeout.total_seconds())
         return StartTriggerArgs(
             trigger_cls=f"airflow_provider_capillary.triggers.capillary.{self._trigger_name}",
-            trigger_kwargs={
-                **given,
-                **self._trigger_times(),
-                "execution_deadline": execution_deadline,
-            },
+            trigger_kwargs={**given, **self._trigger_times(), "execution_deadline": execution_deadline},
             next_method="execute_complete",
             timeout=timedelta(seconds=self.timeout + BACKSTOP_SECONDS),
         )

@@ -221,6 +221,7 @@ class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperato
             ):
                 _stream(source, writer, progress)
             progress.finish(sha256=writer.sha256, uri=location.uri)
+            self._count(writer.size, progress.seconds, location)
         return TransferredFile(
             location=location,
             upload_kind=self._kind.name,
@@ -244,6 +245,13 @@ class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperato
             f"Copying the {self.file_type} file of {self._kind.title} job {job.job_id}, coupon series {series_id}"
             f"{org}, from {source} to {location.uri} ({store}overwrite={self.overwrite!r})",
         )
+
+    def _count(self, size_bytes: int, seconds: float, location: ObjectLocation) -> None:
+        from airflow_provider_capillary import _metrics
+
+        tags = {"conn_id": self.capillary_conn_id, "upload_kind": self.upload_kind, "file_type": self.file_type}
+        _metrics.count("transfer_bytes", size_bytes, **tags, store=location.scheme)
+        _metrics.time("transfer_duration", seconds, **tags, store=location.scheme)
 
     def _publish(self, context: Context, facts: dict[str, Any]) -> None:
         """Push the XCom, and add the same dictionary to the event of each asset among the outlets."""

@@ -95,12 +95,15 @@ class _UploadTrigger(ResetOnCopy, BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event."""
+        from airflow_provider_capillary._metrics import count_wait
+
         try:
             outcome = await self._wait()
         except CapillaryError as error:
             outcome = WaitOutcome(status="error", message=str(error), error=error)
         except Exception as error:  # noqa: BLE001 - the sensor needs an event after any error
             outcome = self._unexpected(error)
+        count_wait("waits_ended", str(self.capillary_conn_id), self._kind, status=outcome.status)
         yield TriggerEvent(outcome.to_event())
 
     async def cleanup(self) -> None:
@@ -108,6 +111,7 @@ class _UploadTrigger(ResetOnCopy, BaseTrigger):
         await self._exit_stack.aclose()
 
     async def _wait(self) -> WaitOutcome:
+        from airflow_provider_capillary._metrics import count_wait
         from airflow_provider_capillary._polling.shared_poll import subscribe
         from airflow_provider_capillary._polling.shared_wait import wait_for_job
 
@@ -130,6 +134,8 @@ class _UploadTrigger(ResetOnCopy, BaseTrigger):
             subscription = await stack.enter_async_context(
                 subscribe(self.capillary_conn_id, self._kind, options.series_id, timer)
             )
+            if timer.is_new:
+                count_wait("waits_started", self.capillary_conn_id, self._kind)
             return await wait_for_job(wait, subscription, deadline, timeout=self.timeout, on_failure=self._on_failure)
 
     def _end_of_wait(self) -> float:
@@ -267,9 +273,12 @@ class _UploadEventTrigger(ResetOnCopy, BaseEventTrigger):
         await self._watch.resume(getattr(self, "asset_state_store", None))
 
     async def _event_for(self, jobs: JobHistory) -> TriggerEvent | None:
+        from airflow_provider_capillary._metrics import count
+
         finished = await self._watch.newly_finished(jobs)
         if not finished:
             return None
+        count("watcher_events", conn_id=self.capillary_conn_id, upload_kind=self._kind.name)
         possible_duplicates, self._watch.has_reported = not self._watch.has_reported, True
         return TriggerEvent(
             {

@@ -21,6 +21,7 @@ from airflow_provider_capillary.api.flow import (
     EmitChunk,
     Flow,
     MaskSecret,
+    Measure,
     ReadBody,
     SendRequest,
     Sleep,
@@ -148,6 +149,8 @@ class Conversation:
         self.exchange = flow
         self.clock = clock
         self.steps: list[Step] = []
+        #: What was reported for metrics.
+        self.facts: list[Measure] = []
         self.pending: Step | None = None
         self.error: CapillaryError | None = None
         self.is_over = False
@@ -228,8 +231,12 @@ class Conversation:
 
     def _move(self, move: Callable[[], Step]) -> None:
         try:
-            self.pending = move()
-            self.steps.append(self.pending)
+            step = move()
+            while isinstance(step, Measure):
+                self.facts.append(step)
+                step = self.exchange.send(None)
+            self.pending = step
+            self.steps.append(step)
         except StopIteration as stop:
             self.pending, self.is_over, self._value = None, True, stop.value
         except CapillaryError as error:
