@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +150,21 @@ def asset(name: str, uri: str) -> Asset:
     return Asset(uri) if IS_AIRFLOW_2 else Asset(name=name, uri=uri)
 
 
+def add_bundle(monkeypatch: pytest.MonkeyPatch, name: str, folder: Path) -> None:
+    """Let Airflow find DAGs in one more folder. Those that it has not found cannot be run by ``dag.test()``.
+
+    :param monkeypatch: Ends it with the test.
+    :param name: Name of the bundle.
+    :param folder: The folder.
+    """
+    local = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    bundles = [
+        {"name": "dags-folder", "classpath": local, "kwargs": {}},
+        {"name": name, "classpath": local, "kwargs": {"path": str(folder)}},
+    ]
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
+
+
 def load_dags(folder: Path, bundle: str = "dags-folder") -> Any:
     """Return the DAGs of a file or folder by id, as Airflow itself reads them.
 
@@ -194,6 +210,7 @@ __all__ = [
     "TaskGroup",
     "XComArg",
     "_secrets_masker",
+    "add_bundle",
     "api_server_error",
     "asset",
     "before_awaited_lookups",

@@ -17,6 +17,7 @@ from tests.airflow_compat import (
     AirflowSkipException,
     AssetAlias,
     OutletEventAccessors,
+    add_bundle,
     asset,
     load_dags,
 )
@@ -116,12 +117,7 @@ def test_airflow_itself_stores_the_events_with_the_facts(
     (dags / "asset_events.py").write_text(
         DAG_FILE.format(series=SERIES, job_id=job.job_id, folder=store.folder), encoding="utf-8"
     )
-    local = "airflow.dag_processing.bundles.local.LocalDagBundle"
-    bundles = [
-        {"name": "dags-folder", "classpath": local, "kwargs": {}},
-        {"name": "asset-events", "classpath": local, "kwargs": {"path": str(dags)}},
-    ]
-    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
+    add_bundle(monkeypatch, "asset-events", dags)
     dag = load_dags(dags, bundle="asset-events")["asset_events"]
 
     run = dag.test()
