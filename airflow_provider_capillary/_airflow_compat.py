@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from airflow.sdk import AssetWatcher as AssetWatcher
     from airflow.sdk import BaseHook as BaseHook
     from airflow.sdk import BaseOperator as BaseOperator
+    from airflow.sdk import BaseOperatorLink as BaseOperatorLink
     from airflow.sdk import BaseSensorOperator as BaseSensorOperator
     from airflow.sdk import Context as Context
     from airflow.sdk import ObjectStoragePath as ObjectStoragePath
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from airflow.sdk.exceptions import AirflowSensorTimeout as AirflowSensorTimeout
     from airflow.sdk.exceptions import AirflowSkipException as AirflowSkipException
     from airflow.sdk.exceptions import TaskDeferred as TaskDeferred
+    from airflow.sdk.execution_time.xcom import XCom as XCom
     from airflow.sdk.io import has_fs as has_fs
     from airflow.sdk.log import mask_secret as mask_secret
     from airflow.sdk.observability.stats import Stats as Stats
@@ -70,6 +72,7 @@ _HOMES: Final[dict[str, tuple[tuple[int, int], str, str]]] = {
     "BaseEventTrigger": ((3, 0), "airflow.triggers.base", "airflow.triggers.base:BaseTrigger"),
     "BaseHook": ((3, 1), "airflow.sdk", "airflow.hooks.base"),
     "BaseOperator": ((3, 0), "airflow.sdk", "airflow.models.baseoperator"),
+    "BaseOperatorLink": ((3, 0), "airflow.sdk", "airflow.models.baseoperatorlink"),
     "BaseSensorOperator": ((3, 0), "airflow.sdk", "airflow.sensors.base"),
     "BaseTrigger": _TRIGGERS,
     "GroupCommand": _COMMANDS,
@@ -80,6 +83,7 @@ _HOMES: Final[dict[str, tuple[tuple[int, int], str, str]]] = {
     "Stats": ((3, 2), "airflow.sdk.observability.stats", "airflow.stats"),
     "TaskDeferred": _EXCEPTIONS,
     "TriggerEvent": _TRIGGERS,
+    "XCom": ((3, 0), "airflow.sdk.execution_time.xcom", "airflow.models.xcom"),
     "XComArg": ((3, 0), "airflow.sdk", "airflow.models.xcom_arg"),
     "conf": ((3, 2), "airflow.sdk.configuration", "airflow.configuration"),
     "has_fs": ((3, 1), "airflow.sdk.io", "airflow.io"),

@@ -152,6 +152,7 @@ def get_provider_info() -> dict[str, object]:
                 "python-module": "airflow_provider_capillary.transfers.capillary_to_object_storage",
             }
         ],
+        "extra-links": ["airflow_provider_capillary.links.capillary.CapillaryObjectLink"],
         # Read since Airflow 3.2. The function is called each time that the `airflow` command starts.
         "cli": ["airflow_provider_capillary.doctor.cli.get_capillary_cli_commands"],
         "connection-types": [

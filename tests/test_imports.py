@@ -18,7 +18,7 @@ LAYERS = (
     {"assets", "doctor", "operators"},
     {"sensors", "transfers"},
     {"triggers"},
-    {"hooks"},
+    {"hooks", "links"},
     {"_polling", "_storage"},
     {"_transport"},
     {"_connection_form", "_metrics", "exceptions"},
@@ -31,6 +31,7 @@ ALONE = {"sandbox"}
 ENTRIES = {
     "assets": {"capillary"},
     "hooks": {"capillary"},
+    "links": {"capillary"},
     "operators": {"capillary"},
     "sensors": {"capillary"},
     "transfers": {"capillary_to_object_storage"},

@@ -15,6 +15,7 @@ from airflow_provider_capillary.api.upload_kinds import COUPON, REDEEM
 from airflow_provider_capillary.api.uploads import UploadLookup, find_uploads, part_names, send_upload
 from airflow_provider_capillary.api.values import read_flag, read_seconds
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
+from airflow_provider_capillary.links.capillary import CapillaryObjectLink, publish_object_link
 from airflow_provider_capillary.sensors.capillary import CapillaryCouponUploadSensor, CapillaryRedeemUploadSensor
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class _UploadOperator(ResetOperatorOnCopy, BaseOperator):
     template_fields: Sequence[str] = _TEMPLATED
     template_fields_renderers: ClassVar[dict[str, str]] = {"columns": "json"}
     ui_color = "#dce9f7"
+    operator_extra_links = (CapillaryObjectLink(),)
     _made_by_use = ("hook",)
     shallow_copy_attrs: Sequence[str] = (*BaseOperator.shallow_copy_attrs, *_made_by_use)
 
@@ -103,6 +105,7 @@ class _UploadOperator(ResetOperatorOnCopy, BaseOperator):
         :raises CapillaryError: Capillary refused the file, or cannot be reached.
         """
         prepared = self._prepare()
+        publish_object_link(context, prepared.source.location)
         if self.validate_only:
             self.log.info("The file can be uploaded; validate_only is set, so nothing was sent")
             return []

@@ -18,6 +18,7 @@ from airflow_provider_capillary.api.log_lines import write_lines
 from airflow_provider_capillary.api.upload_kinds import UPLOAD_KINDS
 from airflow_provider_capillary.api.values import parse_id, validate_choice
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
+from airflow_provider_capillary.links.capillary import CapillaryObjectLink, publish_object_link
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,6 +82,7 @@ class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperato
         "capillary_conn_id",
     )
     ui_color = "#fbe6d4"
+    operator_extra_links = (CapillaryObjectLink(),)
     _made_by_use = ("hook",)
     shallow_copy_attrs: Sequence[str] = (*BaseOperator.shallow_copy_attrs, *_made_by_use)
 
@@ -147,6 +149,7 @@ class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperato
             return None
         self._transferred = self._transfer(context, series_id, job, location)
         self._publish(context, self._transferred.facts())
+        publish_object_link(context, location)
         return self._transferred.location.uri
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:

@@ -42,6 +42,12 @@ class TestArrival(contract.Arrival):
     pass
 
 
+def test_an_object_in_a_store_with_an_endpoint_of_its_own_gets_no_link(sandbox: Sandbox, store: S3Folder) -> None:
+    job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
+
+    assert set(pull(job, store.folder, object_storage_conn_id=store.conn_id).xcoms) == {"error_file"}
+
+
 class TestOverwriting(contract.Overwriting):
     pass
 
