@@ -143,6 +143,7 @@ def get_provider_info() -> dict[str, object]:
             {
                 "schemes": ["capillary"],
                 "handler": "airflow_provider_capillary.assets.capillary.sanitize_uri",
+                "to_openlineage_converter": "airflow_provider_capillary.assets.capillary.convert_asset_to_openlineage",
             }
         ],
         "transfers": [

@@ -27,15 +27,26 @@ def lineage_of(file: TransferredFile | None, *, api_host: str) -> OperatorLineag
 
     if file is None:
         return OperatorLineage(inputs=[], outputs=[])
-    source = f"{file.upload_kind}-uploads/{file.coupon_series_id}/{file.job_id}/{file.file_type}"
+    source_namespace, uploads = uploads_name(api_host, f"{file.upload_kind}-uploads", file.coupon_series_id)
+    source = f"{uploads}/{file.job_id}/{file.file_type}"
     namespace, name = dataset_name(file.location)
     statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
         rowCount=file.lines, size=file.size_bytes, fileCount=1
     )
     return OperatorLineage(
-        inputs=[InputDataset(namespace=f"capillary://{api_host}", name=source)],
+        inputs=[InputDataset(namespace=source_namespace, name=source)],
         outputs=[OutputDataset(namespace=namespace, name=name, outputFacets={"outputStatistics": statistics})],
     )
+
+
+def uploads_name(api_host: str, uploads: str, coupon_series_id: int | str) -> tuple[str, str]:
+    """Return namespace and name of the uploads of a coupon series. Names of their files begin with that name.
+
+    :param api_host: Host of the Capillary cluster. Connections of several Airflows name the same data then.
+    :param uploads: ``redeem-uploads`` or ``coupon-uploads``.
+    :param coupon_series_id: The coupon series.
+    """
+    return f"capillary://{api_host}", f"{uploads}/{coupon_series_id}"
 
 
 def dataset_name(location: ObjectLocation) -> tuple[str, str]:

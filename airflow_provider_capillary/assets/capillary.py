@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from urllib.parse import SplitResult
 
+    from openlineage.client.event_v2 import Dataset
+
     from airflow_provider_capillary._airflow_compat import Asset
     from airflow_provider_capillary.api.jobs import UploadJob
     from airflow_provider_capillary.api.upload_kinds import UploadKind
@@ -165,3 +167,23 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
             "with coupon-uploads; best made by capillary_redeem_uploads or capillary_coupon_uploads"
         )
     return uri._replace(path=f"/{uploads}/{series_id}")
+
+
+def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset:
+    """Return the dataset that an asset is for OpenLineage. Called by Airflow's OpenLineage provider only.
+
+    It is named after the cluster, as a transfer names the files of the same uploads, so the connection is read.
+
+    :param asset: An asset of the scheme ``capillary``.
+    :param lineage_context: What the asset was found at.
+    :raises CapillaryError: The connection cannot be read or used. The provider then reports no dataset.
+    """
+    from openlineage.client.event_v2 import Dataset
+
+    from airflow_provider_capillary._storage.lineage import uploads_name
+    from airflow_provider_capillary.hooks.capillary import CapillaryHook
+
+    uri = urlsplit(asset.uri)
+    uploads, _, series_id = uri.path.strip("/").partition("/")
+    namespace, name = uploads_name(CapillaryHook(unquote(uri.netloc)).settings.host, uploads, series_id)
+    return Dataset(namespace=namespace, name=name)

@@ -15,6 +15,7 @@ import pytest
 from airflow_provider_capillary._storage.lineage import dataset_name
 from airflow_provider_capillary._storage.locations import locate
 from airflow_provider_capillary._storage.stores.base import ObjectLocation
+from tests.airflow_compat import IS_AIRFLOW_2, Asset
 from tests.project import ROOT
 from tests.transfers.running import SERIES, SMALL, Run
 
@@ -90,6 +91,45 @@ def test_neither_a_row_nor_a_secret_nor_a_signature_is_reported(sandbox: Sandbox
     assert str(job.job_id) in output
     for secret in ("WELCOME10", "hunter2", "sandbox-secret", "sandbox-key", *sandbox.tokens_issued):
         assert secret not in output
+
+
+class TestAssets:
+    """What Airflow's OpenLineage provider makes of an asset, by the converter that the provider info names."""
+
+    @pytest.fixture(autouse=True)
+    def _needs_assets(self) -> None:
+        if IS_AIRFLOW_2:
+            pytest.skip("Airflow 2 has no assets")
+
+    @staticmethod
+    def translate(uri: str) -> Any:
+        from airflow.providers.openlineage.utils.utils import translate_airflow_asset
+
+        return translate_airflow_asset(Asset(uri), None)
+
+    @pytest.mark.parametrize("kind", ["redeem", "coupon"])
+    def test_an_asset_is_the_dataset_whose_files_a_transfer_reports(
+        self, sandbox: Sandbox, store: LocalFolder, kind: str
+    ) -> None:
+        job = sandbox.add_job(SERIES, errors=1, error_file=SMALL, kind=kind)
+        ((namespace, name),) = names(lineage_of(Run(job, store.folder, upload_kind=kind)()).inputs)
+
+        dataset = self.translate(f"capillary://capillary_default/{kind}-uploads/{SERIES}")
+
+        assert (dataset.namespace, dataset.name) == (namespace, f"{kind}-uploads/{SERIES}")
+        assert name == f"{dataset.name}/{job.job_id}/error"
+
+    def test_a_connection_id_that_the_uri_quotes_is_read(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_BRAND/EU", sandbox.connection_json())
+
+        dataset = self.translate(f"capillary://brand%2FEU/redeem-uploads/{SERIES}")
+
+        assert dataset.namespace == f"capillary://{sandbox.host}"
+
+    def test_an_asset_whose_connection_is_missing_is_no_dataset(self) -> None:
+        assert self.translate(f"capillary://missing/redeem-uploads/{SERIES}") is None
 
 
 @pytest.mark.parametrize(
