@@ -33,6 +33,8 @@ _ROLE = re.compile(r":(?:attr|class|data|func|meth):`~?(?:[\w.]+\.)?(\w+)`")
 _CODE = re.compile(r"``((?:Capillary|capillary_|finished_)\w+)``")
 #: A page of the documentation, with the number of a section or without.
 _PAGE = re.compile(r"(docs/[\w/-]+\.md)(?:, (\d)(\.\d)?)?")
+#: The text of a docstring before its fields, and the field about the result of a task, which stands in a class.
+_RESULT = re.compile(r"\A(.*?)(^:param .*)^:return: (.+(?:\n +.+)*)\n?", re.MULTILINE | re.DOTALL)
 #: A simple table of reStructuredText with two columns.
 _TABLE = re.compile(r"^(=+) =+\n(.+)\n=+ =+\n((?:.+\n)+?)=+ =+$", re.MULTILINE)
 
@@ -49,6 +51,8 @@ class SphinxInMarkdown(griffe.Extension):
         for each in _objects_in(pkg):
             if each.docstring is not None:
                 each.docstring.value = _to_markdown(each.docstring.value, shown)
+                if each.is_class:
+                    each.docstring.value = _RESULT.sub(r"\1**Result:** \3\n\n\2", each.docstring.value)
             if each.is_class:
                 _complete_signature(each)
             if each.is_function:
