@@ -679,7 +679,7 @@ async def test_a_poll_that_fails_has_a_new_client_opened_only_where_the_error_is
 async def shared(lookups: Lookups, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SharedConnection]:
     """A connection that was not read yet, lent without a poll."""
     monkeypatch.setattr(shared_connection, "_LONGEST_PATIENCE", 3600.0)
-    async with asyncio.timeout(20), shared_poll.shared_connection("capillary_default") as lent:
+    async with shared_poll.shared_connection("capillary_default") as lent:
         yield lent
         if lookups.hangs is not None:
             lookups.hangs.set()
