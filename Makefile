@@ -140,7 +140,7 @@ bench-upload: $(DEV_STAMP) ## Measure an upload beside that of curl; fails above
 	@$(BIN)/python -m benchmarks.upload
 
 .PHONY: bench-start
-bench-start: $(DEV_STAMP) ## Measure the transfer of a small file in fresh processes, beside what a user would pick instead
+bench-start: $(DEV_STAMP) ## Measure a small transfer and a poke in fresh processes, beside what a user would pick instead
 	@$(BIN)/python -m benchmarks.start
 
 .PHONY: constraints

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure the transfer of a small error file in a fresh process, which every task is: ours beside its peers.
+"""Measure a small transfer and a poke in a fresh process, which every task is: ours beside their peers.
 
 The peer for S3 is HttpToS3Operator of the Amazon provider. The peer for a folder is what a user would write in a task:
-HttpHook, and the bytes written to a file. Pairs of fresh processes take turns. Each process is measured twice: as a
-whole, and from the moment at which Airflow's own modules are imported, which no operator can avoid. Run it from the
-root of the repository: ``python -m benchmarks.start``.
+HttpHook, and the bytes written to a file. The peer of the sensor is HttpSensor. Fresh processes take turns. Each is
+measured twice: as a whole, and from the moment at which Airflow's own modules are imported, which no operator can
+avoid. How much of the peer that import is alone, and so the least that any ratio of whole processes can be, is printed
+beside the ratios. Run it from the root of the repository: ``python -m benchmarks.start``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,17 @@ RESULTS = Path(__file__).parent / "results" / "start.txt"
 FLOOR = "Airflow alone"
 OURS_S3, PEER_S3 = "ours to S3", "HttpToS3Operator"
 OURS_FOLDER, PEER_FOLDER = "ours to a folder", "HttpHook and write_bytes"
-PAIRS = ((OURS_S3, PEER_S3), (OURS_FOLDER, PEER_S3), (OURS_FOLDER, PEER_FOLDER))
+OURS_POKE, PEER_POKE = "our sensor, one poke", "HttpSensor, one poke"
+CANDIDATES = (FLOOR, PEER_S3, OURS_S3, PEER_FOLDER, OURS_FOLDER, PEER_POKE, OURS_POKE)
+PAIRS = (
+    (OURS_S3, PEER_S3),
+    (FLOOR, PEER_S3),
+    (OURS_FOLDER, PEER_S3),
+    (OURS_FOLDER, PEER_FOLDER),
+    (FLOOR, PEER_FOLDER),
+    (OURS_POKE, PEER_POKE),
+    (FLOOR, PEER_POKE),
+)
 WHOLE, WHOLE_CPU, AFTER, AFTER_CPU = "whole process", "its CPU", "after Airflow", "CPU after Airflow"
 FIGURES = (WHOLE, WHOLE_CPU, AFTER, AFTER_CPU)
 CONTENT = b"message,coupon code\nCoupon is expired, the redemption was not recorded,WELCOME10\n"
@@ -67,6 +78,19 @@ def run_peer_to_folder(given: dict[str, Any]) -> None:
     Path(given["folder"], "peer.csv").write_bytes(response.content)
 
 
+def poke_ours(given: dict[str, Any]) -> None:
+    from airflow_provider_capillary.sensors.capillary import CapillaryRedeemUploadSensor
+
+    sensor = CapillaryRedeemUploadSensor(task_id="ours", coupon_series_id=SERIES, job_id=given["job_id"])
+    assert sensor.poke({})
+
+
+def poke_peer(given: dict[str, Any]) -> None:
+    from airflow.providers.http.sensors.http import HttpSensor
+
+    assert HttpSensor(task_id="peer", http_conn_id="peer", endpoint=given["path"]).poke({})
+
+
 def measure(candidate: str, given: dict[str, Any]) -> dict[str, float]:
     """Run a candidate and return the seconds since Airflow is imported, by the clock and of the CPU."""
     from airflow.sdk import BaseOperator  # noqa: F401 - imported to be measured apart
@@ -80,6 +104,10 @@ def measure(candidate: str, given: dict[str, Any]) -> dict[str, float]:
         run_peer_to_s3(given)
     elif candidate == PEER_FOLDER:
         run_peer_to_folder(given)
+    elif candidate == OURS_POKE:
+        poke_ours(given)
+    elif candidate == PEER_POKE:
+        poke_peer(given)
     after, after_cpu = time.perf_counter() - began, time.process_time() - began_cpu
     return {AFTER: after, AFTER_CPU: after_cpu, WHOLE_CPU: time.process_time()}
 
@@ -120,7 +148,7 @@ def main() -> None:
         with serving(file, Path(folder)) as (setup, env):
             given = setup["large"] | {"folder": folder}
             for number in range(arguments.pairs + 1):
-                for candidate in (FLOOR, PEER_S3, OURS_S3, PEER_FOLDER, OURS_FOLDER):
+                for candidate in CANDIDATES:
                     measured = timed(candidate, given, env)
                     if number:  # the first may have to write byte code
                         figures.setdefault(candidate, []).append(measured)
@@ -130,10 +158,11 @@ def main() -> None:
         f"{'':<46}" + "".join(f"{name:>20}" for name in FIGURES),
         f"{'':<46}" + "".join(f"{name:>10}" for name in ("least", "median") * len(FIGURES)),
         *(row(name, each) for name, each in summed_up.items()),
+        "ratios",
     ]
     for ours, peer in PAIRS:
         pairs = zip(summed_up[ours], summed_up[peer], strict=True)
-        lines.append(row(f"{ours}, to {peer}", [mine / theirs for mine, theirs in pairs]))
+        lines.append(row(f"{ours} / {peer}", [mine / theirs for mine, theirs in pairs]))
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
