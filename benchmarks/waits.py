@@ -2,8 +2,9 @@
 """Measure many deferred waits in one event loop: ours beside the HTTP provider's sensor trigger.
 
 Both wait against the same local server at the same interval, each in a process of its own. The HTTP provider's trigger
-asks for something that is not there yet (404), which is what it waits through; ours asks for jobs that still run. Of
-ours, the time from the end of a job to the event is measured as well: half of the jobs end while it runs.
+asks for a file that is not there yet (404), which is what it waits through; ours asks for jobs that still run. There
+are two runs: an idle one, in which no wait ends, and one in which half of the waits of both end, those of the peer
+because the file of the job is there. Of that, the time from the end of a job to the event is measured as well.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import itertools
 import json
 import os
 import resource
@@ -42,17 +44,23 @@ def control(base_url: str, path: str, body: dict[str, Any] | None = None) -> dic
         return dict(json.load(answer))
 
 
+def word_of(number: int) -> str:
+    """Return the beginning of the file names that a wait is for: in each series, every other one is for the same."""
+    return "ends" if number // len(SERIES) % 2 else "runs"
+
+
 def trigger_of(candidate: str, number: int, interval: float, seconds: float) -> Any:
+    series = SERIES[number % len(SERIES)]
     if candidate == PEER:
         from airflow.providers.http.triggers.http import HttpSensorTrigger
 
-        return HttpSensorTrigger(endpoint=f"not-there-yet/{number}", http_conn_id="peer", poke_interval=interval)
+        name = f"{word_of(number)}-{series}.csv"
+        return HttpSensorTrigger(endpoint=f"files/{name}", http_conn_id="peer", poke_interval=interval)
     from airflow_provider_capillary.triggers.capillary import CapillaryRedeemUploadTrigger
 
     return CapillaryRedeemUploadTrigger(
-        coupon_series_id=SERIES[number % len(SERIES)],
-        # Half of the waits are for the job that ends, the others for one that never does.
-        uploaded_file_name="ends_*" if number // len(SERIES) % 2 else "runs_*",
+        coupon_series_id=series,
+        uploaded_file_name=f"{word_of(number)}_*",
         poke_interval=interval,
         timeout=2 * seconds,
         end_time=time.time() + 2 * seconds,
@@ -113,9 +121,12 @@ async def measure(
     }
 
 
-def run(candidate: str, arguments: argparse.Namespace, waits: int, *, history: int = 0) -> dict[str, float]:
+def run(
+    candidate: str, arguments: argparse.Namespace, waits: int, *, ends: bool = True, history: int = 0
+) -> dict[str, float]:
     """Start a server and a process for the waits, and return what that process measured.
 
+    :param ends: Whether half of the waits end in the middle of the time.
     :param history: Jobs of the past in the first series, in which one more ends at every poll then.
     """
     with tempfile.TemporaryDirectory() as home:
@@ -134,9 +145,11 @@ def run(candidate: str, arguments: argparse.Namespace, waits: int, *, history: i
                 control(base_url, "/sandbox/jobs", past)
             lasting = arguments.interval + arguments.seconds / 2
             for series in SERIES:
-                for name, running in (("ends", lasting), ("runs", 3600.0)):
+                for name, running in (("ends", lasting if ends else 3600.0), ("runs", 3600.0)):
                     job = {"coupon_series_id": series, "queued_seconds": 0, "started_seconds": running + 10}
-                    control(base_url, "/sandbox/jobs", job | {"uploaded_file_name": f"{name}_1795400755483_1.csv"})
+                    job |= {"uploaded_file_name": f"{name}_1795400755483_1.csv", "rows": 1, "errors": 1}
+                    job |= {"error_file": "message", "error_file_url": f"{base_url}/files/{name}-{series}.csv"}
+                    control(base_url, "/sandbox/jobs", job)
             env = os.environ | {
                 "AIRFLOW_HOME": home,
                 "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
@@ -213,10 +226,11 @@ def main() -> None:
         f"{len(SERIES)} series, a poll every {arguments.interval:g} s, measured for {arguments.seconds:g} s",
         f"{'':<28}" + "".join(f"{column:>10}" for column in columns),
     ]
-    for waits in arguments.waits:
+    for waits, ends in itertools.product(arguments.waits, (False, True)):
+        lines.append("half of the waits end" if ends else "no wait ends")
         cpu = {}
         for candidate in (PEER, OURS):
-            figures = run(candidate, arguments, waits)
+            figures = run(candidate, arguments, waits, ends=ends)
             cpu[candidate] = figures["cpu_percent"]
             lines.append(line_of(candidate, waits, figures))
         lines.append(f"{'CPU, ours to theirs':<28}{waits:>10}{'':>20}{cpu[OURS] / cpu[PEER]:>10.3f}")
