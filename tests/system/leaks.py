@@ -103,16 +103,18 @@ def redis_contents(url: str) -> Iterable[tuple[str, bytes]]:
     import redis
 
     with contextlib.closing(redis.Redis.from_url(url)) as client:
-        for key in client:
+        keys = client.keys()
+        for key in keys:
             read = {
                 b"string": lambda key: [client.get(key)],
                 b"list": lambda key: client.lrange(key, 0, -1),
                 b"set": client.smembers,
                 b"zset": lambda key: client.zrange(key, 0, -1),
                 b"hash": lambda key: [cell for item in client.hgetall(key).items() for cell in item],
+                # Gone in the meantime.
+                b"none": lambda key: [],
             }[client.type(key)]
-            # Gone in the meantime: nothing.
-            cells = [cell for cell in read(key) or () if cell is not None]
+            cells = [cell for cell in read(key) if cell is not None]
             yield key.decode(errors="replace"), b"\0".join([key, *map(_with_body, cells)])
 
 
