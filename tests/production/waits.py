@@ -29,8 +29,8 @@ FAILING = {0: "ERRORED", 7: "FAILED", 12: "CANCELLED", 18: "ERRORED"}
 FOR_EVER = 86_400.0
 #: What one triggerer of two may send, where 100 a minute is the limit of all.
 REQUESTS_PER_MINUTE = 50
-#: So short that two triggerers without a limit would send 240 requests a minute for ten series, in seconds.
-POKE_INTERVAL = 5
+#: So short that two triggerers without a limit would send 600 requests a minute for ten series, in seconds.
+POKE_INTERVAL = 2
 
 FAULTS = [
     Fault("status", status=429, retry_after=1),
@@ -40,18 +40,22 @@ FAULTS = [
 ]
 
 
+#: DAG id, task id and map index.
+Task = tuple[str, str, int]
+
+
 @dataclass(frozen=True)
 class Wait:
     """A wait, and what is to become of it.
 
-    :param task: Task id and map index.
+    :param task: The task.
     :param job: The job that it is to find.
     :param ends: The status in which the job ends.
     :param moment: When it ends, as progress of the storm.
     :param sandbox: Where the job is.
     """
 
-    task: tuple[str, int]
+    task: Task
     job: SandboxJob
     ends: str
     moment: float
@@ -74,32 +78,39 @@ class Waits:
     def __init__(self, deferred: Sandbox, rescheduled: Sandbox, randomly: random.Random) -> None:
         self.deferred, self.rescheduled = deferred, rescheduled
         self.waits: list[Wait] = []
-        self._tasks: list[dict[str, Any]] = []
+        #: The tasks of each DAG. There is one for each series: Airflow sends the whole DAG with each trigger of a task
+        #: that starts in the triggerer, so that a hundred of them in one DAG keep it busy for minutes.
+        self._dags: dict[str, list[dict[str, Any]]] = {}
         self._random = randomly
-        mapped = {"task_id": "mapped", "capillary_conn_id": "waits", "deferrable": True, "poke_interval": POKE_INTERVAL}
-        mapped["mapped"] = []
-        rescheduling = {"task_id": "reschedule", "capillary_conn_id": "rescheduled_waits", "mode": "reschedule"}
-        rescheduling |= {"deferrable": False, "poke_interval": 45, "mapped": []}
-        self._tasks += [mapped, rescheduling]
         for series in SERIES:
+            dag_id = f"waits_{series}"
+            mapped: list[dict[str, Any]] = []
+            rescheduling: list[dict[str, Any]] = []
+            tasks: list[dict[str, Any]] = [
+                {"task_id": "mapped", "deferrable": True, "mapped": mapped},
+                {"task_id": "reschedule", "mode": "reschedule", "deferrable": False, "mapped": rescheduling}
+                | {"capillary_conn_id": "rescheduled_waits", "poke_interval": 45},
+            ]
             for number, kind in enumerate(KINDS):
                 sandbox = rescheduled if kind == "reschedule" else deferred
                 job = sandbox.add_job(series, started_seconds=FOR_EVER)
                 given: dict[str, Any] = {"coupon_series_id": series, "job_id": job.job_id}
                 if kind in ("mapped", "reschedule"):
-                    maps = (mapped if kind == "mapped" else rescheduling)["mapped"]
-                    task = (kind, len(maps))
+                    maps = mapped if kind == "mapped" else rescheduling
+                    task = (dag_id, kind, len(maps))
                     maps.append(given)
                 else:
-                    task = (f"{kind}_{series}_{number}", -1)
-                    given |= {"task_id": task[0], "capillary_conn_id": "waits", "poke_interval": POKE_INTERVAL}
-                    given |= {kind: True}
+                    task = (dag_id, f"{kind}_{number}", -1)
+                    given |= {"task_id": task[1], kind: True}
                     if number % 2:
                         given["uploaded_file_name"] = job.uploaded_file_name
                         del given["job_id"]
-                    self._tasks.append(given)
+                    tasks.append(given)
                 ends = FAILING.get(number, "COMPLETED")
                 self.waits.append(Wait(task, job, ends, randomly.random(), sandbox))
+            self._dags[dag_id] = [
+                {"capillary_conn_id": "waits", "poke_interval": POKE_INTERVAL} | each for each in tasks
+            ]
         self._unfinished = sorted(self.waits, key=lambda wait: wait.moment)
 
     def begin(self, cluster: AirflowProcesses) -> None:
@@ -110,11 +121,14 @@ class Waits:
                 "rescheduled_waits": self.rescheduled.connection(),
             }
         )
-        cluster.add_dags({"waits.json": json.dumps(self._tasks), "waits.py": (DAGS / "waits.py").read_text()})
+        dag = (DAGS / "waits.py").read_text()
+        files = [{f"{dag_id}.json": json.dumps(tasks), f"{dag_id}.py": dag} for dag_id, tasks in self._dags.items()]
+        cluster.add_dags({name: content for pair in files for name, content in pair.items()})
         self.faults = [
             Faults(sandbox, self._random, FAULTS, share=0.05) for sandbox in (self.deferred, self.rescheduled)
         ]
-        cluster.trigger("waits")
+        for dag_id in self._dags:
+            cluster.trigger(dag_id)
 
     def is_under_way(self) -> bool:
         waiting = [state for state in self.states().values() if state not in (None, "scheduled", "queued")]
@@ -129,19 +143,20 @@ class Waits:
         states = list(self.states().values())
         return len(states) == len(self.waits) and all(state in ("success", "failed") for state in states)
 
-    def states(self) -> dict[tuple[str, int], str]:
-        """The state of each task, by task id and map index."""
-        found = self._cluster.select("SELECT task_id, map_index, state FROM task_instance WHERE dag_id = 'waits'")
-        return {(task_id, map_index): state for task_id, map_index, state in found}
+    def states(self) -> dict[Task, str]:
+        """The state of each task."""
+        return {tuple(task): state for *task, state in self._select("task_instance", "state")}
 
-    def jobs(self) -> dict[tuple[str, int], int]:
-        """The id of the job in the XCom of each task, by task id and map index."""
-        found = self._cluster.select(
-            "SELECT task_id, map_index, value FROM xcom WHERE dag_id = 'waits' AND key = 'return_value'"
-        )
-        return {(task_id, map_index): decoded(value)["job_id"] for task_id, map_index, value in found}
+    def jobs(self) -> dict[Task, int]:
+        """The id of the job in the XCom of each task."""
+        found = self._select("xcom", "value", "key = 'return_value'")
+        return {tuple(task): decoded(value)["job_id"] for *task, value in found}
 
-    def ends(self) -> Counter[tuple[str, int]]:
-        """How often each task succeeded, by task id and map index, as Airflow's log of events has it."""
-        found = self._cluster.select("SELECT task_id, map_index FROM log WHERE dag_id = 'waits' AND event = 'success'")
-        return Counter((task_id, -1 if map_index is None else map_index) for task_id, map_index in found)
+    def ends(self) -> Counter[Task]:
+        """How often each task succeeded, as Airflow's log of events has it."""
+        found = self._select("log", "event", "event = 'success'")
+        return Counter((dag_id, task_id, -1 if index is None else index) for dag_id, task_id, index, _ in found)
+
+    def _select(self, table: str, column: str, condition: str = "true") -> list[Any]:
+        query = f"SELECT dag_id, task_id, map_index, {column} FROM {table} WHERE dag_id LIKE ? AND {condition}"
+        return self._cluster.select(query, "waits\\_%")
