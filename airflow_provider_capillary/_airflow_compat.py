@@ -107,6 +107,14 @@ def _resolve(name: str) -> Any:
     return value
 
 
+def configured_stats() -> Any:
+    """Return Airflow's interface to its metrics, ready to be used."""
+    if AIRFLOW_VERSION >= (3, 2):
+        # Configures it on import. In Airflow 3.2 not every process has imported it, and would send nothing.
+        import_module("airflow.sdk.serde")
+    return _resolve("Stats")
+
+
 async def aget_connection(conn_id: str) -> Any:
     """Return an Airflow connection without blocking the event loop.
 

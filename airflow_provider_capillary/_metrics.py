@@ -13,7 +13,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_capillary._airflow_compat import conf
+from airflow_provider_capillary._airflow_compat import conf, configured_stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,10 +79,9 @@ class _Backend:
             self._guarded(lambda: getattr(self._stats, method)(f"capillary.{name}", value, tags=tags))
 
     def _import(self) -> None:
-        from airflow_provider_capillary._airflow_compat import Stats
-
-        Stats.timer()  # makes the client, and sends nothing
-        self._stats = Stats
+        stats = configured_stats()
+        stats.timer()  # makes the client, and sends nothing
+        self._stats = stats
 
     def _guarded(self, act: Callable[[], Any]) -> Any:
         try:
