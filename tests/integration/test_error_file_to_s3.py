@@ -42,6 +42,7 @@ class TestArrival(contract.Arrival):
     pass
 
 
+@pytest.mark.usefixtures("capillary_connection")
 def test_an_object_in_a_store_with_an_endpoint_of_its_own_gets_no_link(sandbox: Sandbox, store: S3Folder) -> None:
     job = sandbox.add_job(SERIES, errors=1, error_file=SMALL)
 
