@@ -120,8 +120,8 @@ docs: $(DOCS_STAMP) ## Build the documentation site into site/; a broken link or
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 .PHONY: screenshot
-screenshot: $(DOCS_STAMP) ## Take the pictures of docs/images, or those in PICTURES; needs Chromium and its driver
-	@AIRFLOW_HOME=$(VENV)/airflow $(BIN)/python -m scripts.screenshots $(PICTURES)
+screenshot: $(DOCS_STAMP) ## Take the pictures of the documentation again; needs Chromium and its driver
+	@SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/first_hour/test_ui.py
 
 .PHONY: bench-import
 bench-import: $(DEV_STAMP) ## Measure what importing the package adds to a DAG file
