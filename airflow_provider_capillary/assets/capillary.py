@@ -169,21 +169,27 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
     return uri._replace(path=f"/{uploads}/{series_id}")
 
 
-def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset:
+def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset | None:
     """Return the dataset that an asset is for OpenLineage. Called by Airflow's OpenLineage provider only.
 
     It is named after the cluster, as a transfer names the files of the same uploads, so the connection is read.
 
     :param asset: An asset of the scheme ``capillary``.
     :param lineage_context: What the asset was found at.
-    :raises CapillaryError: The connection cannot be read or used. The provider then reports no dataset.
+    :return: The dataset; None where the connection is missing or cannot be used, which older providers do not catch.
     """
     from openlineage.client.event_v2 import Dataset
 
+    from airflow_provider_capillary._airflow_compat import AirflowNotFoundException
     from airflow_provider_capillary._storage.lineage import uploads_name
+    from airflow_provider_capillary.api.errors import CapillaryError
     from airflow_provider_capillary.hooks.capillary import CapillaryHook
 
     uri = urlsplit(asset.uri)
     uploads, _, series_id = uri.path.strip("/").partition("/")
-    namespace, name = uploads_name(CapillaryHook(unquote(uri.netloc)).settings.host, uploads, series_id)
+    try:
+        host = CapillaryHook(unquote(uri.netloc)).settings.host
+    except (AirflowNotFoundException, CapillaryError):
+        return None
+    namespace, name = uploads_name(host, uploads, series_id)
     return Dataset(namespace=namespace, name=name)

@@ -249,7 +249,7 @@ async def test_an_expired_ready_token_that_nobody_rotates_ends_the_wait_before_a
     assert "expired at " in event["message"]
     assert token not in json.dumps(event)
     assert sandbox.requests == []
-    assert lookups.count == 2  # once more than to begin with
+    assert lookups.count >= 2  # at least once more than to begin with
 
 
 async def test_a_time_zone_that_changes_dates_the_same_jobs_anew(
