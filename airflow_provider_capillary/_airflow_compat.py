@@ -9,6 +9,7 @@ and a DAG file needs few of them.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -133,6 +134,14 @@ async def amask_secret(secret: str) -> None:
     """
     if AIRFLOW_VERSION >= (3, 3):
         await import_module("airflow.sdk.log").amask_secret(secret)
+    elif AIRFLOW_VERSION >= (3, 2):
+        # A thread would hold a lock of Airflow's while it waits for the event loop. There, Airflow masks the connections
+        # that it reads, and waits for that lock: the triggerer would stop for good.
+        import_module("airflow.sdk._shared.secrets_masker").mask_secret(secret)
+        comms = getattr(import_module("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS", None)
+        if comms is not None:
+            with suppress(Exception):  # as Airflow does: a log that masks less fails no poll
+                await comms.asend(import_module("airflow.sdk.execution_time.comms").MaskSecret(value=secret))
     else:
         await run_in_thread(_resolve("mask_secret"), secret)
 

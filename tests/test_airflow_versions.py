@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -134,3 +136,31 @@ class TestRescheduleModeWithoutATaskStateStore:
         return CapillaryRedeemUploadSensor(
             task_id="wait", coupon_series_id=SERIES, max_consecutive_failures=3, poke_interval=0.01, **arguments
         )
+
+
+@pytest.mark.skipif(not (3, 2) <= AIRFLOW_VERSION < (3, 3), reason="Airflow 3.2 holds a lock while a thread sends")
+@pytest.mark.timeout(20)
+async def test_a_secret_is_masked_in_the_triggerer_while_airflow_masks_on_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A connection that Airflow reads on the event loop is masked there, and would wait for the lock for good."""
+    from airflow.jobs.triggerer_job_runner import TriggerCommsDecoder
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import _ResponseFrame
+    from airflow.sdk.log import mask_secret
+
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    requests, responses = await asyncio.open_connection(sock=theirs)
+    comms = TriggerCommsDecoder(async_writer=writer, async_reader=reader, socket=ours)
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
+
+    masked = asyncio.create_task(_airflow_compat.amask_secret("our token"))
+    sent = await requests.readexactly(int.from_bytes(await requests.readexactly(4), "big"))
+    mask_secret("of another connection")
+    responses.write(_ResponseFrame(id=0).as_bytes())
+    await masked
+
+    assert b"our token" in sent
+    writer.close()
+    responses.close()
