@@ -135,8 +135,8 @@ async def amask_secret(secret: str) -> None:
     if AIRFLOW_VERSION >= (3, 3):
         await import_module("airflow.sdk.log").amask_secret(secret)
     elif AIRFLOW_VERSION >= (3, 2):
-        # A thread would hold a lock of Airflow's while it waits for the event loop. There, Airflow masks connections that
-        # it reads, and waits for that lock: the triggerer would stop for good.
+        # A thread would hold a lock of Airflow's while it waits for the event loop. There, Airflow masks connections
+        # that it reads, and waits for that lock: the triggerer would stop for good.
         import_module("airflow.sdk._shared.secrets_masker").mask_secret(secret)
         comms = getattr(import_module("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS", None)
         if comms is not None:
