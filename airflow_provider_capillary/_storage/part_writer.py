@@ -54,6 +54,15 @@ class HashingWriter:
         return len(data)
 
 
+class _Buffer(bytearray):
+    """Bytes that are not shown: at debug level botocore logs the arguments of a request, such as a part of the file."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+    __str__ = __repr__
+
+
 class PartWriter(HashingWriter):
     """Sends an object in parts of 8 MiB, several at a time if the store accepts them out of order.
 
@@ -70,10 +79,10 @@ class PartWriter(HashingWriter):
         self._store = store
         self._save_note = note
         self._is_noted = False
-        self._buffer = bytearray(BLOCK_BYTES)
+        self._buffer = _Buffer(BLOCK_BYTES)
         self._filled = 0
         self._buffers_to_make = store.workers + _SPARE - 1
-        self._free: SimpleQueue[bytearray] = SimpleQueue()
+        self._free: SimpleQueue[_Buffer] = SimpleQueue()
         self._pool: ThreadPoolExecutor | None = None
         self._sent: list[Future[Any]] = []
         self._error: BaseException | None = None
@@ -137,10 +146,12 @@ class PartWriter(HashingWriter):
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._store.workers, thread_name_prefix="part")
             self._note(self._store.begin())
-        buffer = self._buffer if self._filled == BLOCK_BYTES else self._buffer[: self._filled]
+        is_full = self._filled == BLOCK_BYTES
+        # A slice of it would be a bytearray.
+        buffer = self._buffer if is_full else _Buffer(memoryview(self._buffer)[: self._filled])
         self._sent.append(self._pool.submit(self._send_part, len(self._sent) + 1, buffer))
 
-    def _send_part(self, number: int, buffer: bytearray) -> Any:
+    def _send_part(self, number: int, buffer: _Buffer) -> Any:
         try:
             return self._store.send(number, buffer)
         except BaseException as error:
@@ -149,10 +160,10 @@ class PartWriter(HashingWriter):
         finally:
             self._free.put(buffer)
 
-    def _next_buffer(self) -> bytearray:
+    def _next_buffer(self) -> _Buffer:
         if self._buffers_to_make:
             self._buffers_to_make -= 1
-            return bytearray(BLOCK_BYTES)
+            return _Buffer(BLOCK_BYTES)
         buffer = self._free.get()
         if self._error is not None:
             raise self._error

@@ -278,15 +278,17 @@ class TestDestination(contract.Contract):
 
         assert store.visible() == {}
 
+    @pytest.mark.parametrize("between", [b"", LARGE], ids=["small", "of several parts"])
     def test_no_row_token_or_secret_is_logged_even_by_the_libraries_at_debug_level(
         self,
         sandbox: Sandbox,
         store: S3Folder,
         caplog: pytest.LogCaptureFixture,
         capfd: pytest.CaptureFixture[str],
+        between: bytes,
     ) -> None:
         caplog.set_level(logging.DEBUG)
-        job = sandbox.add_job(SERIES, errors=1, error_file=SMALL + b"4111-mobile-of-a-customer\n")
+        job = sandbox.add_job(SERIES, errors=1, error_file=SMALL + between + b"4111-mobile-of-a-customer\n")
 
         run = pull(job, store.folder + NAME, object_storage_conn_id=store.conn_id)
 
