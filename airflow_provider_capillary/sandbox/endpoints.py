@@ -34,7 +34,7 @@ _TOKEN_HEADER = "X-CAP-API-OAUTH-TOKEN"  # documented; without `Bearer`
 def _generate_token(state: SandboxState, request: Request) -> Response:
     # JSON is documented: a form body, as RFC 6749 has it, is not understood.
     given = request.json_object()
-    if (given.get("key"), given.get("secret")) != (state.client_key, state.client_secret):
+    if given.get("key") != state.client_key or given.get("secret") not in [state.client_secret, *state.further_secrets]:
         # The HTTP status of this response is unknown, hence a setting.
         return _error("token", state.bad_credentials_status, "Invalid client key and secret", code=320001)
     lifetime = {"ttlSeconds": state.token_ttl_seconds} if state.ttl_in_answer else {}

@@ -62,6 +62,7 @@ class Sandbox(SandboxState):
         take either
     :param access_log: called with one line for each request (method, path without query, status, milliseconds)
     :ivar clock: returns the sandbox's time in seconds since 1970; a test may replace it, to let jobs and tokens age
+    :ivar further_secrets: secrets that the token endpoint accepts beside ``client_secret``, as while one is rotated
     :raises ValueError: if a value cannot be used; the message names the field
     """
 

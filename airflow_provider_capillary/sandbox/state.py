@@ -68,6 +68,7 @@ class SandboxState:
             if (address := ip_address(self.host)).is_unspecified:
                 self.host = "127.0.0.1" if address.version == 4 else "::1"
         self.clock: Callable[[], float] = time.time
+        self.further_secrets: set[str] = set()
         self._lock = threading.RLock()
         self._token_ends: dict[str, float] = {}
         self._jobs: dict[int, SandboxJob] = {}

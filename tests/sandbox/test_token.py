@@ -81,6 +81,15 @@ def test_key_and_secret_and_lifetime_can_be_chosen(start):
     assert client.ask_token().json()["data"] is None
 
 
+def test_a_further_secret_is_accepted_until_it_is_revoked(client, sandbox):
+    sandbox.further_secrets = {"another"}
+    accepted = [client.ask_token(sandbox.client_key, secret).json()["data"] for secret in ("another", "sandbox-secret")]
+    sandbox.further_secrets = set()
+
+    assert None not in accepted
+    assert client.ask_token(sandbox.client_key, "another").json()["data"] is None
+
+
 @pytest.mark.parametrize("body", ["", "{", "[]", '"text"', "[" * 100_000])
 def test_a_body_that_is_no_json_object_is_refused(client, body):
     reply = client.send("POST", TOKEN_PATH, body, {"Content-Type": "application/json"})
