@@ -125,9 +125,13 @@ class ServerProcess(ABC):
                 return
         raise TimeoutError(f"{self.name} does not serve: {error}\n{self._log()}")
 
-    def _log(self) -> str:
+    def log(self) -> bytes:
+        """Return all that it wrote to stdout and stderr."""
         assert self._folder is not None
-        return (self._folder / "log").read_text(errors="replace")[-3000:]
+        return (self._folder / "log").read_bytes()
+
+    def _log(self) -> str:
+        return self.log().decode(errors="replace")[-3000:]
 
     def stop(self) -> None:
         """End the server with all its children and remove its data; once more does nothing."""

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.airflow_compat import IS_AIRFLOW_2
 from tests.integration.server_process import started
+from tests.production.settings import RESULTS
 from tests.system.airflow_processes import AirflowProcesses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tests.production.servers import PostgreSQL, Redis
 
@@ -45,13 +47,15 @@ def figures(pytestconfig: pytest.Config) -> dict[str, object]:
     return pytestconfig.stash.setdefault(_FIGURES, {})
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the figures of the run."""
-    found = config.stash.get(_FIGURES, {})
-    if found:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    """Print the figures of the run, and write them where the environment says so, if all tests passed."""
+    lines = [f"{name}: {value}" for name, value in config.stash.get(_FIGURES, {}).items()]
+    if lines:
         terminalreporter.section("figures")
-    for name, value in found.items():
-        terminalreporter.write_line(f"{name}: {value}")
+    for line in lines:
+        terminalreporter.write_line(line)
+    if lines and RESULTS and not exitstatus:
+        Path(RESULTS).write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture(scope="session")
@@ -78,13 +82,15 @@ def redis(libraries: None) -> Iterator[Redis]:
 
 
 @pytest.fixture(scope="session")
-def hidden() -> list[str]:
-    """What no message of a failed test may show: a test adds its secrets and tokens."""
+def hidden() -> list[Callable[[], Iterable[str]]]:
+    """What no message of a failed test may show: a test adds what returns its secrets and tokens."""
     return []
 
 
 @pytest.fixture(scope="session")
-def cluster(postgresql: PostgreSQL, redis: Redis, hidden: list[str]) -> Iterator[AirflowProcesses]:
+def cluster(
+    postgresql: PostgreSQL, redis: Redis, hidden: list[Callable[[], Iterable[str]]]
+) -> Iterator[AirflowProcesses]:
     """An Airflow with two Celery workers of four slots, two schedulers and two triggerers, and no DAG."""
     # A time limit around the tests sends SIGTERM: then, too, nothing may be left running.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -92,7 +98,7 @@ def cluster(postgresql: PostgreSQL, redis: Redis, hidden: list[str]) -> Iterator
         with AirflowProcesses(
             dags={},
             connections={},
-            hidden=lambda: hidden,
+            hidden=lambda: [value for values in hidden for value in values()],
             database=postgresql.endpoint_url,
             counts={"scheduler": 2, "triggerer": 2, "worker": 2},
             settings=SETTINGS | {"CELERY__BROKER_URL": redis.endpoint_url},

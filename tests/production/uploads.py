@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary.sandbox import Fault
+from tests.production.confidential import COUPON
+from tests.production.settings import UPLOADS
 from tests.production.xcoms import decoded
 
 if TYPE_CHECKING:
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 
 DAGS = Path(__file__).with_name("dags")
 UPLOADED_SERIES, TRANSFERRED_SERIES = 830_001, 830_002
-FILES = 8
+FILES = UPLOADS
+#: So few that they last for most of the storm, and so many that all end within it.
+UPLOADS_AT_ONCE = max(2, min(6, FILES // 30))
 ROWS_PER_FILE, ROWS_PER_JOB = 25, 10
 #: How many error files go into a folder, and into S3; the latter in two parts each.
 TO_FOLDER, TO_S3 = 7, 5
@@ -42,7 +46,7 @@ class Uploads:
         self.s3 = s3
         self.sources, self.lake = folder / "sources", folder / "lake"
         self._random = randomly
-        self.coupons = [f"COUPON{secrets.token_hex(8).upper()}" for _ in range(FILES * ROWS_PER_FILE)]
+        self.coupons = [f"{COUPON}{number}" for number in range(FILES * ROWS_PER_FILE)]
         #: The jobs by the names of the copies of their error files.
         self.to_folder: dict[str, SandboxJob] = {}
         self.to_s3: dict[str, SandboxJob] = {}
@@ -61,14 +65,14 @@ class Uploads:
         for number in range(TO_FOLDER + TO_S3):
             is_s3 = number >= TO_FOLDER
             size = S3_BYTES if is_s3 else FOLDER_BYTES
-            content = b"message,coupon code\n" + secrets.token_hex(size // 2).encode() + b"\n"
-            job = self.sandbox.add_job(TRANSFERRED_SERIES, errors=1, error_file=content)
+            content = error_file(size)
+            job = self.sandbox.add_job(TRANSFERRED_SERIES, errors=content.count(b"\n") - 1, error_file=content)
             name = f"{job.job_id}.csv"
             (self.to_s3 if is_s3 else self.to_folder)[name] = job
             destination = self.s3.uri(name) if is_s3 else f"file://{self.lake}/{name}"
             given = {"coupon_series_id": TRANSFERRED_SERIES, "job_id": job.job_id, "destination": destination}
             transfers.append(given | {"object_storage_conn_id": "lake" if is_s3 else None})
-        given = {"rows_per_job": ROWS_PER_JOB, "uploads": uploads, "transfers": transfers}
+        given = {"rows_per_job": ROWS_PER_JOB, "uploads": uploads, "transfers": transfers, "at_once": UPLOADS_AT_ONCE}
         # The job is made, and only the answer is lost; and no request is quick.
         for _ in range(3):
             self.sandbox.inject(Fault("reset", endpoint="upload", processed=True, skip=self._random.randrange(9)))
@@ -121,3 +125,11 @@ class Uploads:
         """The sha256 of each object in S3, by its key."""
         keys = self.s3.keys()
         return {key: sha256(self.s3.read(key)).hexdigest() for key in keys}
+
+
+def error_file(size: int) -> bytes:
+    """Return an error file of about that many bytes, no two rows of which are the same."""
+    row, length = f"Coupon is not issued,{COUPON}", 64
+    noise = secrets.token_hex(size // (len(row) + length + 1) * length // 2)
+    rows = (f"{row}{noise[at : at + length]}\n" for at in range(0, len(noise), length))
+    return f"message,coupon code\n{''.join(rows)}".encode()

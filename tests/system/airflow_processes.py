@@ -198,7 +198,7 @@ class AirflowProcesses:
                 ],
             }
         ]
-        answer = self._request("PATCH", "connections", json={"actions": actions})
+        answer = self.patch("connections", {"actions": actions})
         assert not answer["create"]["errors"]
 
     def run(self, *arguments: str) -> None:
@@ -337,10 +337,18 @@ class AirflowProcesses:
         """Send a POST request to the REST API."""
         return self._request("POST", path, json=body)
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a PATCH request to the REST API."""
+        return self._request("PATCH", path, json=body)
+
+    def delete(self, path: str) -> None:
+        """Send a DELETE request to the REST API."""
+        self._request("DELETE", path)
+
     def _request(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=REQUEST_SECONDS, **arguments)
         answer.raise_for_status()
-        body: dict[str, Any] = answer.json()
+        body: dict[str, Any] = answer.json() if answer.content else {}
         return body
 
     def _log_in(self) -> None:

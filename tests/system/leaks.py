@@ -18,6 +18,7 @@ import sqlalchemy
 from sqlalchemy.pool import NullPool
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
@@ -41,30 +42,43 @@ def found_in(content: bytes, values: Mapping[str, str]) -> set[str]:
     return {name for name, value in values.items() if value.encode() in content}
 
 
-def search_files(folder: Path, values: Mapping[str, str]) -> set[tuple[str, str]]:
+def search_files(folder: Path, values: Mapping[str, str], counts: Counter[str] | None = None) -> set[tuple[str, str]]:
     """Search all files under a folder.
 
+    :param folder: The folder.
+    :param values: The values by names that may be shown.
+    :param counts: Counts `files`.
     :return: Path below the folder, and the name of the value found there.
     """
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    if counts is not None:
+        counts["files"] += len(files)
     return {
         (str(file.relative_to(folder)), name)
-        for file in folder.rglob("*")
-        if file.is_file()
+        for file in files
         for name in found_in(unpacked(file.read_bytes()), values)
     }
 
 
-def search_database(database: str, values: Mapping[str, str]) -> set[tuple[str, str]]:
+def search_database(
+    database: str, values: Mapping[str, str], counts: Counter[str] | None = None
+) -> set[tuple[str, str]]:
     """Search every column of every table of a database, of any type.
 
     :param database: Its URL.
     :param values: The values by names that may be shown.
+    :param counts: Counts `cells`.
     :return: `table.column`, and the name of the value found there.
     """
-    return {(column, name) for column, content in _columns(database) for name in found_in(content, values)}
+    found = set()
+    for column, cells in _columns(database):
+        found |= {(column, name) for name in found_in(b"\0".join(cells), values)}
+        if counts is not None:
+            counts["cells"] += len(cells)
+    return found
 
 
-def _columns(database: str) -> Iterable[tuple[str, bytes]]:
+def _columns(database: str) -> Iterable[tuple[str, list[bytes]]]:
     engine = sqlalchemy.create_engine(database, poolclass=NullPool)
     tables = sqlalchemy.inspect(engine).get_table_names()
     # Not SQLAlchemy's own, which would convert what it reads; and not read-only: the files beside a SQLite database in
@@ -81,7 +95,7 @@ def _columns(database: str) -> Iterable[tuple[str, bytes]]:
                 for description, cell in zip(cursor.description, row, strict=True):
                     contents[description[0]].append(_as_bytes(cell))
             for column, cells in contents.items():
-                yield f"{table}.{column}", b"\0".join(cells)
+                yield f"{table}.{column}", cells
 
 
 def _as_bytes(cell: Any) -> bytes:

@@ -8,6 +8,7 @@ import json
 import sqlite3
 import urllib.parse
 import zlib
+from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,9 @@ def test_a_value_in_a_file_is_found(tmp_path: Path, content: bytes) -> None:
     file.write_bytes(b"first line\n" + content if content.isascii() else content)
     (tmp_path / "clean.log").write_text("nothing of that kind")
 
-    assert search_files(tmp_path, VALUES) == {("logs/dag_id=waits/attempt=1.log", "secret")}
+    counts: Counter[str] = Counter()
+    assert search_files(tmp_path, VALUES, counts) == {("logs/dag_id=waits/attempt=1.log", "secret")}
+    assert counts == {"files": 2}
 
 
 @pytest.mark.parametrize("content", WRITTEN.values(), ids=WRITTEN)
@@ -55,7 +58,9 @@ def test_a_value_in_a_database_is_found(tmp_path: Path, content: bytes, kind: st
         database.execute(f"INSERT INTO xcom VALUES (3, {'CAST(? AS TEXT)' if kind == 'text' else '?'})", (content,))
         database.commit()
 
-    assert search_database(f"sqlite:///{tmp_path}/test.db", VALUES) == {("xcom.value", "secret")}
+    counts: Counter[str] = Counter()
+    assert search_database(f"sqlite:///{tmp_path}/test.db", VALUES, counts) == {("xcom.value", "secret")}
+    assert counts == {"cells": 10}
 
 
 def test_a_value_that_is_not_there_is_not_found(tmp_path: Path) -> None:

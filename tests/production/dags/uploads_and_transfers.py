@@ -28,7 +28,7 @@ with DAG(
         coupon_identifier="COUPON_CODE",
         max_rows_per_job=given["rows_per_job"],
         lookup_seconds=5,
-        max_active_tis_per_dag=2,
+        max_active_tis_per_dag=given["at_once"],
     ).expand_kwargs(given["uploads"])
 
     CapillaryErrorFileToObjectStorageOperator.partial(
