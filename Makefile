@@ -88,6 +88,11 @@ test-system: $(DEV_STAMP) ## Run the tests of a whole Airflow, whose triggerer i
 test-production: $(PRODUCTION_STAMP) ## Run the tests of an Airflow on PostgreSQL and Celery; PYTEST_ARGS are handed on; takes ten minutes
 	@$(WITH_BYTECODE) $(BIN)/python -m pytest tests/production $(PYTEST_ARGS)
 
+.PHONY: soak
+soak: $(PRODUCTION_STAMP) ## Do the same for fifteen minutes with 200 uploads, and write its figures; PYTEST_ARGS are handed on
+	@PRODUCTION_SECONDS=900 PRODUCTION_UPLOADS=200 PRODUCTION_RESULTS=benchmarks/results/soak.txt \
+	  $(WITH_BYTECODE) $(BIN)/python -m pytest tests/production/test_storm.py $(PYTEST_ARGS)
+
 .PHONY: test-first-hour
 test-first-hour: $(DOCS_STAMP) ## Follow README and Getting started in an environment of its own; PYTEST_ARGS are handed on
 	@$(BIN)/python -m pytest tests/first_hour $(PYTEST_ARGS)
