@@ -27,8 +27,7 @@ _WARNING = (
 def main(arguments: list[str] | None = None) -> int:
     """Serve until Ctrl-C or SIGTERM; return 0 after a clean stop, 1 if it cannot serve, 2 for wrong options."""
     settings = vars(_parser().parse_args(arguments))
-    options = ("seed_series", "seed_kind", "connection_file", "quiet")
-    series, kinds, file, quiet = (settings.pop(name) for name in options)
+    series, kinds, file, quiet = map(settings.pop, ("seed_series", "seed_kind", "connection_file", "quiet"))
     # Taken by sigwait below, never by a handler: a signal during the start or the stop cannot break in.
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
@@ -82,8 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 def _log(line: str) -> None:
     # One write for the whole line, so that lines of several threads do not mix.
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        sys.stderr.write(f"{line}\n")  # which Python sends at the end of each line
 
 
 def _write_connection(sandbox: Sandbox, path: Path) -> None:
