@@ -20,7 +20,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 DOCS_STAMP := $(VENV)/.installed-docs
 PRODUCTION_STAMP := $(VENV)/.installed-production
 AZURITE_STAMP := $(VENV)/.installed-azurite
-# Every test process would compile all libraries where Python is not to write byte code beside them: it goes into .venv.
+# Every process would compile all libraries where Python is not to write byte code beside them: it goes into .venv.
 WITH_BYTECODE := $(if $(PYTHONDONTWRITEBYTECODE),PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/$(VENV)/bytecode)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input -c constraints.txt
 
@@ -130,7 +130,7 @@ screenshot: $(DOCS_STAMP) ## Take the pictures of the documentation again; needs
 
 .PHONY: bench-import
 bench-import: $(DEV_STAMP) ## Measure what importing the package adds to a DAG file
-	@$(BIN)/python benchmarks/import_time.py --budget 25
+	@$(WITH_BYTECODE) $(BIN)/python benchmarks/import_time.py --budget 25
 
 .PHONY: bench-wait
 bench-wait: $(DEV_STAMP) ## Measure many deferred waits in one event loop, beside the HTTP provider's; takes minutes
@@ -146,7 +146,7 @@ bench-upload: $(DEV_STAMP) ## Measure an upload beside that of curl; fails above
 
 .PHONY: bench-start
 bench-start: $(DEV_STAMP) ## Measure a small transfer and a poke in fresh processes, beside what a user would pick instead
-	@$(BIN)/python -m benchmarks.start
+	@$(WITH_BYTECODE) $(BIN)/python -m benchmarks.start
 
 .PHONY: constraints
 constraints: $(DEV_STAMP) ## Resolve constraints.txt again

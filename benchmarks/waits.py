@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure many deferred waits in one event loop: ours beside the HTTP provider's sensor trigger.
 
-Both wait against the same local server at the same interval, each in a process of its own. The HTTP provider's trigger
-asks for a file that is not there yet (404), which is what it waits through; ours asks for jobs that still run. There
-are two runs: an idle one, in which no wait ends, and one in which half of the waits of both end, those of the peer
-because the file of the job is there. Of that, the time from the end of a job to the event is measured as well.
+Both wait against a local server at the same interval, each in a process of its own. The HTTP provider's trigger asks
+for a file that is not there yet (404), which is what it waits through; ours asks the sandbox for jobs that still run.
+There are two runs: an idle one, in which no wait ends, and one in which half of the waits of both end, those of the
+peer because the file of the job is there. Of that, the time from the end of a job to the event is measured as well.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,8 @@ SERIES = range(1, 51)
 # Seldom enough to cost little itself, and often enough to meet everything that holds the loop for long.
 _TICK = 0.05
 _WINDOW = 60.0
+#: What the line with the figures of a process begins with: others of it are what was logged.
+FIGURES = "figures: "
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -42,6 +43,46 @@ def control(base_url: str, path: str, body: dict[str, Any] | None = None) -> dic
     data = None if body is None else json.dumps(body).encode()
     with urllib.request.urlopen(f"{base_url}{path}", data=data, timeout=30) as answer:
         return dict(json.load(answer))
+
+
+def serve_peer(file: Path) -> None:
+    """Serve the files that the peer waits for, which are there when their jobs end, and count the requests.
+
+    The sandbox has a thread for each connection. Those of ten thousand waits would keep it from answering.
+
+    :param file: Where to write the connection to.
+    """
+    from aiohttp import web
+
+    end_at: dict[str, float] = {}
+    requests = 0
+
+    async def add(request: web.Request) -> web.Response:
+        job = await request.json()
+        name = job["uploaded_file_name"].partition("_")[0]
+        end_at[f"{name}-{job['coupon_series_id']}.csv"] = time.time() + job["started_seconds"]
+        return web.json_response({})
+
+    async def count(_: web.Request) -> web.Response:
+        return web.json_response({"requests": {"files": requests}})
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal requests
+        requests += 1
+        return web.Response(status=200 if time.time() >= end_at[request.match_info["name"]] else 404, text="message")
+
+    async def publish(runner: web.AppRunner) -> None:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, backlog=16_384).start()
+        connection = {"host": "http://127.0.0.1", "port": runner.addresses[0][1]}
+        unfinished = file.with_suffix(".part")
+        unfinished.write_text(json.dumps(connection))
+        unfinished.replace(file)
+        await asyncio.Event().wait()
+
+    app = web.Application()
+    app.add_routes([web.post("/sandbox/jobs", add), web.get("/sandbox", count), web.get("/files/{name}", answer)])
+    asyncio.run(publish(web.AppRunner(app, access_log=None)))
 
 
 def word_of(number: int) -> str:
@@ -129,10 +170,13 @@ def run(
     :param ends: Whether half of the waits end in the middle of the time.
     :param history: Jobs of the past in the first series, in which one more ends at every poll then.
     """
+    lasting = arguments.interval + arguments.seconds / 2
     with tempfile.TemporaryDirectory() as home:
         file = Path(home) / "connection.json"
         command = [sys.executable, "-m", "airflow_provider_capillary.sandbox", "--port", "0", "--quiet"]
         command += ["--connection-file", str(file), "--seed-series"]
+        if candidate == PEER:
+            command = [sys.executable, __file__, "--serve", str(file)]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             while not file.exists():
@@ -143,12 +187,10 @@ def run(
             past = {"coupon_series_id": SERIES[0], "rows": 100, "errors": 3}
             for _ in range(history):
                 control(base_url, "/sandbox/jobs", past)
-            lasting = arguments.interval + arguments.seconds / 2
             for series in SERIES:
                 for name, running in (("ends", lasting if ends else 3600.0), ("runs", 3600.0)):
                     job = {"coupon_series_id": series, "queued_seconds": 0, "started_seconds": running + 10}
                     job |= {"uploaded_file_name": f"{name}_1795400755483_1.csv", "rows": 1, "errors": 1}
-                    job |= {"error_file": "message", "error_file_url": f"{base_url}/files/{name}-{series}.csv"}
                     control(base_url, "/sandbox/jobs", job)
             env = os.environ | {
                 "AIRFLOW_HOME": home,
@@ -169,9 +211,7 @@ def run(
                 subprocess.Popen(command, env=env, stdout=output, stderr=errors) as measuring,
             ):
                 while measuring.poll() is None:
-                    # Ten thousand waits of the peer can keep the server from answering anybody else, to the end.
-                    with suppress(OSError):
-                        counts.append((time.time(), sum(control(base_url, "/sandbox")["requests"].values())))
+                    counts.append((time.time(), sum(control(base_url, "/sandbox")["requests"].values())))
                     if history and time.time() >= next_job:
                         control(base_url, "/sandbox/jobs", past)
                         next_job += arguments.interval
@@ -180,8 +220,8 @@ def run(
                     errors.seek(0)
                     raise SystemExit(errors.read())
                 output.seek(0)
-                *_, last = output
-            figures = dict(json.loads(last))
+                (found,) = (line for line in output if line.startswith(FIGURES))
+            figures = dict(json.loads(found.removeprefix(FIGURES)))
             counts = [(at, number) for at, number in counts if figures["from"] <= at <= figures["to"]]
             figures["requests_per_minute"] = figures["busiest_minute"] = float("nan")
             if len(counts) > 1:
@@ -212,6 +252,7 @@ def main() -> None:
     parser.add_argument("--requests-per-minute", type=int, default=400, help="limit of our connection (default: 400)")
     parser.add_argument("--history", type=int, default=20_000, help="jobs in a long history (default: 20000)")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--from-start", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -219,29 +260,33 @@ def main() -> None:
         # Both import Airflow while the loop runs for the first time; that is not what is measured.
         trigger_of(candidate, 0, 1.0, 1.0)
         given = (candidate, arguments.waits[0], arguments.interval, arguments.seconds, base_url)
-        print(json.dumps(asyncio.run(measure(*given, from_start=arguments.from_start))))
+        print(FIGURES + json.dumps(asyncio.run(measure(*given, from_start=arguments.from_start))), flush=True)
+        return
+    if arguments.serve:
+        serve_peer(arguments.serve)
         return
     columns = ("waits", "req/min", "busiest", "CPU %", "lag p99", "lag max", "peak MB", "late p50", "late p99")
-    lines = [
-        f"{len(SERIES)} series, a poll every {arguments.interval:g} s, measured for {arguments.seconds:g} s",
-        f"{'':<28}" + "".join(f"{column:>10}" for column in columns),
-    ]
+    lines = []
+
+    def add(line: str) -> None:
+        lines.append(line)
+        print(line, flush=True)
+
+    add(f"{len(SERIES)} series, a poll every {arguments.interval:g} s, measured for {arguments.seconds:g} s")
+    add(f"{'':<28}" + "".join(f"{column:>10}" for column in columns))
     for waits, ends in itertools.product(arguments.waits, (False, True)):
-        lines.append("half of the waits end" if ends else "no wait ends")
+        add("half of the waits end" if ends else "no wait ends")
         cpu = {}
         for candidate in (PEER, OURS):
             figures = run(candidate, arguments, waits, ends=ends)
             cpu[candidate] = figures["cpu_percent"]
-            lines.append(line_of(candidate, waits, figures))
-        lines.append(f"{'CPU, ours to theirs':<28}{waits:>10}{'':>20}{cpu[OURS] / cpu[PEER]:>10.3f}")
+            add(line_of(candidate, waits, figures))
+        add(f"{'CPU, ours to theirs':<28}{waits:>10}{'':>20}{cpu[OURS] / cpu[PEER]:>10.3f}")
     figures = run(OURS, arguments, len(SERIES), history=arguments.history)
-    lines += [
-        f"and with a history of {arguments.history} jobs in one of the series, lag from the first poll on",
-        line_of(OURS, len(SERIES), figures),
-    ]
+    add(f"and with a history of {arguments.history} jobs in one of the series, lag from the first poll on")
+    add(line_of(OURS, len(SERIES), figures))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "waits.txt").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
 
 
 if __name__ == "__main__":

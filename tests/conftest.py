@@ -74,6 +74,20 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.fixture(autouse=True)
+def _masks() -> Iterator[None]:
+    """Let Airflow forget the secrets of a test after it.
+
+    Airflow keeps all that it masks in a process in one regular expression, and compiles it again with each: after a
+    thousand tests that would take a second for every token.
+    """
+    yield
+    if "airflow" in sys.modules:
+        from tests.airflow_compat import reset_secrets_masker
+
+        reset_secrets_masker()
+
+
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     """A local Capillary on a free port, whose jobs run through as soon as they are asked about."""

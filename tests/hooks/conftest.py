@@ -16,7 +16,6 @@ import trustme
 
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Sandbox
-from tests.airflow_compat import reset_secrets_masker
 from tests.connections import forget_connection_states
 from tests.hooks.clients import ASYNC, CONN_ID, QUICK, SYNC, Client
 
@@ -47,9 +46,6 @@ def plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def fresh_process() -> None:
     """No test finds the token or the request limit of another, as if the process had just begun."""
     forget_connection_states()
-    # Airflow compiles all masked secrets into one pattern, each time again: with those of a thousand tests
-    # that would take a second for every token.
-    reset_secrets_masker()
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import functools
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,21 @@ if TYPE_CHECKING:
     from tests.integration.azurite import Azurite
     from tests.integration.gcs_emulator import GCSEmulator
     from tests.integration.seaweedfs import SeaweedFS
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_s3_clients() -> Iterator[None]:
+    """Keep what botocore reads from its own files for each client: that takes longer than most of the tests."""
+    if find_spec("botocore") is None:
+        yield
+        return
+    from botocore import hooks, loaders
+
+    with pytest.MonkeyPatch.context() as patch:
+        load = functools.cache(loaders.JSONFileLoader().load_file)
+        patch.setattr(loaders.JSONFileLoader, "load_file", lambda _, path: load(path))
+        patch.setattr(hooks, "accepts_kwargs", functools.cache(hooks.accepts_kwargs))
+        yield
 
 
 @pytest.fixture(scope="session")

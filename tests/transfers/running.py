@@ -20,7 +20,6 @@ from airflow_provider_capillary.api.retry import HttpRetry
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.transfers import capillary_to_object_storage
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
-from tests.airflow_compat import reset_secrets_masker
 from tests.running import TaskInstance
 
 if TYPE_CHECKING:
@@ -41,9 +40,6 @@ QUICK = HttpRetry(base_seconds=0.001, cap_seconds=0.01)
 
 def connect(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, **extra: Any) -> None:
     """Make `capillary_default` lead to the sandbox, without a noticeable limit of requests."""
-    # Airflow keeps every secret of a process in one regular expression. After the tokens of a hundred tests, each
-    # further one takes it a third of a second.
-    reset_secrets_masker()
     extra = {"requests_per_minute": 60_000, **extra}
     monkeypatch.setenv("AIRFLOW_CONN_CAPILLARY_DEFAULT", sandbox.connection_json(**extra))
 
