@@ -3,8 +3,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
-# Processes that `make test` runs tests in, two a core: half of the time they wait. 0 runs all in one, as a debugger wants it.
-TEST_PROCESSES ?= 4
+# Processes that `make test` runs tests in: half of the time they wait. 0 runs all in one, as a debugger wants it.
+TEST_PROCESSES ?= 5
 MATRIX_ARGS ?=
 TAG ?=
 
@@ -78,7 +78,7 @@ $(AZURITE_STAMP): $(DEV_STAMP)
 
 .PHONY: test
 test: $(DEV_STAMP) $(AZURITE_STAMP) ## Run all tests but those of a whole Airflow; PYTEST_ARGS are handed on
-	@$(WITH_BYTECODE) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(WITH_BYTECODE) $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: test-system
 test-system: $(DEV_STAMP) ## Run the tests of a whole Airflow, whose triggerer is killed; PYTEST_ARGS are handed on

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from airflow_provider_capillary.sandbox import Sandbox
 
@@ -97,30 +97,41 @@ def sandbox() -> Iterator[Sandbox]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def airflow_database() -> None:
-    """The metadata database of the test run's own Airflow."""
-    done = subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True, check=False
-    )
+def _made_once(name: str, make: Callable[[Path], object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that one process of the test run fills, and all of them read."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder := shared / name).exists():
+            with tempfile.TemporaryDirectory(dir=shared) as unfinished:
+                make(Path(unfinished))
+                Path(unfinished).rename(folder)
+                Path(unfinished).mkdir()
+    return folder
+
+
+def _migrate(folder: Path) -> None:
+    """Make an empty metadata database."""
+    env = os.environ | {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder}/airflow.db"}
+    command = [sys.executable, "-m", "airflow", "db", "migrate"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="session")
+def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The metadata database of this process's own Airflow."""
+    shutil.copy(_made_once("database", _migrate, tmp_path_factory) / "airflow.db", os.environ["AIRFLOW_HOME"])
+
+
+@pytest.fixture(scope="session")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The sdist and the wheel that a release has, built once for all processes of a test run."""
+    """The sdist and the wheel that a release has."""
     from scripts.build import build
 
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    with (shared / "distributions.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder := shared / "distributions").exists():
-            with tempfile.TemporaryDirectory(dir=shared) as unfinished:
-                build(Path(unfinished))
-                Path(unfinished).rename(folder)
-                Path(unfinished).mkdir()
+    folder = _made_once("distributions", build, tmp_path_factory)
     (sdist,) = folder.glob("*.tar.gz")
     (wheel,) = folder.glob("*.whl")
     return sdist, wheel

@@ -136,16 +136,17 @@ class TestDestination(contract.Contract):
         assert store.visible() == {NAME: Content.of(SMALL)}
         assert run.result == store.folder.replace("s3://", "s3a://") + NAME
 
-    @pytest.mark.parametrize("scheme", ["s3", "s3a", "s3n"])
-    def test_a_transfer_imports_boto3_and_no_file_system(self, job: SandboxJob, store: S3Folder, scheme: str) -> None:
-        destination = store.folder.replace("s3://", f"{scheme}://") + NAME
+    def test_a_transfer_imports_boto3_and_no_file_system(self, job: SandboxJob, store: S3Folder) -> None:
+        destinations = [
+            store.folder.replace("s3://", f"{scheme}://") + f"{scheme}.csv" for scheme in ("s3", "s3a", "s3n")
+        ]
 
-        done = run_fresh(job, destination, missing=("s3fs",), object_storage_conn_id=store.conn_id)
+        outcomes, imported = run_fresh(job, *destinations, missing=("s3fs",), object_storage_conn_id=store.conn_id)
 
-        assert done["uri"] == destination
-        assert store.visible() == {NAME: Content.of(SMALL)}
-        assert "boto3" in done["imported"]
-        assert not set(FILE_SYSTEMS) & set(done["imported"])
+        assert outcomes == destinations
+        assert store.visible() == dict.fromkeys(("s3.csv", "s3a.csv", "s3n.csv"), Content.of(SMALL))
+        assert "boto3" in imported
+        assert not set(FILE_SYSTEMS) & imported
 
     def test_a_bucket_alone_with_a_slash_is_a_folder(self, job: SandboxJob, store: S3Folder) -> None:
         run = pull(job, f"s3://{store.s3.bucket}/", object_storage_conn_id=store.conn_id)

@@ -17,25 +17,34 @@ if TYPE_CHECKING:
 FILE_SYSTEMS = ("s3fs", "aiobotocore", "gcsfs", "adlfs")
 TASK = """
 import json, sys
-for module in json.loads(sys.argv[2]):
+for module in json.loads(sys.argv[3]):
     sys.modules[module] = None  # as if it were not installed
 from airflow_provider_capillary.transfers.capillary_to_object_storage import CapillaryErrorFileToObjectStorageOperator
 from tests.transfers.running import TaskInstance
 before = set(sys.modules)
-operator = CapillaryErrorFileToObjectStorageOperator(task_id="errors", **json.loads(sys.argv[1]))
-try:
-    outcome = {"uri": operator.execute({"ti": TaskInstance()})}
-except Exception as error:
-    outcome = {"error": f"{type(error).__name__}: {error}"}
-print(json.dumps(outcome | {"imported": sorted(set(sys.modules) - before)}))
+outcomes = []
+for destination in json.loads(sys.argv[2]):
+    operator = CapillaryErrorFileToObjectStorageOperator(
+        task_id="errors", destination=destination, **json.loads(sys.argv[1])
+    )
+    try:
+        outcomes.append(operator.execute({"ti": TaskInstance()}))
+    except Exception as error:
+        outcomes.append(f"{type(error).__name__}: {error}")
+print(json.dumps([outcomes, sorted(set(sys.modules) - before)]))
 """
 
 
-def run_fresh(job: SandboxJob, destination: str, *, missing: tuple[str, ...] = (), **arguments: Any) -> dict[str, Any]:
-    """Run the operator in a fresh interpreter. Return its URI or error, and what it imported."""
-    arguments |= {"coupon_series_id": SERIES, "job_id": job.job_id, "destination": destination}
-    command = [sys.executable, "-c", TASK, json.dumps(arguments), json.dumps(missing)]
+def run_fresh(
+    job: SandboxJob, *destinations: str, missing: tuple[str, ...] = (), **arguments: Any
+) -> tuple[list[str], set[str]]:
+    """Run the operator for each destination, all in one fresh interpreter.
+
+    Return the URI or the error of each, and what they imported.
+    """
+    arguments |= {"coupon_series_id": SERIES, "job_id": job.job_id}
+    command = [sys.executable, "-c", TASK, *map(json.dumps, (arguments, destinations, missing))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return outcome
+    outcomes, imported = json.loads(done.stdout.splitlines()[-1])
+    return outcomes, set(imported)

@@ -32,7 +32,7 @@ SERIES = 535512
 MIB = 1 << 20
 SMALL = b"message,coupon code\nCoupon is expired, the redemption was not recorded,WELCOME10\n"
 #: Two whole parts of a multipart upload and a bit, and no two MiB of it alike.
-LARGE = b"".join(number.to_bytes(4, "big") * (MIB // 4) for number in range(20)) + b"the end"
+LARGE = b"".join(number.to_bytes(4, "big") * (MIB // 4) for number in range(17)) + b"the end"
 
 #: As many attempts as by default, without the waits.
 QUICK = HttpRetry(base_seconds=0.001, cap_seconds=0.01)

@@ -24,36 +24,35 @@ def job(sandbox: Sandbox) -> SandboxJob:
     return sandbox.add_job(SERIES, errors=1, error_file=SMALL)
 
 
-@pytest.mark.parametrize("prefix", ["", "file://"])
-def test_a_transfer_to_a_folder_imports_no_library_of_a_store(job: SandboxJob, store: LocalFolder, prefix: str) -> None:
-    done = run_fresh(job, f"{prefix}{store.path}/{NAME}")
+def test_a_transfer_to_a_folder_imports_no_library_of_a_store(job: SandboxJob, store: LocalFolder) -> None:
+    outcomes, imported = run_fresh(job, f"{store.path}/{NAME}", f"file://{store.path}/again.csv")
 
-    assert store.visible() == {NAME: Content.of(SMALL)}
-    assert not {"boto3", *FILE_SYSTEMS} & set(done["imported"])
+    assert outcomes == [f"file://{store.path}/{NAME}", f"file://{store.path}/again.csv"]
+    assert store.visible() == {NAME: Content.of(SMALL), "again.csv": Content.of(SMALL)}
+    assert not {"boto3", *FILE_SYSTEMS} & imported
 
 
-@pytest.mark.parametrize("scheme", ["s3", "s3a", "gs", "abfs"])
-def test_a_store_whose_provider_is_not_installed_is_refused(job: SandboxJob, sandbox: Sandbox, scheme: str) -> None:
+def test_a_store_whose_provider_is_not_installed_is_refused(job: SandboxJob, sandbox: Sandbox) -> None:
     # Airflow reads the package data of a provider beside these, from its entry point.
     packages = (
         "airflow.providers.amazon.aws",
         "airflow.providers.google.cloud",
         "airflow.providers.microsoft.azure.fs",
     )
+    schemes = ("s3", "s3a", "gs", "abfs")
 
-    done = run_fresh(job, f"{scheme}://lake/{NAME}", missing=packages)
+    outcomes, _ = run_fresh(job, *(f"{scheme}://lake/{NAME}" for scheme in schemes), missing=packages)
 
-    assert done["error"].startswith(f"CapillaryConfigurationError: destination begins with '{scheme}'")
-    assert "is the Airflow provider of the store installed?" in done["error"]
+    for scheme, outcome in zip(schemes, outcomes, strict=True):
+        assert outcome.startswith(f"CapillaryConfigurationError: destination begins with '{scheme}'")
+        assert "is the Airflow provider of the store installed?" in outcome
     assert sandbox.requests == []
 
 
-@pytest.mark.parametrize("scheme", ["file", "s3"])
-def test_a_connection_that_does_not_exist_is_an_error_that_names_it(
-    job: SandboxJob, tmp_path: Path, scheme: str
-) -> None:
-    done = run_fresh(job, f"{scheme}://{tmp_path}/{NAME}".replace("s3:///", "s3://"), object_storage_conn_id="missing")
+def test_a_connection_that_does_not_exist_is_an_error_that_names_it(job: SandboxJob, tmp_path: Path) -> None:
+    outcomes, _ = run_fresh(job, f"file://{tmp_path}/{NAME}", f"s3://lake/{NAME}", object_storage_conn_id="missing")
 
-    assert "missing" in done["error"]
-    assert "isn't defined" in done["error"]
+    for outcome in outcomes:
+        assert "missing" in outcome
+        assert "isn't defined" in outcome
     assert list(tmp_path.iterdir()) == []
