@@ -54,12 +54,12 @@ def _isolate_airflow() -> None:
 
 _isolate_airflow()
 
-#: Folders with the longest modules and classes, which are run first.
+#: Folders with the longest files, which are run first.
 _FIRST = ("integration", "triggers", "sensors")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest modules first: one that starts last would keep one process busy while the others idle."""
+    """Run the longest files first: one that starts last would keep one process busy while the others idle."""
     items.sort(key=lambda item: _FIRST.index(item.path.parent.name) if item.path.parent.name in _FIRST else len(_FIRST))
 
 
