@@ -8,23 +8,19 @@ from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property, lru_cache
 from math import inf
-from operator import itemgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_capillary.api.errors import CapillaryJobNotFoundError
-from airflow_provider_capillary.api.jobs import DONE, JobFields, job_of, read_rows, status_word
+from airflow_provider_capillary.api.jobs import DONE, JobFields, job_of, read_fields, status_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from airflow_provider_capillary.api.jobs import Row, UploadJob
+    from airflow_provider_capillary.api.jobs import UploadJob
     from airflow_provider_capillary.api.upload_kinds import UploadKind
 
 _GLOB = re.compile(r"[*?\[]")
-#: Positions of the fields that are searched.
-_JOB_ID, _STATUS, _FILE_NAME, _FILE_URL = map(
-    JobFields._fields.index, ("job_id", "status", "uploaded_file_name", "uploaded_file_url")
-)
 
 
 @lru_cache(maxsize=4096)
@@ -44,7 +40,7 @@ def read_history(
     :param digest: Digest of the response.
     :raises CapillaryResponseError: As :func:`read_jobs`.
     """
-    return JobHistory(read_rows(payload, kind, timezone), job_of, digest=digest)
+    return JobHistory(read_fields(payload, kind, timezone), job_of, digest=digest)
 
 
 def find_job(jobs: JobHistory, job_id: int, *, kind: UploadKind, coupon_series_id: int | str) -> UploadJob:
@@ -68,24 +64,29 @@ def find_job(jobs: JobHistory, job_id: int, *, kind: UploadKind, coupon_series_i
 class JobHistory:
     """All jobs that a series ever had, sorted once so that many waits can search them.
 
-    Keeps jobs as rows and builds an :class:`UploadJob` on demand, once for all waits: 20,000 objects a poll would
-    trigger a full garbage collection that stalls the triggerer.
+    Keeps the fields of the jobs and builds an :class:`UploadJob` on demand, once for all waits: 20,000 of them a poll
+    would trigger a full garbage collection that stalls the triggerer.
 
-    :param rows: What is known of the jobs, in any order.
-    :param make: Makes the job of a row.
+    :param rows: The fields of the jobs, in any order.
+    :param make: Makes the job that has these fields.
     :param digest: Digest of the response that they come from.
     """
 
-    def __init__(self, rows: Iterable[Row], make: Callable[[Row], UploadJob], *, digest: bytes | None = None) -> None:
-        self._by_id: dict[int, Row] = {}
+    def __init__(
+        self, rows: Iterable[JobFields], make: Callable[[JobFields], UploadJob], *, digest: bytes | None = None
+    ) -> None:
+        self._by_id: dict[int, JobFields] = {}
         for row in rows:
-            self._by_id.setdefault(row[_JOB_ID], row)  # of a job that is listed twice, the first entry counts
-        self.rows = sorted(self._by_id.values(), key=itemgetter(_JOB_ID), reverse=True)
+            self._by_id.setdefault(row.job_id, row)  # of a job that is listed twice, the first entry counts
+        self.rows = sorted(self._by_id.values(), key=attrgetter("job_id"), reverse=True)
         self.digest = digest
         self._make = make
         self._selected: dict[int, UploadJob] = {}
         self._by_name = {
-            name: row for row in reversed(self.rows) for name in (row[_FILE_NAME], row[_FILE_URL]) if name is not None
+            name: row
+            for row in reversed(self.rows)
+            for name in (row.uploaded_file_name, row.uploaded_file_url)
+            if name is not None
         }
 
     @classmethod
@@ -100,10 +101,9 @@ class JobHistory:
         for job in jobs:
             by_id.setdefault(job.job_id, job)
         rows = (
-            tuple(JobFields(job.job_id, job.status, job.uploaded_file_name, job.uploaded_file_url))
-            for job in by_id.values()
+            JobFields(job.job_id, job.status, job.uploaded_file_name, job.uploaded_file_url) for job in by_id.values()
         )
-        return cls(rows, lambda row: by_id[row[_JOB_ID]])
+        return cls(rows, lambda row: by_id[row.job_id])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -130,9 +130,9 @@ class JobHistory:
         else:
             found = self._by_name.get(uploaded_file_name)
             if _GLOB.search(uploaded_file_name):
-                least = floor if found is None else max(floor, found[_JOB_ID])
+                least = floor if found is None else max(floor, found.job_id)
                 found = self._newest_fitting(uploaded_file_name, least) or found
-        return self._job(found) if found is not None and found[_JOB_ID] > floor else None
+        return self._job(found) if found is not None and found.job_id > floor else None
 
     def with_file(self, name: re.Pattern[str]) -> list[UploadJob]:
         """Return the jobs whose uploaded file has a name, the oldest first.
@@ -142,23 +142,23 @@ class JobHistory:
         return [
             self._make(row)
             for row in reversed(self.rows)
-            if any(name.fullmatch(each) for each in (row[_FILE_NAME], row[_FILE_URL]) if each is not None)
+            if any(name.fullmatch(each) for each in (row.uploaded_file_name, row.uploaded_file_url) if each is not None)
         ]
 
-    def _job(self, row: Row) -> UploadJob:
-        job = self._selected.get(row[_JOB_ID])
+    def _job(self, row: JobFields) -> UploadJob:
+        job = self._selected.get(row.job_id)
         if job is None:
-            job = self._selected[row[_JOB_ID]] = self._make(row)
+            job = self._selected[row.job_id] = self._make(row)
         return job
 
-    def _newest_fitting(self, glob: str, newer_than: float) -> Row | None:
+    def _newest_fitting(self, glob: str, newer_than: float) -> JobFields | None:
         # Hundreds of waits may search the history of years.
         fits = _fits(glob)
         for row in self.rows:
-            if row[_JOB_ID] <= newer_than:
+            if row.job_id <= newer_than:
                 break
             # In samples both are names of the file, and not always the same.
-            name, url = row[_FILE_NAME], row[_FILE_URL]
+            name, url = row.uploaded_file_name, row.uploaded_file_url
             if (name is not None and fits(name)) or (url is not None and url != name and fits(url)):
                 return row
         return None
@@ -166,13 +166,13 @@ class JobHistory:
     @cached_property
     def running_ids(self) -> list[int]:
         """The ids of the jobs that have not finished yet, in order."""
-        return [row[_JOB_ID] for row in reversed(self.rows) if status_word(row[_STATUS]) not in DONE]
+        return [row.job_id for row in reversed(self.rows) if status_word(row.status) not in DONE]
 
     @cached_property
     def settled_up_to(self) -> int | None:
         """The id up to which no job will change any more, its file name included; None if there is none."""
         first_running = self.running_ids[0] if self.running_ids else inf
-        return next((row[_JOB_ID] for row in self.rows if row[_JOB_ID] < first_running), None)
+        return next((row.job_id for row in self.rows if row.job_id < first_running), None)
 
 
 @dataclass(frozen=True, kw_only=True)

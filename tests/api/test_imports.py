@@ -29,12 +29,13 @@ def test_importing_the_protocol_imports_neither_airflow_nor_an_http_library(modu
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_every_module_imports_only_the_standard_library_pendulum_and_its_own_package(name: str) -> None:
+def test_every_module_imports_only_the_standard_library_its_own_package_and_libraries_of_values(name: str) -> None:
     path = Path(api.__path__[0], f"{name.rpartition('.')[2]}.py")
+    allowed = sys.stdlib_module_names | {"pendulum", "msgspec"}
     strangers = {
         root
         for root, _ in imports_in(path.read_text())
-        if root.partition(".")[0] not in sys.stdlib_module_names | {"pendulum"} and not root.startswith(api.__name__)
+        if root.partition(".")[0] not in allowed and not root.startswith(api.__name__)
     }
     assert strangers == set()
 

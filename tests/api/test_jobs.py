@@ -589,7 +589,7 @@ def test_a_history_has_the_same_jobs_as_the_list_the_newest_first() -> None:
 
 
 @BOTH_KINDS
-def test_a_row_of_a_history_has_the_fields_in_their_order(kind: UploadKind) -> None:
+def test_a_history_and_its_jobs_have_each_field_of_a_response(kind: UploadKind) -> None:
     sent = {
         "jobId": 1,
         kind.status_field: "STARTED",
@@ -605,8 +605,8 @@ def test_a_row_of_a_history_has_the_fields_in_their_order(kind: UploadKind) -> N
         "uploadTableName": "table",
     }
     result = {"orgId": 7, "couponSeriesId": 8, kind.jobs_field: [sent]}
-    (row,) = read_history({"result": result}, kind, timezone="Asia/Kolkata").rows
-    assert JobFields._make(row) == JobFields(
+    (fields,) = read_history({"result": result}, kind, timezone="Asia/Kolkata").rows
+    assert fields == JobFields(
         job_id=1,
         status="STARTED",
         uploaded_file_name="name.csv",
@@ -625,7 +625,7 @@ def test_a_row_of_a_history_has_the_fields_in_their_order(kind: UploadKind) -> N
     )
     # And so has the job that is made of it.
     created, updated = (pendulum.from_timestamp(millis / 1000, tz="Asia/Kolkata") for millis in (2, 3))
-    assert job_of(row) == UploadJob(
+    assert job_of(fields) == UploadJob(
         job_id=1,
         status="STARTED",
         uploaded_file_name="name.csv",
