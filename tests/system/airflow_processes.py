@@ -444,6 +444,9 @@ def environment(home: Path, port: int, database: str, further: Mapping[str, str]
         # Airflow 3.0 starts a watcher only when the file of its DAG is parsed for the second time.
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600" if AIRFLOW_VERSION >= (3, 1) else "5",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        # SQLite locks no rows: in Airflow 2 a task that ends and the scheduler may both schedule the next task, whose
+        # first try then counts as its second.
+        "SCHEDULER__SCHEDULE_AFTER_TASK_EXECUTION": str(not IS_AIRFLOW_2),
         # A triggerer that sent no heartbeat for so long is dead, and its triggers go to another one.
         "TRIGGERER__JOB_HEARTBEAT_SEC": "1",
         "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "5",
