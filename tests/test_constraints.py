@@ -3,22 +3,17 @@
 
 from __future__ import annotations
 
-import tomllib
-
 import pytest
 from packaging.requirements import Requirement
 
-from tests.project import ROOT
+from tests.project import PYPROJECT, ROOT, text_of
 
-REQUIREMENTS = [
-    Requirement(text) for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-]
+REQUIREMENTS = [Requirement(text) for text in PYPROJECT["project"]["dependencies"]]
 FILES = sorted((ROOT / "tests" / "constraints").glob("*.txt"))
 
 
 def pins(name: str) -> dict[str, str]:
-    lines = (ROOT / "tests" / "constraints" / name).read_text().splitlines()
-    return dict(line.split("==") for line in lines)
+    return dict(line.split("==") for line in text_of(f"tests/constraints/{name}").splitlines())
 
 
 @pytest.mark.parametrize("name", [file.name for file in FILES])

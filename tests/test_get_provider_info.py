@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from typing import Any
 
 import jsonschema
@@ -16,7 +15,7 @@ import airflow_provider_capillary
 from airflow_provider_capillary.api.settings import AUTH_TYPES
 from airflow_provider_capillary.get_provider_info import get_provider_info
 from tests.airflow_compat import FORM_IS_IN_PROVIDER_INFO, IS_AIRFLOW_2, TAKES_COMMANDS_OF_PROVIDERS
-from tests.project import ROOT
+from tests.project import PYPROJECT, ROOT
 
 # Standard fields by what they hold, then extras; the schemas are the promise to the form.
 RELABELLED = {"host": "API host", "login": "Client key", "password": "Client secret"}
@@ -88,8 +87,7 @@ def test_the_stricter_schema_does_check_connection_fields(info: dict[str, Any]) 
 
 def test_package_name_is_the_normalised_name_of_the_distribution(info: dict[str, Any]) -> None:
     # If they differ, the discovery of every provider fails, not only of this one.
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert info["package-name"] == re.sub(r"[-_.]+", "-", project["name"]).lower()
+    assert info["package-name"] == re.sub(r"[-_.]+", "-", PYPROJECT["project"]["name"]).lower()
 
 
 def test_the_installed_entry_point_is_this_function() -> None:

@@ -224,10 +224,10 @@ def read_fields(payload: Mapping[str, Any], kind: UploadKind, timezone: str) -> 
         raise CapillaryResponseError(f"{kind.jobs_field} in Capillary's answer is not a list", is_transient=True)
     org_id, series_id = as_int(result.get("orgId")), as_int(result.get("couponSeriesId"))
     status_field = kind.status_field
-    return [_read_fields(job, status_field, org_id, series_id, timezone) for job in jobs]
+    return [_fields_of(job, status_field, org_id, series_id, timezone) for job in jobs]
 
 
-def _read_fields(
+def _fields_of(
     job: Any, status_field: str, org_id: int | None, coupon_series_id: int | None, timezone: str
 ) -> JobFields:
     if not isinstance(job, dict):
@@ -256,26 +256,26 @@ def _read_fields(
     )
 
 
-def job_of(fields: JobFields) -> UploadJob:
+def job_of(found: JobFields) -> UploadJob:
     """Make the job that has these fields.
 
-    :param fields: Those of :func:`read_fields`.
+    :param found: Those of :func:`read_fields`.
     """
     return UploadJob(
-        job_id=fields.job_id,
-        status=fields.status,
-        org_id=fields.org_id,
-        coupon_series_id=fields.coupon_series_id,
-        created_on=_moment(fields.created_on, fields.timezone),
-        updated_on=_moment(fields.updated_on, fields.timezone),
-        error_file_url=fields.error_file_url,
-        success_file_url=fields.success_file_url,
-        uploaded_file_url=fields.uploaded_file_url,
-        uploaded_file_name=fields.uploaded_file_name,
-        total_uploaded_count=fields.total_uploaded_count,
-        actual_row_count=fields.actual_row_count,
-        error_count=fields.error_count,
-        upload_table_name=fields.upload_table_name,
+        job_id=found.job_id,
+        status=found.status,
+        org_id=found.org_id,
+        coupon_series_id=found.coupon_series_id,
+        created_on=_moment(found.created_on, found.timezone),
+        updated_on=_moment(found.updated_on, found.timezone),
+        error_file_url=found.error_file_url,
+        success_file_url=found.success_file_url,
+        uploaded_file_url=found.uploaded_file_url,
+        uploaded_file_name=found.uploaded_file_name,
+        total_uploaded_count=found.total_uploaded_count,
+        actual_row_count=found.actual_row_count,
+        error_count=found.error_count,
+        upload_table_name=found.upload_table_name,
     )
 
 
