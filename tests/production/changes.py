@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from airflow_provider_capillary.sandbox import Sandbox
+    from tests.production.storm import Calm
     from tests.system.airflow_processes import AirflowProcesses
 
 DAGS = Path(__file__).with_name("dags")
@@ -26,9 +26,6 @@ STATES = {task_id: "success" if ends == "COMPLETED" else "failed" for task_id, e
 FOR_EVER = 86_400.0
 #: So often is polled before and after a connection and a server change, to see that polls go on.
 POLLS = 3
-#: For how long a connection is deleted at most, in seconds, and how old the heartbeat of a triggerer may be then. After
-#: the sum, no triggerer is taken for dead yet: a wait that goes to another one finds no connection there, and fails.
-DELETED_FOR, HEARTBEAT_WITHIN = 4.0, 3.0
 
 
 class Change:
@@ -36,9 +33,11 @@ class Change:
 
     :param kind: `rotated`, `moved` or `deleted`.
     :param moment: When it changes, as progress of the storm.
+    :param calm: Breaks of the storm.
     """
 
-    def __init__(self, kind: str, moment: float) -> None:
+    def __init__(self, kind: str, moment: float, calm: Calm) -> None:
+        self._calm = calm
         self.conn_id = f"changed_{kind}"
         self.moment = moment
         self.sandbox = new_sandbox()
@@ -122,48 +121,57 @@ class Change:
         yield from self._polls()
 
     def _delete_and_add(self) -> Iterator[bool]:
-        """Delete the connection, revoke its secret, and add it again with another one."""
+        """Delete the connection, revoke its secret, and add it again with another one.
+
+        Meanwhile no wait may go to another triggerer: it finds no connection there, and fails.
+        """
+        self._calm.ask()
         while not self._are_in_living_triggerers():
             yield False
         self._cluster.delete(f"connections/{self.conn_id}")
-        ends, before = time.monotonic() + DELETED_FOR, self._requests()
         self.sandbox.client_secret = new_secret()
         self._revoke()
-        while self._requests() < before + POLLS and time.monotonic() < ends:
-            yield False
+        yield from self._polls("token")
         self._store_connection()
         yield from self._polls()
+        self._calm.end()
 
     def _revoke(self) -> None:
         self.sandbox.further_secrets = set()
         self.sandbox.expire_tokens()
 
-    def _polls(self) -> Iterator[bool]:
-        """Wait until the job is asked for often enough to see that polls go on."""
-        before = self._requests()
-        while self._requests() < before + POLLS:
+    def _polls(self, endpoint: str = "status") -> Iterator[bool]:
+        """Wait until so much is asked for that polls are seen to go on.
+
+        :param endpoint: What: jobs, or the tokens without which no poll gets to them.
+        """
+
+        def requests() -> int:
+            return sum(sandbox.count(endpoint) for sandbox in self.sandboxes)
+
+        before = requests()
+        while requests() < before + POLLS:
             yield False
 
-    def _requests(self) -> int:
-        return sum(sandbox.count("status") for sandbox in self.sandboxes)
-
     def _are_in_living_triggerers(self) -> bool:
+        """Return whether the triggerer of each wait has lived in the break of the storm."""
         query = (
             "SELECT task_id FROM task_instance JOIN trigger ON trigger.id = trigger_id"
-            " JOIN job ON job.id = triggerer_id"
-            f" WHERE task_instance.dag_id = ? AND latest_heartbeat > now() - interval '{HEARTBEAT_WITHIN} seconds'"
+            " JOIN job ON job.id = triggerer_id WHERE task_instance.dag_id = ? AND latest_heartbeat > ?"
         )
-        return len(self._cluster.select(query, self.conn_id)) == len(ENDS)
+        since = self._calm.since
+        return since is not None and len(self._cluster.select(query, self.conn_id, since)) == len(ENDS)
 
 
 class Changes:
     """A rotated secret, a host that moves, and a connection that is deleted and added again.
 
     :param randomly: Decides when.
+    :param calm: Breaks of the storm.
     """
 
-    def __init__(self, randomly: random.Random) -> None:
-        self.changes = {kind: Change(kind, randomly.uniform(0, 0.7)) for kind in ("rotated", "moved", "deleted")}
+    def __init__(self, randomly: random.Random, calm: Calm) -> None:
+        self.changes = {kind: Change(kind, randomly.uniform(0, 0.7), calm) for kind in ("rotated", "moved", "deleted")}
 
     @property
     def sandboxes(self) -> list[Sandbox]:

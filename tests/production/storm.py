@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -42,6 +43,29 @@ class Scenario(Protocol):
         """Return whether everything has ended that is to end."""
 
 
+class Calm:
+    """A break of a storm, for what only processes that live all the time can show."""
+
+    def __init__(self) -> None:
+        self._is_wanted = False
+        #: Since when all processes have been running, and none is killed or frozen; None outside a break.
+        self.since: datetime | None = None
+
+    def ask(self) -> None:
+        """Ask for a break. It begins when all processes run."""
+        self._is_wanted = True
+
+    def end(self) -> None:
+        """End the break."""
+        self._is_wanted, self.since = False, None
+
+    def begin_if_wanted(self) -> bool:
+        """Return whether there is a break. Called where all processes run."""
+        if self._is_wanted and self.since is None:
+            self.since = datetime.now(UTC)
+        return self._is_wanted
+
+
 class Storm:
     """Kills triggerers and workers, one after the other, while scenarios are run to their end.
 
@@ -50,12 +74,14 @@ class Storm:
     :param cluster: The cluster.
     :param randomly: Decides what is killed, and when.
     :param seconds: For how long there are kills once all scenarios are under way.
+    :param calm: Its breaks.
     """
 
-    def __init__(self, cluster: AirflowProcesses, randomly: random.Random, seconds: float) -> None:
+    def __init__(self, cluster: AirflowProcesses, randomly: random.Random, seconds: float, calm: Calm) -> None:
         self._cluster = cluster
         self._random = randomly
         self._seconds = seconds
+        self._calm = calm
         self._down = ""
         self._frozen = ""
         self._plan: list[str] = []
@@ -85,7 +111,7 @@ class Storm:
                 progress = (time.monotonic() - self._under_way_at) / self._seconds
                 for scenario in scenarios:
                     scenario.step(progress)
-            self._rage(calm=progress >= 1)
+            self._rage(is_over=progress >= 1)
             return progress >= 1 and all(scenario.is_over() for scenario in scenarios)
 
         self._cluster.wait_until(over, "all scenarios have ended", seconds=limit)
@@ -94,7 +120,7 @@ class Storm:
     def _after(self, interval: tuple[float, float]) -> float:
         return time.monotonic() + self._random.uniform(*interval)
 
-    def _rage(self, *, calm: bool) -> None:
+    def _rage(self, *, is_over: bool) -> None:
         if self._frozen:
             if time.monotonic() >= self._next:
                 self._cluster.thaw(self._frozen)
@@ -105,7 +131,9 @@ class Storm:
                     self._down, self._next = "", self._after(KILL_AFTER)
             elif time.monotonic() >= self._next:
                 self._cluster.start(self._down)
-        elif time.monotonic() >= self._next and not calm:
+        elif self._calm.begin_if_wanted():
+            return
+        elif time.monotonic() >= self._next and not is_over:
             if len(self.kills) == 3 and not self.frozen:
                 self._frozen = self._random.choice(self._cluster.names("triggerer"))
                 self._cluster.freeze(self._frozen)

@@ -44,6 +44,7 @@ STOP_SECONDS = 10.0
 REQUEST_SECONDS = 60.0
 GET_ATTEMPTS = 3
 TAIL_LINES = 25
+ERROR_CHARACTERS = 1000
 
 COMMANDS = {
     "api-server": ["api-server", "--host", LOOPBACK, "--workers", "1"],
@@ -315,7 +316,20 @@ class AirflowProcesses:
         for file in sorted(self.output.iterdir()):
             lines = [line for line in file.read_text(errors="replace").splitlines() if "[debug " not in line]
             tails.append("\n".join([f"---- {file.name}", *lines[-TAIL_LINES:]]))
-        text = "\n".join(tails)
+        return self._without_hidden("\n".join(tails))
+
+    def errors_of(self, dag_id: str) -> str:
+        """Return the errors in the logs of the tasks of a DAG, each with its file."""
+        files = sorted((self.home / "logs" / f"dag_id={dag_id}").rglob("*.log*"))
+        lines = [
+            f"{file.name}: {line[:ERROR_CHARACTERS]}"
+            for file in files
+            for line in file.read_text(errors="replace").splitlines()
+            if '"level":"error"' in line
+        ]
+        return self._without_hidden("\n".join(lines))
+
+    def _without_hidden(self, text: str) -> str:
         for value in self._hidden():
             text = text.replace(value, "***")
         return text
