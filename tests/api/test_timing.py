@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -20,6 +21,7 @@ from airflow_provider_capillary.api.timing import (
     PollSchedule,
     PollTimer,
     end_of_wait,
+    slot_seconds,
 )
 from tests.api.flows import examples
 
@@ -182,7 +184,7 @@ outages_of = st.lists(
     spread=st.floats(0.0, 1.0),
 )
 @examples(200)
-def test_each_gets_a_result_within_its_interval_and_the_time_of_two_polls(
+def test_each_gets_a_result_within_its_interval_a_slot_and_the_time_of_two_polls(
     members: list[Member], durations: list[float], outages: list[tuple[float, float]], spread: float
 ) -> None:
     play(members, until=40.0, durations=durations, outages=outages, spread=spread)
@@ -190,9 +192,9 @@ def test_each_gets_a_result_within_its_interval_and_the_time_of_two_polls(
     for member in members:
         last, interval = member.joined, member.timer._schedule.interval
         for began, ended, _, _, wanted in member.results:
-            assert ended - last <= interval + slow
+            assert ended - last <= interval + slot_seconds(interval) + slow
             last, interval = began, wanted
-        assert min(member.leaves, 40.0) - last <= interval + slow
+        assert min(member.leaves, 40.0) - last <= interval + slot_seconds(interval) + slow
 
 
 @given(members=crowds(), durations=st.lists(seldom, min_size=1, max_size=5), spread=st.floats(0.0, 1.0))
@@ -248,9 +250,11 @@ def test_a_budget_of_failures_lasts_as_long_as_for_a_wait_that_is_alone(
     assert wait.timer.failures == len(failed)
     # None is counted earlier than it would be without the neighbours ...
     assert all(began >= failed[0] + (number - 0.01) * interval - 1e-6 for number, began in enumerate(failed))
-    # ... nor is there more than one poll of this interval, and what it takes, between two that are.
+    # ... nor is there more than one poll of this interval, with what it takes and the way to its slot, between two
+    # that are.
     slow = max(durations) + 1e-6
-    assert all(later - earlier <= 2 * interval + 2 * slow for earlier, later in pairwise(failed))
+    longest = 2 * interval + slot_seconds(interval) + 2 * slow
+    assert all(later - earlier <= longest for earlier, later in pairwise(failed))
     passed = failed[-1] - failed[0]
     assert len(failed) >= passed / (interval + (slow if slow > interval else 1e-6)) - 1
 
@@ -312,7 +316,7 @@ def first_due(spread: float | None, **given: Any) -> float:
     return plan.due
 
 
-@pytest.mark.parametrize("spread", [None, 1.0, 0.25])
+@pytest.mark.parametrize("spread", [None, 1.0, 0.2])
 def test_a_new_wait_is_polled_within_ten_seconds(spread: float | None) -> None:
     part = 1.0 if spread is None else spread
     assert first_due(spread, begins_soon=True) == 10.0 * part
@@ -334,16 +338,65 @@ def test_a_wait_younger_than_a_minute_is_new_however_short_its_interval() -> Non
     assert [timer.is_new for timer in timers] == [True, True, False]
 
 
-@pytest.mark.parametrize("spread", [0.0, 0.25, 1.0])
-def test_waits_that_begin_together_are_out_of_step_from_the_second_poll_on(spread: float) -> None:
+@pytest.mark.parametrize(
+    ("spread", "wanted"), [(0.0, [0.0]), (0.2, [2.0, 10.0]), (0.75, [6.0, 45.0]), (1.0, [10.0, 60.0])]
+)
+def test_waits_that_begin_together_are_out_of_step_from_the_second_poll_on(spread: float, wanted: list[float]) -> None:
     wait = Member(PollTimer(PollSchedule(60.0), now=0.0, begins_soon=True), 0.0, float("inf"))
 
     requests = play([wait], until=200.0, durations=[0.0], spread=spread)
 
-    wanted = [10.0 * spread, 60.0 * spread] if spread else [0.0]
     while wanted[-1] + 60.0 <= 200.0:
-        wanted.append(wanted[-1] + 60.0)
+        wanted = [*wanted, wanted[-1] + 60.0]
     assert requests == pytest.approx(wanted)
+
+
+# --- slots ------------------------------------------------------------------------------------------------------------
+
+
+def test_polls_of_series_with_the_same_interval_begin_together_in_five_slots() -> None:
+    chance = random.Random(12)
+    began = sorted(
+        at
+        for _ in range(50)
+        for at in play([plain(10.0)], until=100.0, durations=[0.05, 0.4], spread=chance.random())
+        if at >= 10.0
+    )
+
+    assert len(began) == pytest.approx(450, abs=50)
+    # Yet they are spread over the interval.
+    assert {at % 10.0 for at in began} == {0.0, 2.0, 4.0, 6.0, 8.0}
+
+
+@pytest.mark.parametrize("interval", [0.5, 2.0, 10.0, 60.0, 60.5, 3600.0])
+def test_a_poll_stays_in_its_slot_though_it_always_begins_a_little_late(interval: float) -> None:
+    plan, timer = PollPlan(), PollTimer(PollSchedule(interval), now=0.0)
+    plan.join(timer, 0.0, spread=0.3)
+    first = plan.due
+    for _ in range(100):
+        began = plan.due + 0.004 * min(interval, 10.0)
+        plan.begin(began)
+        assert timer.take(began, failed=False)
+        plan.end([timer])
+
+    assert plan.due == pytest.approx(first + 100 * interval)
+
+
+def test_a_poll_that_was_wanted_in_between_is_followed_by_one_in_the_next_slot() -> None:
+    plan, timer = PollPlan(), PollTimer(PollSchedule(10.0), now=0.0)
+    plan.begin(3.3)
+    plan.end([timer])
+
+    assert plan.due == 14.0
+
+
+@given(interval=st.floats(0.001, 1e5))
+@examples(100)
+def test_slots_are_at_most_five_seconds_and_a_fifth_of_the_interval_and_fit_into_it(interval: float) -> None:
+    slot = slot_seconds(interval)
+
+    assert slot <= min(5.0, interval / 5) * (1 + 1e-9)
+    assert interval / slot == pytest.approx(round(interval / slot))
 
 
 # --- a watch --------------------------------------------------------------------------------------------------------
@@ -391,11 +444,12 @@ def test_a_watch_is_back_at_its_interval_with_the_first_success(
         _, _, failed, _, wanted = before
         if not failed:
             assert wanted == interval
-            assert after[1] - before[0] <= interval + slow
+            assert after[1] - before[0] <= interval + slot_seconds(interval) + slow
     # And what fails after that counts again within an interval, and not only after the pause of the first outage.
     own = [began for began, _, _, is_own, _ in watch.results if is_own]
     successes = {began for began, _, failed, _, _ in watch.results if not failed}
-    assert all(later - earlier <= 2 * interval + slow for earlier, later in pairwise(own) if earlier in successes)
+    longest = 2 * interval + slot_seconds(interval) + slow
+    assert all(later - earlier <= longest for earlier, later in pairwise(own) if earlier in successes)
 
 
 # --- the end --------------------------------------------------------------------------------------------------------
