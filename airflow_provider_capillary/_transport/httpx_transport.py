@@ -20,6 +20,7 @@ from airflow_provider_capillary._airflow_compat import run_in_thread
 from airflow_provider_capillary._transport import common
 from airflow_provider_capillary._transport.environment import Environment, load_certificates
 from airflow_provider_capillary._transport.forking import PerProcess
+from airflow_provider_capillary._transport.turns import Turns
 from airflow_provider_capillary.api.flow import AwaitToken, MaskSecret, Measure, SendRequest, Sleep
 from airflow_provider_capillary.api.http_messages import Response, TransportFailure
 
@@ -40,6 +41,9 @@ _parse_url = lru_cache(maxsize=256)(httpx.URL)
 _LARGE_BODY = 64 << 10
 #: Those that a request has itself replace them. Any httpx decompresses these two.
 _DEFAULT_HEADERS = httpx.Headers({"User-Agent": common.USER_AGENT, "Accept-Encoding": "gzip, deflate"})
+#: Those of httpx, but an idle connection lasts until the polls of the next slot: a new one over TLS costs more than the
+#: poll. Servers and load balancers close theirs after 60 seconds and more.
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30.0)
 #: Text of the httpx error for a proxy that refused to connect.
 _REFUSED_TUNNEL = re.compile(r"([1-5]\d{2})\b", re.ASCII)
 
@@ -69,6 +73,7 @@ class HttpxTransport:
         self._context = context
         self._mask = mask
         self._transports: dict[Proxy | None, httpx.AsyncHTTPTransport] = {}
+        self._turns = Turns()
 
     @classmethod
     async def open(cls, settings: ConnectionSettings, *, mask: Callable[[str], Awaitable[None]]) -> HttpxTransport:
@@ -131,6 +136,7 @@ class HttpxTransport:
         proxy = self._environment.proxy_for(request.url)
         try:
             async with (
+                self._turns.turn(),
                 asyncio.timeout(common.overall_seconds(self._settings, request)),
                 _body_of(request) as (body, more),
             ):
@@ -164,7 +170,10 @@ class HttpxTransport:
         if proxy not in self._transports:
             # Another proxy may be named for the host of a token or a file.
             self._transports[proxy] = httpx.AsyncHTTPTransport(
-                verify=self._context, trust_env=False, proxy=None if proxy is None else self._to_httpx(proxy)
+                verify=self._context,
+                trust_env=False,
+                proxy=None if proxy is None else self._to_httpx(proxy),
+                limits=_LIMITS,
             )
         return self._transports[proxy]
 

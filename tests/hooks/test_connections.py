@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import warnings
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_capillary.api.timing import slot_seconds
 from airflow_provider_capillary.exceptions import CapillaryError
-from airflow_provider_capillary.hooks.capillary import CapillaryHook
+from airflow_provider_capillary.hooks.capillary import CapillaryAsyncHook, CapillaryHook
 from airflow_provider_capillary.sandbox import Fault
 from tests.hooks.clients import QUICK, SERIES
 from tests.hooks.servers import relay
@@ -110,6 +112,36 @@ class TestKept:
             with hook.open_error_file(hook.get_redeem_upload_job(SERIES, job.job_id)) as stream:
                 assert len(stream.read()) == size
         assert counting.accepted <= 2  # one for questions, one for files
+
+    async def test_requests_that_come_together_take_one_while_answers_are_quick(
+        self, sandbox: Sandbox, counting: Server
+    ) -> None:
+        async with CapillaryAsyncHook() as hook:
+            await asyncio.gather(*(hook.get_redeem_upload_jobs(series) for series in range(SERIES, SERIES + 10)))
+        assert sandbox.counts == {"token": 1, "status": 10}
+        assert counting.accepted == 1
+
+    async def test_a_slow_answer_holds_up_requests_that_come_with_it_for_a_moment_only(
+        self, sandbox: Sandbox, counting: Server
+    ) -> None:
+        sandbox.inject(Fault("slow", endpoint="status", seconds=2.0))
+        ended: list[int] = []
+
+        async def ask(series: int) -> None:
+            await hook.get_redeem_upload_jobs(series)
+            ended.append(series)
+
+        async with CapillaryAsyncHook() as hook:
+            await asyncio.gather(*(ask(series) for series in range(SERIES, SERIES + 5)))
+        assert ended[-1] == SERIES
+        assert counting.accepted > 1
+
+    async def test_one_that_is_idle_from_slot_to_slot_is_kept(self, sandbox: Sandbox, counting: Server) -> None:
+        async with CapillaryAsyncHook() as hook:
+            await hook.get_redeem_upload_jobs(SERIES)
+            await asyncio.sleep(slot_seconds(3600.0) + 0.5)
+            await hook.get_redeem_upload_jobs(SERIES)
+        assert counting.accepted == 1
 
     def test_one_over_tls_is_kept_as_well(
         self, client: Client, start: Start, authority: Authority, connect: Connect
