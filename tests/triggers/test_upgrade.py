@@ -60,8 +60,10 @@ def sample(name: str) -> dict[str, Any]:
 
 
 def stored_arguments(name: str) -> dict[str, Any]:
-    """Return what 0.1.0 stored of a wait, with a deadline and an interval that a test can sit out."""
+    """Return what 0.1.0 stored of a wait, with a deadline, an interval and a backoff that a test can sit out."""
     arguments: dict[str, Any] = {**sample(name)["kwargs"], "poke_interval": 0.05}
+    if arguments.get("exponential_backoff"):
+        arguments["max_wait"] = 0.05
     return {**arguments, "deadline": time.time() + 20} if arguments.get("deadline") else arguments
 
 
