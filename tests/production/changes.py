@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ SERIES = 840_001
 ENDS = {"by_id": "COMPLETED", "by_name": "COMPLETED", "started_in_triggerer": "COMPLETED", "errored": "ERRORED"}
 STATES = {task_id: "success" if ends == "COMPLETED" else "failed" for task_id, ends in ENDS.items()}
 FOR_EVER = 86_400.0
+#: On two cores a triggerer that starts keeps another one from its heartbeat for so long.
+SETTLED_AFTER = timedelta(seconds=15)
 #: So often is polled before and after a connection and a server change, to see that polls go on.
 POLLS = 3
 
@@ -154,13 +157,15 @@ class Change:
             yield False
 
     def _are_in_living_triggerers(self) -> bool:
-        """Return whether the triggerer of each wait has lived in the break of the storm."""
+        """Return whether the triggerer of each wait has lived for some time in the break of the storm."""
         query = (
             "SELECT task_id FROM task_instance JOIN trigger ON trigger.id = trigger_id"
             " JOIN job ON job.id = triggerer_id WHERE task_instance.dag_id = ? AND latest_heartbeat > ?"
         )
         since = self._calm.since
-        return since is not None and len(self._cluster.select(query, self.conn_id, since)) == len(ENDS)
+        if since is None:
+            return False
+        return len(self._cluster.select(query, self.conn_id, since + SETTLED_AFTER)) == len(ENDS)
 
 
 class Changes:
