@@ -215,7 +215,7 @@ def _last_slot(by: float, slot: float) -> float:
 
 
 class PollPlan:
-    """When the poll that many share is due: as the shortest interval among them wants it, at the next slot."""
+    """When the poll that many share is due: in the slots of the shortest interval among them."""
 
     def __init__(self) -> None:
         self.due = float("inf")
@@ -230,7 +230,7 @@ class PollPlan:
         :param timer: The timer.
         :param now: The time.
         :param spread: For the first one: where in its interval the first poll is, from 0.0 to 1.0. Polls that begin
-            together, as after a restart, must not go in step.
+            together, as after a restart, must not all go in one slot.
         """
         first_at = now + (1.0 if spread is None else spread) * timer.first_within
         self.want(_last_slot(first_at, slot_seconds(timer.first_within)))
