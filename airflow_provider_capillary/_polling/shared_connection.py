@@ -21,7 +21,7 @@ from airflow_provider_capillary.api.timing import LookupTimes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-
+    from contextlib import AbstractAsyncContextManager
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +89,7 @@ class SharedConnection:
         """
         self._must_reopen = True
 
-    @asynccontextmanager
-    async def request(self) -> AsyncIterator[AsyncConnection]:
+    def request(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """Lend the connection for one request; it stays open for as long, even if another one takes its place.
 
         :raises CapillaryError: There is none, because the connection cannot be read or used.
@@ -99,8 +98,7 @@ class SharedConnection:
             # A copy: one exception object raised in many places would collect all their tracebacks.
             error = self._error or self._unreadable("no answer in time")
             raise CapillaryError.from_dict(error.to_dict())
-        async with self._open.request() as connection:
-            yield connection
+        return self._open.request()
 
     @property
     def is_open(self) -> bool:

@@ -177,9 +177,12 @@ class SeriesPoll:
         self._plan.begin(self._result.began)
         for subscription in self._subscriptions:
             subscription.deliver(self._result, jobs_changed=False)
-        self._plan.end(subscription.timer for subscription in self._subscriptions)
+        self._plan.end(self._intervals())
         # With a pause, because the same error may end it again.
-        self._start(after=min(subscription.timer.interval for subscription in self._subscriptions))
+        self._start(after=min(self._intervals()))
+
+    def _intervals(self) -> list[float]:
+        return [subscription.timer.interval for subscription in self._subscriptions]
 
     async def _run(self, after: float) -> None:
         await asyncio.sleep(after)
@@ -191,7 +194,7 @@ class SeriesPoll:
                     result = await self._ask(shared)
                     _metrics.count_poll(self._conn_id, self._kind, result.error)
                     await self._publish(result)
-                    self._plan.end(subscription.timer for subscription in self._subscriptions)
+                    self._plan.end(self._intervals())
             finally:
                 shared.listeners.discard(self._connection_changed)
 

@@ -158,6 +158,7 @@ class PollTimer:
         self._schedule = schedule
         self._began = now - elapsed
         self._slows_down = slows_down
+        self._is_steady = not slows_down and not schedule.exponential_backoff
         self._own_due = float("-inf")
         self.failures = 0
         self.interval = schedule.after(elapsed)
@@ -178,13 +179,14 @@ class PollTimer:
         is_own = began >= self._own_due - _TOLERANCE * self.interval
         if failed:
             self.failures += is_own
-        else:
-            if self._slows_down and self.failures:
+        elif self.failures:
+            if self._slows_down:
                 # Back to the interval at once, whoever's poll it was: the pause was for an outage that is over.
                 is_own, self._own_due = True, began
             self.failures = 0
         if is_own:
-            self.interval = self._next_interval(began)
+            if not self._is_steady:
+                self.interval = self._next_interval(began)
             # On a grid, because polls come when the shortest interval wants them: counted from each poll on, an
             # interval of 0.7 s beside one of 0.5 s would become 1 s. What was missed is not made up for.
             base = began if self._own_due == float("-inf") else self._own_due
@@ -252,13 +254,13 @@ class PollPlan:
         """
         self._began, self.due, self.is_waiting = now, float("inf"), False
 
-    def end(self, timers: Iterable[PollTimer]) -> None:
+    def end(self, intervals: Iterable[float]) -> None:
         """Plan the next poll, once the timers have taken note of this one.
 
-        :param timers: Of all who take part.
+        :param intervals: Those of the timers of all who take part.
         """
         self.is_waiting = True
-        interval = min((timer.interval for timer in timers), default=float("inf"))
+        interval = min(intervals, default=float("inf"))
         if interval < float("inf"):
             slot = slot_seconds(interval)
             # A poll that began a little late in its slot stays there. One that was wanted in between goes to the next.

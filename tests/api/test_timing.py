@@ -143,7 +143,7 @@ def play(
                 is_own = member.timer.take(began, failed=failed)
                 member.results.append((began, now, failed, is_own, member.timer.interval))
             assert not plan.is_waiting
-            plan.end(member.timer for member in active)
+            plan.end(member.timer.interval for member in active)
             assert plan.is_waiting
             began, ends = None, float("inf")
         else:
@@ -377,7 +377,7 @@ def test_a_poll_stays_in_its_slot_though_it_always_begins_a_little_late(interval
         began = plan.due + 0.004 * min(interval, 10.0)
         plan.begin(began)
         assert timer.take(began, failed=False)
-        plan.end([timer])
+        plan.end([timer.interval])
 
     assert plan.due == pytest.approx(first + 100 * interval)
 
@@ -385,7 +385,7 @@ def test_a_poll_stays_in_its_slot_though_it_always_begins_a_little_late(interval
 def test_a_poll_that_was_wanted_in_between_is_followed_by_one_in_the_next_slot() -> None:
     plan, timer = PollPlan(), PollTimer(PollSchedule(10.0), now=0.0)
     plan.begin(3.3)
-    plan.end([timer])
+    plan.end([timer.interval])
 
     assert plan.due == 14.0
 
