@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carries the protocol of `api` out over sockets: ``requests`` on a worker, ``httpx`` in the triggerer."""
+"""Carries the protocol of `api` out over sockets: ``requests`` on a worker, ``httpcore`` in the triggerer."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from airflow_provider_capillary._airflow_compat import amask_secret
 from airflow_provider_capillary._transport.connection_state import make_client
 from airflow_provider_capillary._transport.connections import warn_about
-from airflow_provider_capillary._transport.httpx_transport import HttpxTransport
+from airflow_provider_capillary._transport.httpcore_transport import HttpcoreTransport
 from airflow_provider_capillary.api.secrecy import tail
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 
 class AsyncConnection:
-    """Runs flows of the client over ``httpx``. Create it with :meth:`open` and end it with :meth:`close`.
+    """Runs flows of the client over ``httpcore``. Create it with :meth:`open` and end it with :meth:`close`.
 
     :param settings: The Airflow connection.
     :param client: The client that makes the flows.
     :param transport: The transport that runs them.
     """
 
-    def __init__(self, settings: ConnectionSettings, client: CapillaryClient, transport: HttpxTransport) -> None:
+    def __init__(self, settings: ConnectionSettings, client: CapillaryClient, transport: HttpcoreTransport) -> None:
         self.settings = settings
         self.client = client
         self._transport = transport
@@ -46,7 +46,7 @@ class AsyncConnection:
         :raises CapillaryConfigurationError: The certificates or the proxy of the connection cannot be used.
         """
         warn_about(settings, log)
-        transport = await HttpxTransport.open(settings, mask=_amask_tail)
+        transport = await HttpcoreTransport.open(settings, mask=_amask_tail)
         return cls(settings, make_client(settings, http_retry), transport)
 
     async def run(self, flow: Flow[T]) -> T:

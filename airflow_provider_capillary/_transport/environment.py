@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads proxies and certificates from the environment of the machine, once for both HTTP libraries.
 
-By default, requests and httpx read the same variables by different rules: a wait could fail in the triggerer and
+By default, HTTP libraries read the same variables by different rules: a wait could fail in the triggerer and
 succeed in poke mode.
 """
 

@@ -17,8 +17,8 @@ _PATIENCE = 0.25
 class Turns:
     """Gives requests that come together a turn each.
 
-    At once they would need a socket each, which costs a handshake, and CPU with every later request: the pool of httpx
-    checks all idle ones. Yet a slow answer must not hold up the others for long.
+    At once they would need a socket each, which costs a handshake, and CPU with every later request: the pool checks
+    all idle ones. Yet a slow answer must not hold up the others for long.
     """
 
     def __init__(self) -> None:
@@ -28,9 +28,12 @@ class Turns:
     async def turn(self) -> AsyncIterator[None]:
         """Wait until the requests that came earlier have ended, for a quarter of a second at most."""
         has_turn = False
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE if self._lock.locked() else None):
-                has_turn = await self._lock.acquire()
+        if not self._lock.locked():
+            has_turn = await self._lock.acquire()
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    has_turn = await self._lock.acquire()
         try:
             yield
         finally:

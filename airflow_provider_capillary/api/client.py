@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random as _random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,7 +28,13 @@ from airflow_provider_capillary.api.errors import (
     CapillaryTransportError,
 )
 from airflow_provider_capillary.api.flow import AwaitToken, Flow, MaskSecret, Measure, SendRequest, Sleep, T
-from airflow_provider_capillary.api.http_messages import ApiRequest, Response, TransportFailure, proxy_wants_credentials
+from airflow_provider_capillary.api.http_messages import (
+    ApiRequest,
+    Response,
+    TransportFailure,
+    merge_headers,
+    proxy_wants_credentials,
+)
 from airflow_provider_capillary.api.job_history import find_job, read_history
 from airflow_provider_capillary.api.jobs import read_jobs
 from airflow_provider_capillary.api.responses import TokenRefusedError, facts_of, read_payload
@@ -169,7 +175,8 @@ class CapillaryClient:
         :return: The result of ``read``.
         :raises CapillaryError: The last attempt failed, or another one cannot help.
         """
-        is_capillary = self.settings.is_api_host(request.url) or request.url == self.settings.auth_url
+        is_api_host = self.settings.is_api_host(request.url)
+        is_capillary = is_api_host or request.url == self.settings.auth_url
         attempt = 0
         had_fresh_token = False
         secrets = (*self.secrets(), *query_secrets(request.url))
@@ -185,7 +192,7 @@ class CapillaryClient:
             if token is not None and token.value not in secrets:
                 secrets = (*secrets, token.value)
             sent = SentRequest(secrets=secrets, at=self._tokens.monotonic(), is_capillary=is_capillary)
-            got = yield SendRequest(self._with_connection_headers(request, token))
+            got = yield SendRequest(self._with_connection_headers(request, token) if is_api_host else request)
             if isinstance(got, Response) and got.status == 407:
                 got = proxy_wants_credentials()
             retry_after: float | None = None
@@ -273,11 +280,9 @@ class CapillaryClient:
 
     def _with_connection_headers(self, request: ApiRequest, token: Token | None) -> ApiRequest:
         """Add the headers for the API host only: the extra headers of the connection, and the token."""
-        if not self.settings.is_api_host(request.url):
-            return request
         # The request's own headers win: a Content-Type of the connection would contradict the body.
-        request = request.with_headers(self.settings.headers).with_headers(request.headers)
-        return request if token is None else request.with_headers(self.settings.auth_headers(token.value))
+        auth = {} if token is None else self.settings.auth_headers(token.value)
+        return replace(request, headers=merge_headers(self.settings.headers, request.headers, auth))
 
     def _read_jobs(self, kind: UploadKind, response: Response, sent: SentRequest) -> list[UploadJob]:
         return read_jobs(read_payload(response, secrets=sent.secrets), kind, timezone=self.settings.cluster_timezone)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The steps of a flow: a generator that yields each step and receives its result.
 
-A transport carries the steps out: ``requests`` on a worker, ``httpx`` in the triggerer. It decides nothing.
+A transport carries the steps out: ``requests`` on a worker, ``httpcore`` in the triggerer. It decides nothing.
 """
 
 from __future__ import annotations

@@ -73,13 +73,22 @@ class ApiRequest:
         return f"ApiRequest({self.method} {without_query(self.url)})"
 
     def with_headers(self, headers: Mapping[str, str]) -> ApiRequest:
-        """Return the same request with more headers, which replace those of the same name in any case.
+        """Return the same request with more headers, which replace those of the same name.
 
-        Two spellings of one name would be one header to requests and two to httpx.
+        :param headers: The headers.
         """
-        names = {name.lower() for name in headers}
-        kept = {name: value for name, value in self.headers.items() if name.lower() not in names}
-        return replace(self, headers={**kept, **headers})
+        return replace(self, headers=merge_headers(self.headers, headers))
+
+
+def merge_headers(*layers: Mapping[str, str]) -> dict[str, str]:
+    """Return all headers, of the same name only the last one. Names are the same in upper and lower case.
+
+    Two spellings of one name would be one header to requests and two to httpcore.
+
+    :param layers: Headers, from the weakest to the strongest.
+    """
+    by_name = {name.lower(): (name, value) for layer in layers for name, value in layer.items()}
+    return dict(by_name.values())
 
 
 @dataclass(frozen=True)

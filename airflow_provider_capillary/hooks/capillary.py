@@ -277,7 +277,7 @@ class CapillaryHook(UploadMethods, _CapillaryConnection):
 
 
 class CapillaryAsyncHook(AsyncUploadMethods, _CapillaryConnection):
-    """Interact with Capillary from the triggerer, over ``httpx``.
+    """Interact with Capillary from the triggerer, over ``httpcore``.
 
     Use it as ``async with CapillaryAsyncHook(...) as hook``.
 

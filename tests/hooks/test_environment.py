@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_capillary._transport import httpx_transport
+from airflow_provider_capillary._transport import httpcore_transport
 from airflow_provider_capillary.exceptions import CapillaryConfigurationError, CapillaryTransportError
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault
@@ -422,7 +422,7 @@ class TestCertificates:
     def here(self, start: Start, authority: Authority, connect: Connect) -> Sandbox:
         """A sandbox that speaks https on loopback, whose connection names no bundle."""
         # As a process that has just begun: certificates are read once.
-        httpx_transport._contexts.clear()
+        httpcore_transport._contexts.clear()
         sandbox = start(ssl_context=authority.server_context())
         connect(sandbox)
         return sandbox

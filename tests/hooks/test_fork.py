@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asgiref.sync import SyncToAsync
 
-from airflow_provider_capillary._transport import connection_state, httpx_transport
+from airflow_provider_capillary._transport import connection_state, httpcore_transport
 from airflow_provider_capillary._transport.forking import PerProcess
 from airflow_provider_capillary.hooks.capillary import CapillaryHook
 from airflow_provider_capillary.sandbox import Fault
@@ -116,7 +116,7 @@ def test_a_hook_that_was_used_before_does_not_share_its_tcp_connection(sandbox: 
 
 
 @pytest.mark.parametrize(
-    "lock", [connection_state._lock, httpx_transport._contexts_lock], ids=["connection_state", "httpx_transport"]
+    "lock", [connection_state._lock, httpcore_transport._contexts_lock], ids=["connection_state", "httpcore_transport"]
 )
 def test_a_lock_that_the_parent_holds_while_it_forks_is_free_in_the_child(
     client: Client, sandbox: Sandbox, conn_id: str, lock: PerProcess[Any]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_capillary.sandbox import Sandbox
     from tests.hooks.clients import Client
+    from tests.hooks.conftest import Connect
 
 IDENTIFIERS = {"customer_identifier": "MOBILE", "coupon_identifier": "COUPON_CODE"}
 PERSONAL = "919900000001"
@@ -91,6 +92,14 @@ class TestUpload:
         upload(client, file)
         (made,) = sandbox.jobs(SERIES)
         assert (made.rows, made.errors) == (rows, 0)
+
+    @pytest.mark.parametrize("name", ["Content-Type", "content-type"])
+    def test_an_extra_header_does_not_replace_the_type_of_the_form(
+        self, sandbox: Sandbox, client: Client, file: Path, connect: Connect, name: str
+    ) -> None:
+        connect(sandbox, headers={name: "text/csv"})
+        upload(client, file)
+        assert [(job.rows, job.errors) for job in sandbox.jobs(SERIES)] == [(2, 1)]
 
     def test_a_missing_file_is_refused_before_anything_is_sent(
         self, sandbox: Sandbox, client: Client, tmp_path: Path

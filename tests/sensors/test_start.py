@@ -36,7 +36,7 @@ MODULES = {
     for name in (
         "triggers.capillary",
         "_polling.shared_poll",
-        "_transport.httpx_transport",
+        "_transport.httpcore_transport",
         "_transport.async_connection",
         "_transport.multipart",
         "_transport.error_file_stream",

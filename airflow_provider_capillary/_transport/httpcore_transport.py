@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs flows over ``httpx``, in the triggerer."""
+"""Runs flows over ``httpcore``, the transport of httpx, in the triggerer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import httpcore
 import httpx
 
 from airflow_provider_capillary import _metrics
@@ -22,7 +23,7 @@ from airflow_provider_capillary._transport.environment import Environment, load_
 from airflow_provider_capillary._transport.forking import PerProcess
 from airflow_provider_capillary._transport.turns import Turns
 from airflow_provider_capillary.api.flow import AwaitToken, MaskSecret, Measure, SendRequest, Sleep
-from airflow_provider_capillary.api.http_messages import Response, TransportFailure
+from airflow_provider_capillary.api.http_messages import Response, TransportFailure, merge_headers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,25 +35,34 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Polls send the same URLs again and again, and parsing one takes 5 % of the CPU that a poll takes.
-_parse_url = lru_cache(maxsize=256)(httpx.URL)
-
 #: Responses with more bytes than this are parsed in a thread.
 _LARGE_BODY = 64 << 10
 #: Those that a request has itself replace them. Any httpx decompresses these two.
-_DEFAULT_HEADERS = httpx.Headers({"User-Agent": common.USER_AGENT, "Accept-Encoding": "gzip, deflate"})
-#: Those of httpx, but an idle connection lasts until the polls of the next slot: a new one over TLS costs more than the
-#: poll. Servers and load balancers close theirs after 60 seconds and more.
-_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30.0)
-#: Text of the httpx error for a proxy that refused to connect.
+_DEFAULT_HEADERS = {"User-Agent": common.USER_AGENT, "Accept-Encoding": "gzip, deflate"}
+#: Limits of each pool. An idle connection lasts until the polls of the next slot: a new one over TLS costs more than
+#: the poll. Servers and load balancers close theirs after 60 seconds and more.
+_LIMITS: dict[str, Any] = {"max_connections": 100, "max_keepalive_connections": 20, "keepalive_expiry": 30.0}
+#: All that sending a request raises. Those of httpcore have no class in common.
+_ERRORS = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+    httpx.DecodingError,
+    httpx.InvalidURL,
+    TimeoutError,
+    OSError,
+)
+#: Text of the httpcore error for a proxy that refused to connect.
 _REFUSED_TUNNEL = re.compile(r"([1-5]\d{2})\b", re.ASCII)
 
 
-class HttpxTransport:
+class HttpcoreTransport:
     """Runs flows over pooled connections. Create it with :meth:`open` and end it with :meth:`close`.
 
-    Sends requests with the transports of httpx, without its client: redirects, cookies and the client's defaults have
-    no use here, and take a quarter of the CPU that a poll takes.
+    Sends requests with the pools of httpcore, without httpx around them: redirects, cookies, and requests and responses
+    that can do more than these, take a third of the CPU that a poll takes.
 
     :param settings: The connection.
     :param environment: Proxies and certificates.
@@ -72,11 +82,11 @@ class HttpxTransport:
         self._environment = environment
         self._context = context
         self._mask = mask
-        self._transports: dict[Proxy | None, httpx.AsyncHTTPTransport] = {}
+        self._pools: dict[Proxy | None, httpcore.AsyncConnectionPool] = {}
         self._turns = Turns()
 
     @classmethod
-    async def open(cls, settings: ConnectionSettings, *, mask: Callable[[str], Awaitable[None]]) -> HttpxTransport:
+    async def open(cls, settings: ConnectionSettings, *, mask: Callable[[str], Awaitable[None]]) -> HttpcoreTransport:
         """Return a transport for a connection. The first request connects.
 
         :param settings: The connection.
@@ -129,8 +139,8 @@ class HttpxTransport:
 
     async def close(self) -> None:
         """Close all sockets."""
-        for transport in self._transports.values():
-            await transport.aclose()
+        for pool in self._pools.values():
+            await pool.aclose()
 
     async def _send(self, request: ApiRequest) -> Response | TransportFailure:
         proxy = self._environment.proxy_for(request.url)
@@ -140,52 +150,79 @@ class HttpxTransport:
                 asyncio.timeout(common.overall_seconds(self._settings, request)),
                 _body_of(request) as (body, more),
             ):
+                url, host = _parse_url(request.url)
+                headers = merge_headers({"Host": host}, _DEFAULT_HEADERS, request.headers, more)
                 connect, read = common.connect_and_read_seconds(self._settings, request)
-                timeouts = {"connect": connect, "read": read, "write": connect, "pool": connect}
-                headers = _DEFAULT_HEADERS.copy()
-                headers.update({**request.headers, **more})
-                response = await self._transport(proxy).handle_async_request(
-                    httpx.Request(
+                response = await self._pool(proxy).handle_async_request(
+                    httpcore.Request(
                         request.method,
-                        _parse_url(request.url),
-                        headers=headers,
+                        url,
+                        headers=list(headers.items()),
                         content=body,
-                        extensions={"timeout": timeouts},
+                        extensions={"timeout": {"connect": connect, "read": read, "write": connect, "pool": connect}},
                     )
                 )
                 try:
-                    await response.aread()
+                    content = await response.aread()
                 finally:
                     await response.aclose()
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
+                return _response(response.status, response.headers, content)
+        except _ERRORS as error:
             return _failure(error, self._settings, proxy)
-        return Response(
-            response.status_code,
-            {name.lower(): value for name, value in response.headers.items()},
-            response.content,
-        )
 
-    def _transport(self, proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
-        """Return the transport, with its connections, for requests through a proxy; None for direct ones."""
-        if proxy not in self._transports:
+    def _pool(self, proxy: Proxy | None) -> httpcore.AsyncConnectionPool:
+        """Return the connections for requests through a proxy; None for direct ones."""
+        if proxy not in self._pools:
             # Another proxy may be named for the host of a token or a file.
-            self._transports[proxy] = httpx.AsyncHTTPTransport(
-                verify=self._context,
-                trust_env=False,
-                proxy=None if proxy is None else self._to_httpx(proxy),
-                limits=_LIMITS,
-            )
-        return self._transports[proxy]
+            self._pools[proxy] = self._new_pool(proxy)
+        return self._pools[proxy]
 
-    def _to_httpx(self, proxy: Proxy) -> httpx.Proxy:
-        return httpx.Proxy(proxy.url, ssl_context=self._context if proxy.scheme == "https" else None)
+    def _new_pool(self, proxy: Proxy | None) -> httpcore.AsyncConnectionPool:
+        if proxy is None:
+            return httpcore.AsyncConnectionPool(ssl_context=self._context, **_LIMITS)
+        # httpx takes the user name and the password out of the URL, and decodes them.
+        parsed = httpx.Proxy(proxy.url)
+        address, _ = _parse_url(str(parsed.url))
+        auth = parsed.raw_auth
+        if proxy.scheme in ("http", "https"):
+            return httpcore.AsyncHTTPProxy(
+                address,
+                proxy_auth=auth,
+                ssl_context=self._context,
+                proxy_ssl_context=self._context if proxy.scheme == "https" else None,
+                **_LIMITS,
+            )
+        return httpcore.AsyncSOCKSProxy(address, proxy_auth=auth, ssl_context=self._context, **_LIMITS)
+
+
+@lru_cache(maxsize=256)
+def _parse_url(url: str) -> tuple[httpcore.URL, str]:
+    """Return a URL in the form that is sent, and the Host header for it.
+
+    Polls send the same URLs again and again, and parsing one takes 5 % of the CPU that a poll takes.
+
+    :raises httpx.InvalidURL: It cannot be sent.
+    """
+    parsed = httpx.URL(url)
+    sent = httpcore.URL(scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path)
+    return sent, parsed.netloc.decode("ascii")
+
+
+def _response(status: int, raw_headers: list[tuple[bytes, bytes]], content: bytes) -> Response:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in raw_headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    if "content-encoding" in headers:
+        content = httpx.Response(status, headers=raw_headers, content=content).content
+    return Response(status, headers, content)
 
 
 @asynccontextmanager
 async def _body_of(request: ApiRequest) -> AsyncIterator[tuple[Any, dict[str, str]]]:
     """Open the body of a request. Yield it with the headers that describe it."""
     if request.form is None:
-        yield request.body, {}
+        yield request.body, {} if request.body is None else {"Content-Length": str(len(request.body))}
         return
     from airflow_provider_capillary._transport.multipart import encode_form
 
@@ -247,16 +284,16 @@ def _ssl_context(trusted: bool | str) -> ssl.SSLContext:
 
 
 def _failure(error: Exception, settings: ConnectionSettings, proxy: Proxy | None) -> TransportFailure:
-    """Translate an error of httpx. Its text is left out, because it may quote the URL."""
-    if isinstance(error, httpx.TimeoutException | TimeoutError):
+    """Translate an error of httpcore or httpx. Its text is left out, because it may quote the URL."""
+    if isinstance(error, httpcore.TimeoutException | TimeoutError):
         return common.timed_out(settings, proxy)
-    if isinstance(error, httpx.ConnectError):
+    if isinstance(error, httpcore.ConnectError):
         text = str(error)
         if _is_caused_by(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in text:
             return common.untrusted(proxy)
         if _is_caused_by(error, ssl.SSLError):
             return common.no_handshake(proxy)
-        # httpx keeps only the text of the resolver's error.
+        # anyio keeps only the text of the resolver's error.
         is_unresolved = any(
             words in text
             for words in (
@@ -268,14 +305,12 @@ def _failure(error: Exception, settings: ConnectionSettings, proxy: Proxy | None
             )
         )
         return common.unresolved(proxy) if is_unresolved else common.unreachable(proxy)
-    if isinstance(error, httpx.ProxyError):
+    if isinstance(error, httpcore.ProxyError):
         answer = _REFUSED_TUNNEL.match(str(error))
         return common.proxy_refused(proxy, None if answer is None else int(answer[1]))
     if isinstance(error, httpx.DecodingError):
         return common.UNDECODABLE
-    if isinstance(error, httpx.TransportError) and not isinstance(
-        error, httpx.UnsupportedProtocol | httpx.LocalProtocolError
-    ):
+    if isinstance(error, httpcore.NetworkError | httpcore.RemoteProtocolError):
         return common.broke_off(proxy)
     return common.not_sendable(error)
 
