@@ -28,18 +28,25 @@ class Writer(Protocol):
     """Takes the bytes of an object."""
 
     def share_digest(self, digest: hashlib._Hash) -> None:
-        """Take the SHA-256 from the reader of the bytes, before the first one is written."""
+        """Take the SHA-256 from the reader of the bytes, before the first one is added."""
 
-    def write(self, data: bytes | bytearray) -> int:
-        """Write all of ``data``."""
+    def room(self) -> memoryview:
+        """Return where the next bytes are to be read into."""
+
+    def add(self, count: int) -> None:
+        """Take the first ``count`` bytes of that room as the next ones of the object."""
 
     @property
     def size(self) -> int:
-        """Number of bytes written so far."""
+        """Number of bytes so far."""
+
+    @property
+    def lines(self) -> int:
+        """Number of lines so far."""
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the bytes written so far, in hex."""
+        """SHA-256 of the bytes so far, in hex."""
 
 
 @contextmanager
@@ -102,7 +109,7 @@ def stored_checksum_at(location: ObjectLocation) -> tuple[int, str] | None:
 
 
 class _StreamWriter:
-    """Passes writes of an :func:`atomic_write` block on and translates their errors."""
+    """Passes the calls of an :func:`atomic_write` block on and translates their errors."""
 
     def __init__(self, writer: PartWriter, location: ObjectLocation) -> None:
         self._writer = writer
@@ -111,13 +118,20 @@ class _StreamWriter:
     def share_digest(self, digest: hashlib._Hash) -> None:
         self._writer.share_digest(digest)
 
-    def write(self, data: bytes | bytearray) -> int:
-        with _writing(self._location):
-            return self._writer.write(data)
+    def room(self) -> memoryview:
+        with _writing(self._location):  # a part that is full is sent first
+            return self._writer.room()
+
+    def add(self, count: int) -> None:
+        self._writer.add(count)
 
     @property
     def size(self) -> int:
         return self._writer.size
+
+    @property
+    def lines(self) -> int:
+        return self._writer.lines
 
     @property
     def sha256(self) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Splits written bytes into parts and sends them during further writes, from a fixed set of buffers."""
+"""Lends its buffers to whoever reads a file, and sends them as parts while further ones are filled."""
 
 from __future__ import annotations
 
@@ -17,15 +17,39 @@ if TYPE_CHECKING:
 
 #: Buffers besides those that are being sent: the one that is being filled.
 _SPARE = 1
+#: Most bytes that are read at a time. They are hashed and counted while the processor still has them in its cache.
+_ROOM_BYTES = 1 << 20
+
+
+class _Buffer(bytearray):
+    """Bytes that are not shown: at debug level botocore logs the arguments of a request, such as a part of the file."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+    __str__ = __repr__
 
 
 class HashingWriter:
-    """Counts and hashes bytes, and does not keep them."""
+    """Counts and hashes bytes, and does not keep them.
 
-    def __init__(self) -> None:
+    Read into :meth:`room`, then call :meth:`add`: so the bytes are not copied once more.
+
+    :param buffer_bytes: Size of its buffer.
+    """
+
+    def __init__(self, buffer_bytes: int = _ROOM_BYTES) -> None:
         self.size = 0
+        self._buffer = _Buffer(buffer_bytes)
         self._digest = hashlib.sha256()
         self._is_shared = False
+        self._line_ends = 0
+        self._ends_line = True
+
+    @property
+    def lines(self) -> int:
+        """Number of lines so far, counting a last line without a line end."""
+        return self._line_ends + (not self._ends_line)
 
     @property
     def sha256(self) -> str:
@@ -39,28 +63,27 @@ class HashingWriter:
         :raises ValueError: Bytes were written before.
         """
         if self.size:
-            raise ValueError("a digest can only be shared before the first byte is written")
+            raise ValueError("a digest can only be shared before the first byte is added")
         self._digest, self._is_shared = digest, True
 
-    def write(self, data: bytes | bytearray) -> int:
-        """Count and hash bytes.
+    def room(self) -> memoryview:
+        """Return where the next bytes are to be read into, 1 MiB at most."""
+        return memoryview(self._buffer)
 
-        :param data: The bytes.
-        :return: Their number.
+    def add(self, count: int) -> None:
+        """Count and hash the bytes that were read.
+
+        :param count: How many bytes at the beginning of :meth:`room` they are.
         """
+        self._take(0, count)
+
+    def _take(self, start: int, count: int) -> None:
+        end = start + count
         if not self._is_shared:
-            self._digest.update(data)
-        self.size += len(data)
-        return len(data)
-
-
-class _Buffer(bytearray):
-    """Bytes that are not shown: at debug level botocore logs the arguments of a request, such as a part of the file."""
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} bytes>"
-
-    __str__ = __repr__
+            self._digest.update(memoryview(self._buffer)[start:end])
+        self._line_ends += self._buffer.count(b"\n", start, end)
+        self._ends_line = self._buffer.endswith(b"\n", start, end)
+        self.size += count
 
 
 class PartWriter(HashingWriter):
@@ -75,11 +98,10 @@ class PartWriter(HashingWriter):
     """
 
     def __init__(self, store: PartStore, *, note: Callable[[str], None]) -> None:
-        super().__init__()
+        super().__init__(BLOCK_BYTES)
         self._store = store
         self._save_note = note
         self._is_noted = False
-        self._buffer = _Buffer(BLOCK_BYTES)
         self._filled = 0
         self._buffers_to_make = store.workers + _SPARE - 1
         self._free: SimpleQueue[_Buffer] = SimpleQueue()
@@ -87,23 +109,20 @@ class PartWriter(HashingWriter):
         self._sent: list[Future[Any]] = []
         self._error: BaseException | None = None
 
-    def write(self, data: bytes | bytearray) -> int:
-        """Copy bytes into buffers. Waits while all buffers are being sent.
+    def room(self) -> memoryview:
+        """Return where the next bytes are to be read into, 1 MiB at most. Waits while all buffers are being sent."""
+        if self._filled == BLOCK_BYTES:
+            self._send()
+            self._buffer, self._filled = self._next_buffer(), 0
+        return memoryview(self._buffer)[self._filled : self._filled + _ROOM_BYTES]
 
-        :param data: The bytes.
-        :return: Their number.
+    def add(self, count: int) -> None:
+        """Count and hash the bytes that were read, and send them with the part.
+
+        :param count: How many bytes at the beginning of :meth:`room` they are.
         """
-        super().write(data)
-        view = memoryview(data)
-        while view:
-            if self._filled == BLOCK_BYTES:
-                self._send()
-                self._buffer, self._filled = self._next_buffer(), 0
-            count = min(BLOCK_BYTES - self._filled, len(view))
-            self._buffer[self._filled : self._filled + count] = view[:count]
-            self._filled += count
-            view = view[count:]
-        return len(data)
+        self._take(self._filled, count)
+        self._filled += count
 
     def commit(self, *, overwrite: bool, store_checksum: bool) -> None:
         """Make the object visible.

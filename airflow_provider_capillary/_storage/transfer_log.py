@@ -17,7 +17,7 @@ _INTERVAL_SECONDS = 10.0
 
 
 class TransferLog:
-    """Counts bytes and lines during a transfer, and logs progress about every ten seconds.
+    """Counts bytes during a transfer, and logs progress about every ten seconds.
 
     :param log: The log.
     :param what: Beginning of each log line, such as ``Error file of upload job 4455``.
@@ -30,20 +30,16 @@ class TransferLog:
         self._clock = clock
         self._started_at = self._logged_at = clock()
         self._size = 0
-        self._line_ends = 0
-        self._last: bytes | bytearray = b"\n"
         #: How long the transfer took, once it has finished.
         self.seconds = 0.0
 
-    def add(self, block: bytes | bytearray, *, total: int | None) -> None:
-        """Count a block, at least one byte long.
+    def add(self, count: int, *, total: int | None) -> None:
+        """Count bytes.
 
-        :param block: The bytes.
+        :param count: How many more there are.
         :param total: Size of the whole file in bytes; None if unknown.
         """
-        self._size += len(block)
-        self._line_ends += block.count(b"\n")
-        self._last = block[-1:]
+        self._size += count
         now = self._clock()
         if now - self._logged_at >= _INTERVAL_SECONDS:
             self._logged_at = now
@@ -57,14 +53,10 @@ class TransferLog:
                 self._rate(now),
             )
 
-    @property
-    def lines(self) -> int:
-        """Number of lines so far, counting a last line without a line end."""
-        return self._line_ends + (self._last != b"\n")
-
-    def finish(self, *, sha256: str, uri: str) -> None:
+    def finish(self, *, lines: int, sha256: str, uri: str) -> None:
         """Log the result.
 
+        :param lines: Number of lines of the whole file.
         :param sha256: SHA-256 of the whole file, in hex.
         :param uri: URI of the object, without credentials.
         """
@@ -72,7 +64,7 @@ class TransferLog:
         self.seconds = now - self._started_at
         write_lines(
             self._log.info,
-            f"{self._what}: {self.lines} lines, {self._size} bytes, sha256 {sha256}, "
+            f"{self._what}: {lines} lines, {self._size} bytes, sha256 {sha256}, "
             f"in {self.seconds:.1f} s ({self._rate(now):.1f} MB/s), now at {uri}",
         )
 

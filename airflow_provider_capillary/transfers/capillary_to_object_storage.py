@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 IfNoErrors = Literal["skip", "succeed", "fail"]
 _IF_CHANGED = "if_changed"
-_BLOCK_BYTES = 1 << 20
 #: File type -> the part of the file name in a folder after the kind of upload.
 _NAMES = {"error": "errors", "success": "success", "uploaded": "uploaded"}
 
@@ -210,7 +209,7 @@ class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperato
             with self.hook.open_job_file(job, self.file_type) as source:
                 _stream(source, writer, progress, most=stored[0])
         if stored == (writer.size, writer.sha256):
-            progress.finish(sha256=writer.sha256, uri=f"{location.uri} unchanged, not sent again")
+            progress.finish(lines=writer.lines, sha256=writer.sha256, uri=f"{location.uri} unchanged, not sent again")
         else:
             progress = TransferLog(self.log, what)
             with (
@@ -223,7 +222,7 @@ class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperato
                 ) as writer,
             ):
                 _stream(source, writer, progress)
-            progress.finish(sha256=writer.sha256, uri=location.uri)
+            progress.finish(lines=writer.lines, sha256=writer.sha256, uri=location.uri)
             self._count(writer.size, progress.seconds, location)
         return TransferredFile(
             location=location,
@@ -234,7 +233,7 @@ class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperato
             error_count=job.error_count,
             size_bytes=writer.size,
             sha256=writer.sha256,
-            lines=progress.lines,
+            lines=writer.lines,
         )
 
     def _log_start(self, series_id: int, job: UploadJob, location: ObjectLocation) -> None:
@@ -267,14 +266,11 @@ class CapillaryErrorFileToObjectStorageOperator(ResetOperatorOnCopy, BaseOperato
 
 
 def _stream(source: BinaryIO, writer: Writer, progress: TransferLog, *, most: float = float("inf")) -> None:
-    """Copy a stream to a writer, up to its end or until more than ``most`` bytes are written."""
+    """Copy a stream to a writer, up to its end or until there are more than ``most`` bytes."""
     from airflow_provider_capillary._transport.error_file_stream import digest_of, size_of
 
-    # Read into the same buffer: the system clears a new one for each block of this size.
-    buffer = bytearray(_BLOCK_BYTES)
-    while writer.size <= most and (count := source.readinto(buffer)):  # type: ignore[attr-defined] # BinaryIO lacks it
-        block = buffer if count == _BLOCK_BYTES else buffer[:count]
+    while writer.size <= most and (count := source.readinto(writer.room())):  # type: ignore[attr-defined] # BinaryIO lacks it
         if not writer.size and (digest := digest_of(source)) is not None:
             writer.share_digest(digest)
-        writer.write(block)
-        progress.add(block, total=size_of(source))
+        writer.add(count)
+        progress.add(count, total=size_of(source))

@@ -91,7 +91,7 @@ def test_a_file_that_comes_compressed_is_hashed_as_it_is_written(
 
 def test_a_digest_is_not_shared_after_the_first_byte() -> None:
     writer = HashingWriter()
-    writer.write(b"a")
+    writer.add(1)
 
     with pytest.raises(ValueError, match="before the first byte"):
         writer.share_digest(sha256())

@@ -119,33 +119,20 @@ def test_the_summary_names_the_file(
 
 
 @pytest.mark.parametrize(
-    ("blocks", "lines"),
-    [
-        ([], 0),
-        ([b"a"], 1),
-        ([b"a\n"], 1),
-        ([b"a\nb"], 2),
-        ([b"a", b"\n", b"b\n"], 2),
-        ([b"\n\n"], 2),
-        ([b"a\r\nb\r\n"], 2),
-    ],
+    ("content", "lines"), [(b"a", 1), (b"a\n", 1), (b"a\nb", 2), (b"a\n\n", 2), (b"a\r\nb\r\n", 2)]
 )
-def test_lines_are_counted_whether_or_not_the_last_one_is_ended(
-    caplog: pytest.LogCaptureFixture, blocks: list[bytes], lines: int
+def test_the_last_line_shows_the_number_of_lines(
+    sandbox: Sandbox, store: LocalFolder, said: Callable[[], list[str]], content: bytes, lines: int
 ) -> None:
-    progress = log_of(caplog, Clock(0.0))
-    for block in blocks:
-        progress.add(block, total=None)
-    progress.finish(sha256="abc", uri="s3://lake/x")
-
-    assert progress.lines == lines
-    assert f": {lines} lines, {sum(map(len, blocks))} bytes, sha256 abc, in 0.0 s (0.0 MB/s), now at" in caplog.text
+    pull(sandbox.add_job(SERIES, errors=1, error_file=content), store.folder)
+    (line,) = said()
+    assert f": {lines} lines, {len(content)} bytes, sha256 {sha256(content).hexdigest()}, in " in line
 
 
 def test_the_speed_is_in_millions_of_bytes_per_second(caplog: pytest.LogCaptureFixture) -> None:
     progress = log_of(caplog, Clock(1.0))
-    progress.add(b"x" * 5_000_000, total=None)
-    progress.finish(sha256="abc", uri="s3://lake/x")
+    progress.add(5_000_000, total=None)
+    progress.finish(lines=7, sha256="abc", uri="s3://lake/x")
 
     assert "in 2.0 s (2.5 MB/s)" in caplog.text
 
@@ -153,7 +140,7 @@ def test_the_speed_is_in_millions_of_bytes_per_second(caplog: pytest.LogCaptureF
 def test_progress_is_logged_about_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
     progress = log_of(caplog, Clock(4.0))
     for _ in range(8):
-        progress.add(b"x" * 1_000_000, total=12_000_000)
+        progress.add(1_000_000, total=12_000_000)
 
     assert caplog.messages == [
         "Error file of upload job 7: 3000000 of 12000000 bytes after 12 s, 0.2 MB/s",
@@ -162,7 +149,7 @@ def test_progress_is_logged_about_every_ten_seconds(caplog: pytest.LogCaptureFix
 
 
 def test_progress_is_logged_without_a_total_that_is_unknown(caplog: pytest.LogCaptureFixture) -> None:
-    log_of(caplog, Clock(10.0)).add(b"x" * 1_000_000, total=None)
+    log_of(caplog, Clock(10.0)).add(1_000_000, total=None)
 
     assert caplog.messages == ["Error file of upload job 7: 1000000 bytes after 10 s, 0.1 MB/s"]
 
