@@ -173,11 +173,12 @@ def run(
     lasting = arguments.interval + arguments.seconds / 2
     with tempfile.TemporaryDirectory() as home:
         file = Path(home) / "connection.json"
-        command = [sys.executable, "-m", "airflow_provider_capillary.sandbox", "--port", "0", "--quiet"]
-        command += ["--connection-file", str(file), "--seed-series"]
         if candidate == PEER:
-            command = [sys.executable, __file__, "--serve", str(file)]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            serve = [__file__, "--serve", str(file)]
+        else:
+            serve = ["-m", "airflow_provider_capillary.sandbox", "--port", "0", "--quiet"]
+            serve += ["--connection-file", str(file), "--seed-series"]
+        server = subprocess.Popen([sys.executable, *serve], stdout=subprocess.DEVNULL)
         try:
             while not file.exists():
                 time.sleep(0.05)

@@ -22,7 +22,7 @@ from airflow_provider_capillary._polling.shared_connection import SharedConnecti
 from airflow_provider_capillary.api.auth_messages import possibly_outdated
 from airflow_provider_capillary.api.errors import CapillaryAccessError, CapillaryAuthError, CapillaryError
 from airflow_provider_capillary.api.log_lines import write_lines
-from airflow_provider_capillary.api.timing import PollPlan, PollSchedule, PollTimer
+from airflow_provider_capillary.api.timing import EvenSpread, PollPlan, PollSchedule, PollTimer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -63,6 +63,7 @@ class _LoopState:
 
     connections: dict[str, SharedConnection] = field(default_factory=dict)
     polls: dict[tuple[str, UploadKind, int], SeriesPoll] = field(default_factory=dict)
+    spread: EvenSpread = field(default_factory=lambda: EvenSpread(random.random()))  # noqa: S311 - protects nothing
 
 
 _loop_states: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopState] = WeakKeyDictionary()
@@ -123,7 +124,7 @@ class SeriesPoll:
         self._subscriptions.add(subscription)
         now = time.monotonic()
         if self._task is None:
-            self._plan.join(subscription.timer, now, spread=random.random())  # noqa: S311 - spreads polls over time, protects nothing
+            self._plan.join(subscription.timer, now, spread=_loop_state().spread.take())
             self._start()
         else:
             self._plan.join(subscription.timer, now)

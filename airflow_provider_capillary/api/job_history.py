@@ -82,6 +82,7 @@ class JobHistory:
         self.digest = digest
         self._make = make
         self._selected: dict[int, UploadJob] = {}
+        self._found: dict[tuple[int | None, str | None], JobFields | None] = {}
         self._by_name = {
             name: row
             for row in reversed(self.rows)
@@ -124,15 +125,11 @@ class JobHistory:
         :param newer_than: Only one with a larger id than this.
         :param uploaded_file_name: Only one whose file has this name or fits this glob.
         """
-        floor = -inf if newer_than is None else newer_than
-        if uploaded_file_name is None:
-            found = next(iter(self.rows), None)
-        else:
-            found = self._by_name.get(uploaded_file_name)
-            if _GLOB.search(uploaded_file_name):
-                least = floor if found is None else max(floor, found.job_id)
-                found = self._newest_fitting(uploaded_file_name, least) or found
-        return self._job(found) if found is not None and found.job_id > floor else None
+        searched = newer_than, uploaded_file_name
+        if searched not in self._found:  # many waits search for the same
+            self._found[searched] = self._search(-inf if newer_than is None else newer_than, uploaded_file_name)
+        found = self._found[searched]
+        return None if found is None else self._job(found)
 
     def with_file(self, name: re.Pattern[str]) -> list[UploadJob]:
         """Return the jobs whose uploaded file has a name, the oldest first.
@@ -150,6 +147,16 @@ class JobHistory:
         if job is None:
             job = self._selected[row.job_id] = self._make(row)
         return job
+
+    def _search(self, floor: float, uploaded_file_name: str | None) -> JobFields | None:
+        if uploaded_file_name is None:
+            found = next(iter(self.rows), None)
+        else:
+            found = self._by_name.get(uploaded_file_name)
+            if _GLOB.search(uploaded_file_name):
+                least = floor if found is None else max(floor, found.job_id)
+                found = self._newest_fitting(uploaded_file_name, least) or found
+        return found if found is not None and found.job_id > floor else None
 
     def _newest_fitting(self, glob: str, newer_than: float) -> JobFields | None:
         # Hundreds of waits may search the history of years.

@@ -142,7 +142,9 @@ class UploadJob:
         opens the file to whoever reads it; a bare handle comes as it is. The hook returns the job with the whole URL.
         """
         # asdict would copy each value: a third of what the end of a wait costs a triggerer.
-        value = {each.name: self._without_query(each.name) for each in fields(self)}
+        value: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
+        for name in _FILES:
+            value[name] = self._without_query(name)
         for name in _DATES:
             if value[name] is not None:
                 value[name] = value[name].isoformat()
@@ -168,6 +170,9 @@ class UploadJob:
             if known[name] is not None:
                 known[name] = _parse_iso(name, known[name])
         return cls(**known)
+
+
+_FIELDS = tuple(field.name for field in fields(UploadJob))
 
 
 def read_jobs(payload: Mapping[str, Any], kind: UploadKind, *, timezone: str = "UTC") -> list[UploadJob]:

@@ -36,6 +36,8 @@ _TOLERANCE = 0.01
 #: Polls of several series begin together, in slots: so many seconds apart at most, and at least so many an interval.
 _SLOT_SECONDS = 5.0
 _LEAST_SLOTS = 5
+#: Multiples of it, taken as parts of an interval, are evenly distributed however many there are.
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 #: A connection in use is read again after this many seconds.
 _MOST_AGE = 300.0
 #: So many lookups of a connection may follow one at once, and then one comes in each of these seconds.
@@ -198,6 +200,23 @@ class PollTimer:
         if self._slows_down:
             return max(interval, min(interval * 2.0 ** min(self.failures, 16), _LONGEST_PAUSE))
         return interval
+
+
+class EvenSpread:
+    """Where in their interval the first polls of several series are: evenly, however many series there are.
+
+    By chance, some slot would get twice as many polls as the others, and its polls would wait for each other.
+
+    :param first: Where the first one is, from 0.0 to 1.0; by chance, because triggerers do not know of each other.
+    """
+
+    def __init__(self, first: float) -> None:
+        self._next = first
+
+    def take(self) -> float:
+        """Return the part of the interval for the next series, from 0.0 to 1.0."""
+        taken, self._next = self._next, (self._next + _GOLDEN_RATIO) % 1.0
+        return taken
 
 
 def slot_seconds(interval: float) -> float:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_capillary.api import job_history
 from airflow_provider_capillary.api.errors import (
     CapillaryConfigurationError,
     CapillaryJobNotFoundError,
@@ -711,6 +712,19 @@ def test_the_choice_is_that_of_trying_every_job(jobs: list[UploadJob], choice: J
         if fits and (best is None or each.job_id > best.job_id):
             best = each
     assert choice.select(jobs) is best
+
+
+def test_many_waits_for_the_same_file_search_a_history_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[str] = []
+    fits = job_history._fits
+    monkeypatch.setattr(job_history, "_fits", lambda glob: searched.append(glob) or fits(glob))
+    history = JobHistory.of([job(number, uploaded_file_name=f"night_{number}.csv") for number in range(1, 9)])
+    wanted, other = JobSelector(uploaded_file_name="night_[0-5]*"), JobSelector(uploaded_file_name="night_[0-9]*")
+
+    found = [choice.select(history, newer_than=floor) for choice in (wanted, other) for floor in (None, 5, None, 5)]
+
+    assert [None if each is None else each.job_id for each in found] == [5, None, 5, None, 8, 8, 8, 8]
+    assert searched == ["night_[0-5]*"] * 2 + ["night_[0-9]*"] * 2
 
 
 @pytest.mark.parametrize(

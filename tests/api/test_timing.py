@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from airflow_provider_capillary.api.timing import (
     BACKSTOP_SECONDS,
     Deadline,
+    EvenSpread,
     FreezeDetector,
     LookupTimes,
     PollPlan,
@@ -355,17 +357,29 @@ def test_waits_that_begin_together_are_out_of_step_from_the_second_poll_on(sprea
 
 
 def test_polls_of_series_with_the_same_interval_begin_together_in_five_slots() -> None:
-    chance = random.Random(12)
+    spread = EvenSpread(random.Random(12).random())
     began = sorted(
         at
         for _ in range(50)
-        for at in play([plain(10.0)], until=100.0, durations=[0.05, 0.4], spread=chance.random())
+        for at in play([plain(10.0)], until=100.0, durations=[0.05, 0.4], spread=spread.take())
         if at >= 10.0
     )
 
-    assert len(began) == pytest.approx(450, abs=50)
-    # Yet they are spread over the interval.
-    assert {at % 10.0 for at in began} == {0.0, 2.0, 4.0, 6.0, 8.0}
+    # Yet they are spread over the interval, with as many in each slot.
+    slots = Counter(at % 10.0 for at in began)
+    assert slots.keys() == {0.0, 2.0, 4.0, 6.0, 8.0}
+    assert sum(slots.values()) == pytest.approx(450, abs=50)
+    assert max(slots.values()) <= 1.4 * min(slots.values())
+
+
+@pytest.mark.parametrize("first", [0.0, 0.3, 0.999])
+@pytest.mark.parametrize("count", [1, 5, 12, 50, 1000])
+@pytest.mark.parametrize("slots", [5, 12, 60])
+def test_first_polls_are_spread_evenly_however_many_series_there_are(first: float, count: int, slots: int) -> None:
+    spread = EvenSpread(first)
+    numbers = Counter(int(spread.take() * slots) for _ in range(count))
+    assert set(numbers) <= set(range(slots))
+    assert all(abs(numbers[slot] - count / slots) <= 2 for slot in range(slots))
 
 
 @pytest.mark.parametrize("interval", [0.5, 2.0, 10.0, 60.0, 60.5, 3600.0])
