@@ -119,8 +119,8 @@ async def measure(
     ended: list[float] = []
 
     async def wait(number: int) -> None:
-        await anext(trigger_of(candidate, number, interval, seconds).run())
-        ended.append(time.time())
+        # To its end, as Airflow does. One that is dropped at its event would be closed by a task of its own.
+        ended.extend([time.time() async for _ in trigger_of(candidate, number, interval, seconds).run()])
 
     async def tick() -> None:
         while True:
