@@ -13,10 +13,13 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.integration.server_process import NotInstalledError, NotReadyError, ServerProcess
 from tests.ports import LOOPBACK, free_ports
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 def weed_binary() -> Path:
@@ -171,8 +174,12 @@ class SeaweedFS(ServerProcess):
 
     def open_uploads(self, prefix: str = "") -> list[str]:
         """Return the keys of all multipart uploads that were neither completed nor aborted."""
+        return [key for key, _ in self.open_uploads_and_begins(prefix)]
+
+    def open_uploads_and_begins(self, prefix: str = "") -> list[tuple[str, datetime]]:
+        """Return the same with the moment at which each began."""
         pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
-        return [entry["Key"] for page in pages for entry in page.get("Uploads", [])]
+        return [(entry["Key"], entry["Initiated"]) for page in pages for entry in page.get("Uploads", [])]
 
     def empty(self) -> None:
         """Remove all objects and abort all uploads."""

@@ -88,6 +88,7 @@ class Storm:
         self._next = 0.0
         self._under_way_at: float | None = None
         self.kills: list[str] = []
+        self.killed_at: list[datetime] = []
         self.frozen: list[str] = []
         #: How long it took from the begin to the end of the last scenario, in seconds.
         self.lasted = 0.0
@@ -146,6 +147,7 @@ class Storm:
             self._down = self._plan.pop()
             self._cluster.kill(self._down)
             self.kills.append(self._down)
+            self.killed_at.append(datetime.now(UTC))
             self._next = self._after(RESTART_AFTER)
 
 

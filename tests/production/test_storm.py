@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 #: How long what is over may take to be deleted or to go quiet, in seconds.
 SECONDS_TO_SETTLE = 120.0
+#: How long it may take to note the id of an upload that has begun, in seconds: a request to the API server.
+NOTED_WITHIN = 3.0
 #: Until when all must have ended, in seconds.
 LIMIT_SECONDS = SECONDS + 1000 + 5 * FILES
 
@@ -201,11 +203,19 @@ class TestUploads:
     def test_each_error_file_is_whole_in_the_folder_and_nothing_else_is_there(self, uploads: Uploads) -> None:
         assert uploads.in_folder() == checksums(uploads.to_folder)
 
-    def test_each_error_file_is_whole_in_s3_and_no_other_object_and_no_open_upload_is_there(
-        self, uploads: Uploads
-    ) -> None:
+    def test_each_error_file_is_whole_in_s3_and_no_other_object_is_there(self, uploads: Uploads) -> None:
         assert uploads.in_s3() == checksums(uploads.to_s3)
-        assert uploads.s3.open_uploads() == []
+
+    def test_no_upload_to_s3_stays_open_but_one_that_was_killed_as_it_began(
+        self, uploads: Uploads, storm: Storm, figures: dict[str, object]
+    ) -> None:
+        # S3 gives the upload an id, which is noted for the next try: a kill in between leaves the upload.
+        left = {
+            key: min((abs(killed - begun).total_seconds() for killed in storm.killed_at), default=math.inf)
+            for key, begun in uploads.s3.open_uploads_and_begins()
+        }
+        figures["open uploads in S3: seconds between begin and kill"] = left
+        assert all(seconds <= NOTED_WITHIN for seconds in left.values())
 
 
 @pytest.fixture(params=["rotated", "moved", "deleted"])
