@@ -54,14 +54,18 @@ def note_for(state_store: StateStore | None, location: ObjectLocation) -> Callab
     :param state_store: State store of the task; None if Airflow has none.
     :param location: Location of the object.
     """
+    own: dict[str, Any] | None = None
 
     def note(left: str) -> None:
+        nonlocal own
         # Best effort: failing to record the upload id must not fail the transfer. If reading fails, nothing is
         # written, because it would replace the notes of other objects.
         with suppress(Exception):
             if state_store is not None:
-                others = [other for other in _read(state_store) if other["uri"] != location.uri]
-                _write(state_store, [*others, asdict(location) | {"left": left}] if left else others)
+                # Not those of earlier tries at the same location, which are left because they could not be removed.
+                others = [other for other in _read(state_store) if other != own]
+                own = asdict(location) | {"left": left} if left else None
+                _write(state_store, others if own is None else [*others, own])
 
     return note
 

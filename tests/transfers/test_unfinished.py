@@ -120,10 +120,13 @@ def test_a_write_that_ends_forgets_its_own_note_only(store: LocalFolder, elsewhe
     state = StateStore()
     leave(store, 1, state)
     leave(elsewhere, 2, state)
+    note = note_for(state, ObjectLocation(store.folder + NAME))
+    note("the part of this run")
+    assert [each["left"] for each in state.get(KEY)][2:] == ["the part of this run"]
 
-    note_for(state, ObjectLocation(store.folder + NAME))("")
+    note("")
 
-    assert [note["uri"] for note in state.get(KEY)] == [elsewhere.folder + NAME]
+    assert [note["uri"] for note in state.get(KEY)] == [store.folder + NAME, elsewhere.folder + NAME]
 
 
 def test_what_was_left_is_removed_before_overwrite_false_refuses(sandbox: Sandbox, store: LocalFolder) -> None:
@@ -194,6 +197,21 @@ def test_what_cannot_be_removed_stays_noted_and_does_not_keep_the_rest(
     assert store.unfinished() == []
     assert [note["uri"] for note in state.get(KEY)] == ["file:///lake/x.csv"]
     assert "left behind at file:///lake/x.csv (AirflowNotFoundException)" in caplog.text
+
+
+def test_what_cannot_be_removed_stays_noted_although_the_next_try_writes_to_the_same_place(
+    sandbox: Sandbox, store: LocalFolder
+) -> None:
+    state = StateStore()
+    leave(store, 1, state)
+    (store.path / part(1)).unlink()
+    (store.path / part(1)).mkdir()  # what is a folder now is not removed as a file
+    (kept,) = state.get(KEY)
+
+    run_with(state, Run(sandbox.add_job(SERIES, errors=1, error_file=LARGE), store.folder + NAME))
+
+    assert store.visible() == {NAME: Content.of(LARGE)}
+    assert state.get(KEY) == [kept]
 
 
 def test_notes_do_not_grow_for_ever_and_the_newest_are_kept(store: LocalFolder) -> None:
