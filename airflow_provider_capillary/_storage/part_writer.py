@@ -41,6 +41,7 @@ class HashingWriter:
     def __init__(self, buffer_bytes: int = _ROOM_BYTES) -> None:
         self.size = 0
         self._buffer = _Buffer(buffer_bytes)
+        self._filled = 0
         self._digest = hashlib.sha256()
         self._is_shared = False
         self._line_ends = 0
@@ -68,17 +69,14 @@ class HashingWriter:
 
     def room(self) -> memoryview:
         """Return where the next bytes are to be read into, 1 MiB at most."""
-        return memoryview(self._buffer)
+        return memoryview(self._buffer)[self._filled : self._filled + _ROOM_BYTES]
 
     def add(self, count: int) -> None:
         """Count and hash the bytes that were read.
 
         :param count: How many bytes at the beginning of :meth:`room` they are.
         """
-        self._take(0, count)
-
-    def _take(self, start: int, count: int) -> None:
-        end = start + count
+        start, end = self._filled, self._filled + count
         if not self._is_shared:
             self._digest.update(memoryview(self._buffer)[start:end])
         self._line_ends += self._buffer.count(b"\n", start, end)
@@ -102,7 +100,6 @@ class PartWriter(HashingWriter):
         self._store = store
         self._save_note = note
         self._is_noted = False
-        self._filled = 0
         self._buffers_to_make = store.workers + _SPARE - 1
         self._free: SimpleQueue[_Buffer] = SimpleQueue()
         self._pool: ThreadPoolExecutor | None = None
@@ -114,14 +111,14 @@ class PartWriter(HashingWriter):
         if self._filled == BLOCK_BYTES:
             self._send()
             self._buffer, self._filled = self._next_buffer(), 0
-        return memoryview(self._buffer)[self._filled : self._filled + _ROOM_BYTES]
+        return super().room()
 
     def add(self, count: int) -> None:
         """Count and hash the bytes that were read, and send them with the part.
 
         :param count: How many bytes at the beginning of :meth:`room` they are.
         """
-        self._take(self._filled, count)
+        super().add(count)
         self._filled += count
 
     def commit(self, *, overwrite: bool, store_checksum: bool) -> None:

@@ -28,12 +28,9 @@ class Turns:
     async def turn(self) -> AsyncIterator[None]:
         """Wait until the requests that came earlier have ended, for a quarter of a second at most."""
         has_turn = False
-        if not self._lock.locked():
-            has_turn = await self._lock.acquire()
-        else:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE):
-                    has_turn = await self._lock.acquire()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE if self._lock.locked() else None):
+                has_turn = await self._lock.acquire()
         try:
             yield
         finally:

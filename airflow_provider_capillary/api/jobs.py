@@ -78,7 +78,7 @@ class UploadJob:
 
     def __repr__(self) -> str:
         # A signed URL must not get into a log with the job.
-        shown_fields = ", ".join(f"{field.name}={self._without_query(field.name)!r}" for field in fields(self))
+        shown_fields = ", ".join(f"{name}={self._without_query(name)!r}" for name in _FIELDS)
         return f"UploadJob({shown_fields})"
 
     @property
@@ -162,7 +162,7 @@ class UploadJob:
         :param value: What :meth:`to_dict` returned; keys of later versions are ignored.
         :raises CapillaryResponseError: ``job_id`` or ``status`` is missing, or a date cannot be read.
         """
-        known: dict[str, Any] = {field.name: value.get(field.name) for field in fields(cls)}
+        known: dict[str, Any] = {name: value.get(name) for name in _FIELDS}
         known["job_id"] = as_int(known["job_id"])
         if known["job_id"] is None or not isinstance(known["status"], str):
             raise CapillaryResponseError("an upload job needs a job_id and a status")

@@ -63,7 +63,7 @@ def query_secrets(url: str) -> list[str]:
     except ValueError:
         return []
     found: dict[str, None] = {}
-    for parameter in query.split("&") if query else ():
+    for parameter in query.split("&"):
         name, separator, value = parameter.partition("=")
         value = value if separator else name
         if _may_be_secret(name if separator else "", value):

@@ -210,8 +210,10 @@ class TestUploads:
         self, uploads: Uploads, storm: Storm, figures: dict[str, object]
     ) -> None:
         # S3 gives the upload an id, which is noted for the next try: a kill in between leaves the upload.
+        kills = zip(storm.kills, storm.killed_at, strict=True)
+        killed_at = [at for name, at in kills if name.startswith("worker")]
         left = {
-            key: min((abs(killed - begun).total_seconds() for killed in storm.killed_at), default=math.inf)
+            key: min(((at - begun).total_seconds() for at in killed_at if at >= begun), default=math.inf)
             for key, begun in uploads.s3.open_uploads_and_begins()
         }
         figures["open uploads in S3: seconds between begin and kill"] = left
